@@ -1,0 +1,3 @@
+//! Claviger makes an API key a resource.
+
+pub mod key;

@@ -1,0 +1,3 @@
+//! `claviger`
+
+fn main() {}
