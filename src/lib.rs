@@ -1,3 +1,4 @@
 //! Claviger makes an API key a resource.
 
+pub mod api;
 pub mod key;

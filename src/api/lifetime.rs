@@ -1,0 +1,59 @@
+//! Lengths of time as people write them: `90d`, `12h`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::{SignedDuration, Timestamp};
+
+/// A length of time in whole seconds: `<n>(s|m|h|d|w)` with n of one to five digits. A day has 24 hours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Lifetime(SignedDuration);
+
+/// A text that is not a [`Lifetime`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a lifetime: write a number of one to five digits and s, m, h, d or w, such as 90d")]
+pub struct LifetimeError(String);
+
+impl Lifetime {
+    /// What [`FromStr`] accepts, as a schema pattern.
+    pub const PATTERN: &str = "^[1-9][0-9]{0,4}[smhdw]$";
+
+    /// The length, at least one second and at most 99,999 weeks.
+    #[must_use]
+    pub fn duration(self) -> SignedDuration {
+        self.0
+    }
+
+    /// The moment this long after `start`, or the last moment that a timestamp can name.
+    #[must_use]
+    pub fn after(self, start: Timestamp) -> Timestamp {
+        start.checked_add(self.0).unwrap_or(Timestamp::MAX)
+    }
+}
+
+impl FromStr for Lifetime {
+    type Err = LifetimeError;
+
+    fn from_str(text: &str) -> Result<Self, LifetimeError> {
+        let wrong = || LifetimeError(text.to_owned());
+        let unit = text.chars().next_back().ok_or_else(wrong)?;
+        let seconds = match unit {
+            's' => 1,
+            'm' => 60,
+            'h' => 3_600,
+            'd' => 86_400,
+            'w' => 604_800,
+            _ => return Err(wrong()),
+        };
+        let digits = text.strip_suffix(unit).unwrap_or_default();
+        let fits = (1..=5).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0');
+        let count: i64 = if fits { digits.parse().map_err(|_| wrong())? } else { return Err(wrong()) };
+        Ok(Self(SignedDuration::from_secs(count * seconds)))
+    }
+}
+
+impl fmt::Display for Lifetime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}s", self.0.as_secs())
+    }
+}
