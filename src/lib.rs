@@ -2,3 +2,4 @@
 
 pub mod api;
 pub mod key;
+pub mod lifecycle;

@@ -1,0 +1,189 @@
+//! What is wrong with a world, and when it will change by itself.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Clock, Delivery, Refusal, SecretFacts, SecretView, World, secret};
+use crate::api::conditions::{self, ConditionType, reason};
+use crate::api::{ApiKey, ApiKeyStatus};
+
+/// Something that keeps the world from being as the spec asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Trouble {
+    /// One of [`reason`].
+    pub(super) reason: &'static str,
+    /// For people: what is wrong and what to do.
+    pub(super) message: String,
+    /// Only a person can help.
+    pub(super) stalled: bool,
+    /// The Secret does not hold the current version.
+    pub(super) undelivered: bool,
+}
+
+/// Moments before the end of a key at which its owner is told, and in which words. A notice that is as long as the whole
+/// life of a key is left out.
+const NOTICES: [(SignedDuration, &str); 2] =
+    [(SignedDuration::from_hours(24), "within a day"), (SignedDuration::from_hours(7 * 24), "within 7 days")];
+
+/// What stands in the way, if anything.
+pub(super) fn trouble(world: &World) -> Option<Trouble> {
+    let status = world.status();
+    let Some(current) = status.current() else {
+        return refused(world).or_else(|| taken(world)).or_else(|| clock(world));
+    };
+    let place = place(&world.apikey);
+    match &world.secret {
+        SecretView::Unknown => None,
+        SecretView::Absent => Some(Trouble {
+            reason: reason::SECRET_MISSING,
+            message: format!(
+                "{place} was deleted. The key is not replaced, because it may be in use: put the Secret back from a copy, or \
+                 delete this ApiKey and create it again for a new key"
+            ),
+            stalled: true,
+            undelivered: true,
+        }),
+        SecretView::Present(secret) if secret.key.is_some_and(|hash| hash.to_string() == current.hash) => {
+            if secret.edited_entries.is_empty() || secret::template_changed(world, secret) {
+                return immutable(world, secret);
+            }
+            Some(changed(
+                &place,
+                &format!("of its entries {} no longer hold what the template says", secret.edited_entries.join(", ")),
+            ))
+        }
+        SecretView::Present(secret) if world.owns(secret) => {
+            let entry = world.apikey.data_key();
+            let what = if secret.key.is_none() { "is missing or empty" } else { "holds something else" };
+            Some(changed(&place, &format!("its entry {entry} {what}")))
+        }
+        SecretView::Present(secret) => Some(conflict(&place, &secret.owner())),
+    }
+}
+
+fn changed(place: &str, what: &str) -> Trouble {
+    Trouble {
+        reason: reason::SECRET_CHANGED,
+        message: format!(
+            "{place} was edited: {what}. It is left as it is, and the key as delivered stays valid: undo the edit, or delete \
+             this ApiKey and create it again for a new key"
+        ),
+        stalled: true,
+        undelivered: true,
+    }
+}
+
+fn conflict(place: &str, owner: &str) -> Trouble {
+    Trouble {
+        reason: reason::SECRET_CONFLICT,
+        message: format!(
+            "{place} exists and does not hold this ApiKey's key: {owner}. It is left alone: remove it, or create the ApiKey with \
+             another spec.secret.name"
+        ),
+        stalled: true,
+        undelivered: true,
+    }
+}
+
+fn refused(world: &World) -> Option<Trouble> {
+    let Delivery::Refused(refusal) = &world.delivery else { return None };
+    Some(Trouble {
+        reason: refusal.reason,
+        message: refusal.message.clone(),
+        stalled: refusal.reason != reason::NAMESPACE_TERMINATING,
+        undelivered: true,
+    })
+}
+
+/// Not issued, and the name is taken by a Secret that holds none of our keys.
+fn taken(world: &World) -> Option<Trouble> {
+    match &world.secret {
+        SecretView::Present(secret) if !world.owns(secret) => Some(conflict(&place(&world.apikey), &secret.owner())),
+        _ => None,
+    }
+}
+
+/// A lifetime cannot be counted from a clock that is wrong.
+fn clock(world: &World) -> Option<Trouble> {
+    let lifetime = world.apikey.spec.expiry.as_ref().is_some_and(|expiry| expiry.after.is_some() || expiry.at.is_some());
+    match world.clock {
+        Clock::AheadBy(offset) if lifetime && world.status().key_id.is_none() => Some(Trouble {
+            reason: reason::CLOCK_DISAGREES,
+            message: format!(
+                "the controller's clock and the API server's differ by {} s: nothing is issued that expires until they agree",
+                offset.as_secs().abs()
+            ),
+            stalled: false,
+            undelivered: true,
+        }),
+        _ => None,
+    }
+}
+
+fn immutable(world: &World, secret: &SecretFacts) -> Option<Trouble> {
+    (secret.immutable && secret::data_changed(world, secret)).then(|| Trouble {
+        reason: reason::SECRET_IMMUTABLE,
+        message: format!("{} is immutable, so the change of spec.secret.template.data cannot be made", place(&world.apikey)),
+        stalled: true,
+        undelivered: false,
+    })
+}
+
+impl Refusal {
+    /// The name of the Secret is taken by `secret`, which is not ours.
+    #[must_use]
+    pub fn conflict(apikey: &ApiKey, secret: &SecretFacts) -> Self {
+        Self { reason: reason::SECRET_CONFLICT, message: conflict(&place(apikey), &secret.owner()).message }
+    }
+}
+
+/// Whether the last try to deliver was refused, so that the next one asks first.
+pub(super) fn was_refused(status: &ApiKeyStatus) -> bool {
+    conditions::find(&status.conditions, ConditionType::Delivered).is_some_and(|delivered| {
+        matches!(
+            delivered.reason.as_str(),
+            reason::SECRET_CONFLICT | reason::DELIVERY_REFUSED | reason::QUOTA_EXCEEDED | reason::NAMESPACE_TERMINATING
+        )
+    })
+}
+
+/// When the key ends: as fixed at the first announcement, or as a spec says that was never acted on.
+pub(super) fn end(world: &World) -> Option<Timestamp> {
+    let status = world.status();
+    match status.key_id {
+        Some(_) => status.expires_at.map(|time| time.0),
+        None => world
+            .apikey
+            .spec
+            .expiry
+            .as_ref()
+            .filter(|expiry| expiry.after.is_none())
+            .and_then(|expiry| expiry.ends(Timestamp::MAX)),
+    }
+}
+
+/// In which words the owner of a key that is about to end is told so.
+pub(super) fn notice(status: &ApiKeyStatus, now: Timestamp) -> Option<&'static str> {
+    let (end, lifetime) = lifetime(status)?;
+    NOTICES.iter().find(|(before, _)| lifetime > *before && end.duration_since(now) <= *before).map(|(_, words)| *words)
+}
+
+/// The next moment at which something is due by itself.
+pub(super) fn next_moment(status: &ApiKeyStatus, world: &World, now: Timestamp) -> Option<Timestamp> {
+    if status.is_final() {
+        return None;
+    }
+    let notices = lifetime(status).into_iter().flat_map(|(end, lifetime)| {
+        NOTICES.iter().filter(move |(before, _)| lifetime > *before).filter_map(move |(before, _)| end.checked_sub(*before).ok())
+    });
+    notices.chain(end(world)).filter(|moment| *moment > now).min()
+}
+
+fn lifetime(status: &ApiKeyStatus) -> Option<(Timestamp, SignedDuration)> {
+    let (end, start) = (status.expires_at.as_ref()?.0, status.issued_at.as_ref()?.0);
+    Some((end, end.duration_since(start)))
+}
+
+fn place(apikey: &ApiKey) -> String {
+    let namespace = apikey.metadata.namespace.as_deref().unwrap_or_default();
+    format!("Secret {namespace}/{}", apikey.secret_name())
+}

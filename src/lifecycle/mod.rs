@@ -1,0 +1,25 @@
+//! What should happen to an `ApiKey`.
+//!
+//! [`plan`] looks at a [`World`] and says the next [`Step`]. The caller takes the step, looks again, and goes on until the
+//! plan says [`Step::Settled`]. Pure: no I/O, no clock, no randomness; `now` is an argument.
+//!
+//! What every plan keeps, whatever fails, is killed, is repeated, is seen late or is done by a second controller:
+//! a version is announced in the status before its key can be anywhere else; a version whose outcome is unknown is never
+//! minted over, but stays listed until another is confirmed; and a Secret that the status does not know is never touched.
+
+mod assess;
+mod news;
+mod plan;
+mod secret;
+mod status;
+mod world;
+
+pub use news::{News, Tone, news};
+pub use plan::{Plan, Step, Wake, plan};
+pub(crate) use secret::applied_template;
+pub use secret::{Mending, SecretShape, owner_reference, shape};
+pub use status::Announcement;
+pub use world::{Clock, Delivery, Outstanding, Refusal, Rules, SecretFacts, SecretView, World};
+
+#[cfg(test)]
+mod tests;

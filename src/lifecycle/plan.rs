@@ -1,0 +1,233 @@
+//! The next step for an `ApiKey`.
+
+use jiff::Timestamp;
+
+use super::assess::{self, Trouble};
+use super::secret::{self, Mending};
+use super::status::{self, Announcement};
+use super::{Clock, Delivery, Outstanding, SecretFacts, SecretView, World};
+use crate::api::names::FINALIZER;
+use crate::api::{ApiKeyStatus, VersionPhase, conditions::reason};
+
+/// The next step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// What to do now.
+    pub step: Step,
+}
+
+/// One thing to do. Each is at most one write; after it, look again.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Nothing to do for now.
+    Settled {
+        /// What to wait for.
+        wake: Wake,
+        /// The next moment at which something is due by itself, if any: look again then at the latest.
+        at: Option<Timestamp>,
+    },
+    /// Put our finalizer on the `ApiKey`.
+    AddFinalizer,
+    /// Take our finalizer off the `ApiKey`: its Secret is gone, or not ours.
+    RemoveFinalizer,
+    /// Ask with a dry run whether the Secret can be created.
+    AskDelivery,
+    /// Mint a key and write its hash and tail into the status.
+    Announce(Box<Announcement>),
+    /// Create the Secret with the held key of this version.
+    Deliver {
+        /// The announced version.
+        version: i64,
+    },
+    /// Write this status.
+    WriteStatus(Box<ApiKeyStatus>),
+    /// Mend what we put on the Secret besides the key.
+    MendSecret(Box<Mending>),
+    /// Delete the Secret with this UID, which is ours.
+    DeleteSecret {
+        /// Its UID, as precondition.
+        uid: String,
+    },
+}
+
+/// What to wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wake {
+    /// When something happens.
+    OnEvent,
+    /// After the object's back-off: the world is not as it should be, and what is in the way sends no event.
+    BackOff,
+    /// When the outstanding announcement has settled.
+    WhenSettled,
+}
+
+impl Step {
+    /// Its name, for logs.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Settled { .. } => "settled",
+            Self::AddFinalizer => "add finalizer",
+            Self::RemoveFinalizer => "remove finalizer",
+            Self::AskDelivery => "ask delivery",
+            Self::Announce(_) => "announce",
+            Self::Deliver { .. } => "deliver",
+            Self::WriteStatus(_) => "write status",
+            Self::MendSecret(_) => "mend secret",
+            Self::DeleteSecret { .. } => "delete secret",
+        }
+    }
+}
+
+/// Says the next step. Total and deterministic. `now` is cut to whole seconds by the caller.
+#[must_use]
+pub fn plan(world: &World, now: Timestamp) -> Plan {
+    Plan { step: step(world, now) }
+}
+
+fn step(world: &World, now: Timestamp) -> Step {
+    let status = world.status();
+    if world.apikey.is_deleting() {
+        return delete(world, &status);
+    }
+    // What ends a key comes before everything else.
+    if world.apikey.is_revoked() && status.revoked_at.is_none() {
+        return write(status::revoked(world, now));
+    }
+    if !status.is_final() && assess::end(world).is_some_and(|end| end <= now) {
+        return match world.clock {
+            Clock::Agrees => write(status::expired(world, now)),
+            Clock::AheadBy(_) => settle_with(world, now, assess::trouble(world).as_ref(), Wake::BackOff),
+        };
+    }
+    if status.is_final() {
+        return settle_with(world, now, assess::trouble(world).as_ref(), Wake::OnEvent);
+    }
+    if status.current().is_some() { keep(world, &status, now) } else { issue(world, &status, now) }
+}
+
+/// Issued: keep the world as it is, say where it is not.
+fn keep(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Step {
+    if lacks_finalizer(world) {
+        return Step::AddFinalizer;
+    }
+    let trouble = assess::trouble(world);
+    if let SecretView::Present(secret) = &world.secret
+        && trouble.is_none()
+        && !secret.deleting
+    {
+        if status.secret_ref.as_ref().is_some_and(|recorded| recorded.uid != secret.uid) {
+            // Put back by somebody from a copy: it holds our key, so it is ours again.
+            return write(status::recorded(world, secret, now));
+        }
+        if let Some(mending) = secret::mending(world, secret) {
+            if world.may_mend {
+                return Step::MendSecret(Box::new(mending));
+            }
+            return settle_with(world, now, None, Wake::BackOff);
+        }
+    }
+    let wake = if trouble.is_some() { Wake::BackOff } else { Wake::OnEvent };
+    settle_with(world, now, trouble.as_ref(), wake)
+}
+
+/// Not issued yet: announce, deliver, activate.
+fn issue(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Step {
+    if let SecretView::Present(secret) = &world.secret
+        && let Some(version) = secret.key.and_then(|hash| status.version_of(hash))
+        && !secret.deleting
+    {
+        // A delivery has landed, whoever made it.
+        return write(status::activated(world, version.version, secret, now));
+    }
+    let Some(announced) = status.newest_announced() else {
+        return begin(world, status, now);
+    };
+    match world.outstanding {
+        Outstanding::Held { version, ambiguous } if version == announced.version => match &world.delivery {
+            Delivery::Refused(_) if !ambiguous => write(status::withdrawn(world, version, assess::trouble(world).as_ref(), now)),
+            Delivery::Refused(_) => settle_with(world, now, assess::trouble(world).as_ref(), Wake::BackOff),
+            Delivery::Untried | Delivery::Possible if lacks_finalizer(world) => Step::AddFinalizer,
+            Delivery::Untried | Delivery::Possible => Step::Deliver { version },
+        },
+        // A key of an older number than the newest announced one is lost: somebody gave it up.
+        Outstanding::Held { .. } | Outstanding::Unsettled => settle_with(world, now, None, Wake::WhenSettled),
+        Outstanding::Settled => match &world.secret {
+            SecretView::Absent => begin(world, status, now),
+            SecretView::Present(_) | SecretView::Unknown => {
+                settle_with(world, now, assess::trouble(world).as_ref(), Wake::BackOff)
+            }
+        },
+    }
+}
+
+/// Nothing outstanding: make sure that a delivery can succeed, then announce.
+fn begin(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Step {
+    if lacks_finalizer(world) {
+        return Step::AddFinalizer;
+    }
+    let trouble = assess::trouble(world);
+    match &world.delivery {
+        Delivery::Refused(_) => return settle_with(world, now, trouble.as_ref(), Wake::BackOff),
+        Delivery::Untried if assess::was_refused(status) => return Step::AskDelivery,
+        Delivery::Untried | Delivery::Possible => {}
+    }
+    if trouble.as_ref().is_some_and(|trouble| trouble.reason == reason::CLOCK_DISAGREES) {
+        return settle_with(world, now, trouble.as_ref(), Wake::BackOff);
+    }
+    Step::Announce(Box::new(Announcement::next(world, now)))
+}
+
+/// Being deleted: the Secret goes first, then the finalizer.
+fn delete(world: &World, status: &ApiKeyStatus) -> Step {
+    if !has_finalizer(world) {
+        return Step::Settled { wake: Wake::OnEvent, at: None };
+    }
+    match &world.secret {
+        SecretView::Present(secret) if world.owns(secret) => delete_secret(secret),
+        SecretView::Present(_) | SecretView::Absent if may_still_land(world, status) => {
+            Step::Settled { wake: Wake::WhenSettled, at: None }
+        }
+        SecretView::Present(_) | SecretView::Absent => Step::RemoveFinalizer,
+        SecretView::Unknown => Step::Settled { wake: Wake::BackOff, at: None },
+    }
+}
+
+fn delete_secret(secret: &SecretFacts) -> Step {
+    if secret.deleting {
+        // Somebody else's finalizer holds it; its end sends an event, the back-off is for one that got lost.
+        return Step::Settled { wake: Wake::BackOff, at: None };
+    }
+    Step::DeleteSecret { uid: secret.uid.clone() }
+}
+
+/// Whether a Secret of ours may still come into being after it was seen not to exist.
+fn may_still_land(world: &World, status: &ApiKeyStatus) -> bool {
+    status.versions.iter().any(|version| version.phase == VersionPhase::Announced)
+        && match world.outstanding {
+            Outstanding::Held { ambiguous, .. } => ambiguous,
+            Outstanding::Unsettled => true,
+            Outstanding::Settled => false,
+        }
+}
+
+fn has_finalizer(world: &World) -> bool {
+    world.apikey.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER)
+}
+
+fn lacks_finalizer(world: &World) -> bool {
+    world.rules.finalizer && !has_finalizer(world)
+}
+
+/// Says in the status how things stand, where it does not say so yet; otherwise waits.
+fn settle_with(world: &World, now: Timestamp, trouble: Option<&Trouble>, wake: Wake) -> Step {
+    let status = status::reported(world, trouble, now);
+    if world.apikey.status.as_ref() != Some(&status) {
+        return write(status);
+    }
+    Step::Settled { wake, at: assess::next_moment(&status, world, now) }
+}
+
+fn write(status: ApiKeyStatus) -> Step {
+    Step::WriteStatus(Box::new(status))
+}
