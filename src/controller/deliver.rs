@@ -1,0 +1,210 @@
+//! The Secret: asking for it, creating it, mending it. The one place where a key is exposed.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt;
+use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
+
+use super::context::Context;
+use super::error::Error;
+use super::execute::is_conflict;
+use super::memory::Notes;
+use super::observe;
+use crate::api::conditions::reason;
+use crate::api::names::FIELD_MANAGER;
+use crate::api::{ApiKey, ApiKeyStatus, Facts, SecretTemplate};
+use crate::key::Hash;
+use crate::lifecycle::{Delivery, Mending, Outstanding, Refusal, SecretView, World, shape};
+
+/// Stands where the key would stand, in a dry run.
+const PLACEHOLDER: &str = "not-a-key-this-only-asks-whether-the-secret-could-be-created";
+
+/// Asks with a dry run whether the Secret can be created, so that a try that would be refused announces nothing.
+pub(super) async fn ask(context: &Context, world: &mut World, notes: &mut Notes) -> Result<(), Error> {
+    let wanted = secret(&world.apikey, &world.status(), PLACEHOLDER, "");
+    let params = PostParams { dry_run: true, ..params() };
+    let api = context.secrets_in(&world.apikey.namespace().unwrap_or_default());
+    match context.ask("create secrets (dry run)", api.create(&params, &wanted)).await {
+        Ok(_) => world.delivery = Delivery::Possible,
+        Err(Error::Api { source, .. }) if is_typed_refusal(&source) => refused(context, &source, world, notes).await?,
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+/// Creates the Secret with the held key. The name is fixed, so that a create can never be carried out twice.
+pub(super) async fn deliver(context: &Context, version: i64, world: &mut World, notes: &mut Notes) -> Result<(), Error> {
+    // This process may have been frozen since the announcement was confirmed, and somebody else given it up meanwhile.
+    let fresh = context.limits.announce_grace / 2;
+    let Some(held) = notes.held.as_mut().filter(|held| held.version == version && held.confirmed.elapsed() < fresh) else {
+        return Err(Error::Overtaken("the announcement is not fresh enough to deliver on"));
+    };
+    let wanted = secret(&world.apikey, &world.status(), held.key.expose(), held.key.tail().as_str());
+    let api = context.secrets_in(&world.apikey.namespace().unwrap_or_default());
+    // Until an answer says otherwise, the Secret may have come into being.
+    let earlier = std::mem::replace(&mut held.ambiguous, true);
+    match context.ask("create secrets", api.create(&params(), &wanted)).await {
+        Ok(created) => {
+            let facts = observe::look(&created, &world.apikey, &world.status());
+            notes.read = Some(observe::own_write(&facts));
+            world.secret = SecretView::Present(facts);
+            tracing::info!(version, "delivered");
+            Ok(())
+        }
+        Err(Error::Api { source, .. }) if is_typed_refusal(&source) => {
+            held.ambiguous = earlier;
+            world.outstanding = Outstanding::Held { version, ambiguous: earlier };
+            refused(context, &source, world, notes).await
+        }
+        Err(error) => {
+            if matches!(&error, Error::Api { source, .. } if was_not_carried_out(source)) {
+                held.ambiguous = earlier;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Writes what differs on a Secret of ours, guarded by its UID.
+pub(super) async fn mend(context: &Context, mending: &Mending, world: &mut World, notes: &mut Notes) -> Result<(), Error> {
+    let api = context.secrets_in(&world.apikey.namespace().unwrap_or_default());
+    let name = world.apikey.secret_name();
+    let mut metadata = json!({ "uid": mending.uid, "labels": mending.labels, "annotations": mending.annotations });
+    let mut patch = Map::new();
+    if let Some(owners) = &mending.owner_references {
+        let version = match &world.secret {
+            SecretView::Present(facts) => Some(facts.resource_version.clone()),
+            SecretView::Absent | SecretView::Unknown => None,
+        };
+        // A list is replaced whole: what was added since must not get lost.
+        merge(&mut metadata, json!({ "ownerReferences": owners, "resourceVersion": version }));
+    }
+    if let Some(gone) = &mending.data {
+        let live = context.ask("get secrets", api.get(&name)).await?;
+        let (entries, version) =
+            entries_anew(&live, gone, world).ok_or(Error::Overtaken("the Secret was changed by somebody"))?;
+        merge(&mut metadata, json!({ "resourceVersion": version }));
+        patch.insert("data".to_owned(), entries);
+    }
+    patch.insert("metadata".to_owned(), metadata);
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    notes.note_mending();
+    let mended = context.ask("patch secrets", api.patch(&name, &params, &Patch::Merge(&Value::Object(patch)))).await?;
+    let facts = observe::look(&mended, &world.apikey, &world.status());
+    notes.read = Some(observe::own_write(&facts));
+    world.secret = SecretView::Present(facts);
+    tracing::info!("mended what the template puts on the Secret");
+    Ok(())
+}
+
+/// The template's entries for a merge patch, with the key that the Secret holds; `None` where that is not ours.
+fn entries_anew(live: &Secret, gone: &[String], world: &World) -> Option<(Value, Option<String>)> {
+    let status = world.status();
+    let key = live.data.as_ref()?.get(world.apikey.data_key())?;
+    if Some(Hash::of(&key.0).to_string()) != status.hash {
+        return None;
+    }
+    let expanded = entries(&world.apikey, &status, std::str::from_utf8(&key.0).ok()?, status.tail.as_deref().unwrap_or_default());
+    let removed = gone.iter().map(|name| (name.clone(), Value::Null));
+    let set = expanded.into_iter().filter_map(|(name, value)| Some((name, serde_json::to_value(value).ok()?)));
+    Some((Value::Object(removed.chain(set).collect()), live.resource_version()))
+}
+
+/// The Secret as it is delivered.
+fn secret(apikey: &ApiKey, status: &ApiKeyStatus, key: &str, tail: &str) -> Secret {
+    let shape = shape(apikey, status);
+    let mut data = entries(apikey, status, key, tail);
+    data.insert(apikey.data_key().to_owned(), ByteString(key.as_bytes().to_vec()));
+    Secret {
+        metadata: ObjectMeta {
+            name: Some(apikey.secret_name()),
+            namespace: apikey.namespace(),
+            labels: Some(shape.labels),
+            annotations: Some(shape.annotations),
+            owner_references: shape.owner.map(|owner| vec![owner]),
+            ..ObjectMeta::default()
+        },
+        data: Some(data),
+        type_: Some("Opaque".to_owned()),
+        ..Secret::default()
+    }
+}
+
+fn entries(apikey: &ApiKey, status: &ApiKeyStatus, key: &str, tail: &str) -> BTreeMap<String, ByteString> {
+    let (name, namespace, prefix) = (apikey.name_any(), apikey.namespace().unwrap_or_default(), apikey.prefix());
+    let key_id = status.key_id.as_deref().unwrap_or_default();
+    let facts = Facts { key_id, tail, name: &name, namespace: &namespace, prefix: prefix.as_str() };
+    let expand = |text: &str| ByteString(SecretTemplate::expand(text, key, &facts).into_bytes());
+    apikey.template().data.iter().map(|(name, text)| (name.clone(), expand(text))).collect()
+}
+
+/// The API server said no. Where the name is taken, a live read tells by whom.
+async fn refused(context: &Context, error: &kube::Error, world: &mut World, notes: &mut Notes) -> Result<(), Error> {
+    let refusal = if is_conflict(error) {
+        let status = world.status();
+        match observe::read_secret(context, &world.apikey, &status, notes).await? {
+            SecretView::Present(facts) if facts.key.is_some_and(|hash| status.version_of(hash).is_some()) => {
+                // Our own delivery had landed, though its answer was lost.
+                world.secret = SecretView::Present(facts);
+                return Ok(());
+            }
+            SecretView::Present(facts) => Refusal::conflict(&world.apikey, &facts),
+            SecretView::Absent | SecretView::Unknown => return Err(Error::Overtaken("the Secret in the way is gone again")),
+        }
+    } else {
+        explain(error)
+    };
+    let pause =
+        context.limits.max_backoff.min(Duration::from_millis(500).saturating_mul(2_u32.saturating_pow(notes.failures.min(20))));
+    notes.refused = Some((refusal.clone(), Instant::now() + pause));
+    world.delivery = Delivery::Refused(refusal);
+    Ok(())
+}
+
+fn explain(error: &kube::Error) -> Refusal {
+    let kube::Error::Api(status) = error else {
+        return Refusal { reason: reason::DELIVERY_REFUSED, message: super::error::describe(error) };
+    };
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    let terminating = causes.clone().any(|cause| cause.reason == "NamespaceTerminating");
+    let (reason, advice) = if terminating || status.is_not_found() {
+        (reason::NAMESPACE_TERMINATING, "the namespace is going away")
+    } else if status.message.contains("exceeded quota") {
+        (reason::QUOTA_EXCEEDED, "raise the quota or remove other Secrets")
+    } else if status.is_forbidden() {
+        (reason::DELIVERY_REFUSED, "grant the controller this right with RBAC, or ask whoever runs the admission policy")
+    } else {
+        (reason::DELIVERY_REFUSED, "correct spec.secret")
+    };
+    Refusal { reason, message: format!("the API server refuses the Secret: {} ({advice})", status.message) }
+}
+
+/// A refusal that is final for this request: nothing was written. Time-outs, throttling and faults of the server are not.
+fn is_typed_refusal(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if (400..500).contains(&status.code) && !matches!(status.code, 401 | 408 | 429) && !is_plain_conflict(status))
+}
+
+/// A 409 that is not "already exists" asks for another try.
+fn is_plain_conflict(status: &kube::core::Status) -> bool {
+    status.code == 409 && !status.is_already_exists()
+}
+
+/// Answers that come before anything is done.
+fn was_not_carried_out(error: &kube::Error) -> bool {
+    super::leadership::is_fenced(error) || matches!(error, kube::Error::Api(status) if matches!(status.code, 401 | 409 | 429))
+}
+
+fn params() -> PostParams {
+    PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() }
+}
+
+fn merge(into: &mut Value, more: Value) {
+    if let (Value::Object(into), Value::Object(more)) = (into, more) {
+        into.extend(more);
+    }
+}

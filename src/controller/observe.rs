@@ -1,0 +1,212 @@
+//! Looking: everything a plan needs, with no read where the watches already tell.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt;
+use kube::api::PartialObjectMeta;
+use kube::runtime::reflector::ObjectRef;
+use tokio::time::Instant;
+
+use super::context::Context;
+use super::error::Error;
+use super::memory::{Held, Notes, Reading};
+use crate::api::{ApiKey, ApiKeyStatus, Facts, SecretTemplate, VersionPhase};
+use crate::key::Hash;
+use crate::lifecycle::{self, Clock, Delivery, Outstanding, SecretFacts, SecretView, World};
+
+/// How long our own write is trusted while the watch has not shown it.
+const UNSEEN: Duration = Duration::from_secs(30);
+
+/// Looks at the world around an `ApiKey`.
+pub(super) async fn observe(context: &Context, mut apikey: Arc<ApiKey>, notes: &mut Notes) -> Result<World, Error> {
+    if notes.held.is_some() {
+        // A retry of a delivery: whether its version still stands announced is for the API server to say.
+        apikey = Arc::new(context.read_apikey(&apikey).await?);
+        if let Some(held) = notes.held.as_mut() {
+            held.confirmed = Instant::now();
+        }
+    }
+    let mut clock = Clock::Agrees;
+    if clock_matters(&apikey, context) {
+        clock = context.server_clock.judge(context.clock.now()).unwrap_or(Clock::Agrees);
+        if clock != Clock::Agrees || context.server_clock.judge(context.clock.now()).is_none() {
+            // Perhaps the machine slept since the last answer: ask anew before giving up on the clock.
+            apikey = Arc::new(context.read_apikey(&apikey).await?);
+            clock = context.server_clock.judge(context.clock.now()).unwrap_or(Clock::Agrees);
+        }
+    }
+    let status = apikey.status.clone().unwrap_or_default();
+    drop_lost_key(&status, notes);
+    let outstanding = outstanding(&status, notes, context.limits.announce_grace);
+    let secret = observe_secret(context, &apikey, &status, outstanding, notes).await?;
+    let delivery = match &notes.refused {
+        Some((refusal, until)) if *until > Instant::now() => Delivery::Refused(refusal.clone()),
+        _ => Delivery::Untried,
+    };
+    let may_mend = notes.may_mend(context.limits.max_backoff);
+    Ok(World { apikey, secret, outstanding, delivery, clock, may_mend, rules: context.rules.clone() })
+}
+
+/// Whether this look may end the key by time, or fix when it ends.
+fn clock_matters(apikey: &ApiKey, context: &Context) -> bool {
+    let Some(status) = apikey.status.as_ref() else { return apikey.spec.expiry.is_some() };
+    if status.is_final() {
+        return false;
+    }
+    match (&status.key_id, &status.expires_at) {
+        (None, _) => apikey.spec.expiry.is_some(),
+        (Some(_), Some(end)) => end.0 <= context.now(),
+        (Some(_), None) => false,
+    }
+}
+
+/// Wipes a held key that can no longer be delivered: it is not the newest announced one, or the ApiKey has ended.
+fn drop_lost_key(status: &ApiKeyStatus, notes: &mut Notes) {
+    let announced = status.newest_announced();
+    let stands =
+        |held: &Held| announced.is_some_and(|listed| listed.version == held.version && listed.hash == held.hash.to_string());
+    if status.is_final() || notes.held.as_ref().is_some_and(|held| !stands(held)) {
+        let ambiguous = notes.held.take().is_some_and(|held| held.ambiguous);
+        if ambiguous {
+            // The grace period counts from the last try.
+            notes.announced = None;
+        }
+    }
+}
+
+/// What is known about announced versions. The grace period runs on our monotonic clock, from the first sight of the list.
+pub(super) fn outstanding(status: &ApiKeyStatus, notes: &mut Notes, grace: Duration) -> Outstanding {
+    if let Some(held) = &notes.held {
+        return Outstanding::Held { version: held.version, ambiguous: held.ambiguous };
+    }
+    let announced: Vec<_> = status
+        .versions
+        .iter()
+        .filter(|version| version.phase == VersionPhase::Announced)
+        .map(|version| version.hash.clone())
+        .collect();
+    if announced.is_empty() {
+        notes.announced = None;
+        return Outstanding::Settled;
+    }
+    let since = match notes.announced.take() {
+        Some((seen, since)) if seen == announced => since,
+        _ => Instant::now(),
+    };
+    notes.announced = Some((announced, since));
+    if since.elapsed() >= grace { Outstanding::Settled } else { Outstanding::Unsettled }
+}
+
+async fn observe_secret(
+    context: &Context,
+    apikey: &ApiKey,
+    status: &ApiKeyStatus,
+    outstanding: Outstanding,
+    notes: &mut Notes,
+) -> Result<SecretView, Error> {
+    let namespace = apikey.namespace().unwrap_or_default();
+    let watched = context.secrets.get(&ObjectRef::new(&apikey.secret_name()).within(&namespace));
+    let issued = status.current().is_some();
+    if !issued && !worth_a_read(apikey, status, outstanding, watched.is_some()) {
+        return Ok(SecretView::Unknown);
+    }
+    if let Some(facts) = known(status, watched.as_deref(), notes) {
+        return Ok(SecretView::Present(facts));
+    }
+    read_secret(context, apikey, status, notes).await
+}
+
+/// Whether a Secret of an `ApiKey` that was not issued is to be read.
+fn worth_a_read(apikey: &ApiKey, status: &ApiKeyStatus, outstanding: Outstanding, watched: bool) -> bool {
+    match outstanding {
+        _ if apikey.is_deleting() => status.key_id.is_some() || watched,
+        _ if status.versions.is_empty() || status.is_final() => false,
+        Outstanding::Held { .. } => false,
+        Outstanding::Unsettled => watched,
+        Outstanding::Settled => true,
+    }
+}
+
+/// What the watch and earlier reads tell, if that is enough.
+fn known(status: &ApiKeyStatus, watched: Option<&PartialObjectMeta<Secret>>, notes: &mut Notes) -> Option<SecretFacts> {
+    let shown = watched.and_then(|secret| Some((secret.uid()?, secret.resource_version()?)));
+    if let Some(read) = &mut notes.read {
+        if shown.as_ref().is_some_and(|(uid, version)| read.facts.uid == *uid && read.facts.resource_version == *version) {
+            read.unseen_until = None;
+            return Some(read.facts.clone());
+        }
+        if read.unseen_until.is_some_and(|until| until > Instant::now()) {
+            return Some(read.facts.clone());
+        }
+    }
+    let recorded = status.secret_ref.as_ref()?;
+    let as_delivered = shown.is_some_and(|(uid, version)| recorded.uid == uid && recorded.resource_version == version);
+    let hash = status.hash.as_deref().and_then(|hash| hash.parse().ok());
+    if as_delivered { watched.map(|secret| facts(secret, hash, false, Vec::new())) } else { None }
+}
+
+/// Reads a Secret past the watch. Only a typed 404 means that there is none.
+pub(super) async fn read_secret(
+    context: &Context,
+    apikey: &ApiKey,
+    status: &ApiKeyStatus,
+    notes: &mut Notes,
+) -> Result<SecretView, Error> {
+    let api = context.secrets_in(&apikey.namespace().unwrap_or_default());
+    let Some(secret) = context.ask("get secrets", api.get_opt(&apikey.secret_name())).await? else {
+        notes.read = None;
+        return Ok(SecretView::Absent);
+    };
+    let facts = look(&secret, apikey, status);
+    notes.read = Some(Reading { facts: facts.clone(), unseen_until: None });
+    Ok(SecretView::Present(facts))
+}
+
+/// Notes what our own write put there, so that the watch may lag behind.
+pub(super) fn own_write(facts: &SecretFacts) -> Reading {
+    Reading { facts: facts.clone(), unseen_until: Some(Instant::now() + UNSEEN) }
+}
+
+/// What can be told from a Secret without keeping anything of it.
+pub(super) fn look(secret: &Secret, apikey: &ApiKey, status: &ApiKeyStatus) -> SecretFacts {
+    let entry = secret.data.as_ref().and_then(|data| data.get(apikey.data_key())).filter(|entry| !entry.0.is_empty());
+    let key = entry.map(|entry| Hash::of(&entry.0));
+    let edited = entry.map(|entry| edited_entries(secret, entry, apikey, status)).unwrap_or_default();
+    facts(secret, key, secret.immutable == Some(true), edited)
+}
+
+/// Entries of the template as applied that hold something else by now.
+fn edited_entries(secret: &Secret, key: &ByteString, apikey: &ApiKey, status: &ApiKeyStatus) -> Vec<String> {
+    let Ok(key) = std::str::from_utf8(&key.0) else { return Vec::new() };
+    let applied = lifecycle::applied_template(secret.annotations());
+    let (name, namespace, prefix) = (apikey.name_any(), apikey.namespace().unwrap_or_default(), apikey.prefix());
+    let facts = Facts {
+        key_id: status.key_id.as_deref().unwrap_or_default(),
+        tail: status.tail.as_deref().unwrap_or_default(),
+        name: &name,
+        namespace: &namespace,
+        prefix: prefix.as_str(),
+    };
+    let holds = |name: &str, text: &str| {
+        let wanted = zeroize::Zeroizing::new(SecretTemplate::expand(text, key, &facts));
+        secret.data.as_ref().and_then(|data| data.get(name)).is_some_and(|entry| entry.0 == wanted.as_bytes())
+    };
+    applied.data.iter().filter(|(name, text)| !holds(name, text)).map(|(name, _)| name.clone()).collect()
+}
+
+fn facts(secret: &impl ResourceExt, key: Option<Hash>, immutable: bool, edited_entries: Vec<String>) -> SecretFacts {
+    SecretFacts {
+        uid: secret.uid().unwrap_or_default(),
+        resource_version: secret.resource_version().unwrap_or_default(),
+        deleting: secret.meta().deletion_timestamp.is_some(),
+        immutable,
+        key,
+        edited_entries,
+        labels: secret.labels().clone(),
+        annotations: secret.annotations().clone(),
+        owner_references: secret.owner_references().to_vec(),
+    }
+}

@@ -1,0 +1,197 @@
+//! One `ApiKey` at a time: look, plan, do, until the plan says that nothing is left to do.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use jiff::Timestamp;
+use kube::ResourceExt;
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::Action;
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use super::context::Context;
+use super::error::Error;
+use super::execute::execute;
+use super::memory::Notes;
+use super::observe::observe;
+use crate::api::ApiKey;
+use crate::api::conditions::reason;
+use crate::lifecycle::{News, Step, Tone, Wake, plan};
+use crate::telemetry::Outcome;
+
+/// One reconciliation, all its requests together. More than the longest sequence of steps with every answer late.
+const LIMIT: Duration = Duration::from_secs(180);
+/// No sequence of steps is longer: finalizer, question, announcement, delivery, activation, and conditions between them.
+const MAX_STEPS: usize = 16;
+/// The longest nap. Times far away are looked at again from here, so that no timer has to run for years.
+const LONGEST_NAP: Duration = Duration::from_secs(3_600);
+
+/// Works on one object. Whatever happens is contained to it: errors, time-outs, panics.
+pub(super) async fn reconcile(object: Arc<DeserializeGuard<ApiKey>>, context: Arc<Context>) -> Result<Action, Error> {
+    let started = Instant::now();
+    let uid = object.uid().unwrap_or_default();
+    let span = tracing::info_span!("apikey", namespace = object.namespace().unwrap_or_default(), name = object.name_any(), uid);
+    context.started(&object);
+    let _working = Working::begin(&context);
+    let work = AssertUnwindSafe(guarded(object, &context, &uid)).catch_unwind();
+    let outcome = match tokio::time::timeout(LIMIT, work.instrument(span.clone())).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(panic)) => Err(Error::Panicked(panic_text(&*panic))),
+        Err(_) => Err(Error::TooSlow(LIMIT)),
+    };
+    let label = outcome.as_ref().map_or(Outcome::Failed, |(_, outcome)| *outcome);
+    context.metrics.reconciled(label, started.elapsed());
+    if let Err(error) = &outcome {
+        context.metrics.failed(error.kind());
+        let _entered = span.enter();
+        if error.is_race() {
+            tracing::debug!(%error, "somebody else was faster");
+        } else {
+            tracing::warn!(%error, "a step failed and will be tried again");
+        }
+    }
+    outcome.map(|(action, _)| action)
+}
+
+/// What to do after an error: wait, longer each time.
+#[expect(clippy::needless_pass_by_value, reason = "the shape that the loop asks for")]
+pub(super) fn after_error(object: Arc<DeserializeGuard<ApiKey>>, error: &Error, context: Arc<Context>) -> Action {
+    let uid = object.uid().unwrap_or_default();
+    let delay = context.memory.failed(&uid, context.limits.max_backoff);
+    Action::requeue(if error.is_race() { delay.min(Duration::from_secs(2)) } else { delay })
+}
+
+async fn guarded(object: Arc<DeserializeGuard<ApiKey>>, context: &Context, uid: &str) -> Result<(Action, Outcome), Error> {
+    let apikey = match &object.0 {
+        Ok(apikey) => Arc::new(apikey.clone()),
+        Err(invalid) => {
+            let news = News { tone: Tone::Warning, reason: reason::UNDECODABLE.to_owned(), note: clip(&invalid.error) };
+            context.events.tell(&*object, news);
+            return Err(Error::Undecodable(invalid.error.clone()));
+        }
+    };
+    context.secrets.wait_until_ready().await.map_err(|_| Error::WatchesEnded)?;
+    let mut notes = context.memory.take(uid);
+    if is_stale(&apikey, &notes) {
+        // Our own write has not come around yet; it triggers another look when it does.
+        context.memory.put(uid, notes);
+        return Ok((Action::requeue(Duration::from_secs(5)), Outcome::Waiting));
+    }
+    let done = to_the_end(apikey, context, &mut notes).await;
+    context.memory.put(uid, notes);
+    done
+}
+
+async fn to_the_end(apikey: Arc<ApiKey>, context: &Context, notes: &mut Notes) -> Result<(Action, Outcome), Error> {
+    let mut world = observe(context, apikey, notes).await?;
+    for done in 0..MAX_STEPS {
+        let plan = plan(&world, context.now());
+        tracing::debug!(step = plan.step.name(), "plan");
+        if let Step::Settled { wake, at } = plan.step {
+            return Ok(rest(context, notes, wake, at, done > 0));
+        }
+        execute(context, plan.step, &mut world, notes).await?;
+    }
+    Err(Error::Endless(MAX_STEPS))
+}
+
+/// How long to rest, and what to call it.
+fn rest(context: &Context, notes: &mut Notes, wake: Wake, at: Option<Timestamp>, changed: bool) -> (Action, Outcome) {
+    let pause = match wake {
+        Wake::OnEvent => {
+            notes.failures = 0;
+            notes.refused = None;
+            None
+        }
+        Wake::BackOff => Some(match &notes.refused {
+            Some((_, until)) if *until > Instant::now() => {
+                let left = until.duration_since(Instant::now());
+                if changed {
+                    notes.failures = notes.failures.saturating_add(1);
+                }
+                left
+            }
+            _ => notes.back_off(context.limits.max_backoff),
+        }),
+        Wake::WhenSettled => {
+            let since = notes.announced.as_ref().map(|(_, since)| *since);
+            Some(
+                since
+                    .map_or(context.limits.announce_grace, |since| context.limits.announce_grace.saturating_sub(since.elapsed())),
+            )
+        }
+    };
+    let due = at.map(|moment| until(context.clock.now(), moment));
+    let nap = pause.into_iter().chain(due).min().map(|nap| nap.clamp(Duration::from_millis(1), LONGEST_NAP));
+    let outcome = match (pause, changed) {
+        (Some(_), _) => Outcome::Waiting,
+        (None, true) => Outcome::Changed,
+        (None, false) => Outcome::Unchanged,
+    };
+    (nap.map_or_else(Action::await_change, Action::requeue), outcome)
+}
+
+/// From `now`, to the fraction of a second, until `moment` has surely come.
+fn until(now: Timestamp, moment: Timestamp) -> Duration {
+    Duration::try_from(moment.duration_since(now)).unwrap_or(Duration::ZERO).saturating_add(Duration::from_millis(1))
+}
+
+/// Whether the watch still shows what was before our own last write. resourceVersions of one resource can be compared as
+/// numbers (KEP-5504); where they are none, nothing is assumed.
+fn is_stale(apikey: &ApiKey, notes: &Notes) -> bool {
+    let number = |version: &str| version.parse::<u128>().ok();
+    match (apikey.metadata.resource_version.as_deref().and_then(number), notes.written.as_deref().and_then(number)) {
+        (Some(seen), Some(written)) => seen < written,
+        _ => false,
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string).or_else(|| panic.downcast_ref::<String>().cloned());
+    text.unwrap_or_else(|| "no message".to_owned())
+}
+
+fn clip(text: &str) -> String {
+    text.chars().take(300).collect()
+}
+
+/// Counts an object as worked on for as long as it lives, also when the work is cut off.
+struct Working<'a>(&'a Context);
+
+impl<'a> Working<'a> {
+    fn begin(context: &'a Context) -> Self {
+        context.metrics.working(1);
+        Self(context)
+    }
+}
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        self.0.metrics.working(-1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nap_ends_when_the_whole_second_has_come_and_not_before() {
+        let now: Timestamp = "2026-11-21T12:00:00.4Z".parse().unwrap();
+        assert_eq!(until(now, "2026-11-21T12:00:01Z".parse().unwrap()), Duration::from_millis(601));
+        assert_eq!(until(now, "2026-11-21T12:00:00Z".parse().unwrap()), Duration::from_millis(1), "the past is now");
+        let far = until(now, "9999-01-01T00:00:00Z".parse().unwrap());
+        assert!(far > LONGEST_NAP, "and is napped towards in steps");
+    }
+
+    #[test]
+    fn a_panic_tells_its_message() {
+        let caught = std::panic::catch_unwind(|| panic!("poison {}", 1)).unwrap_err();
+        assert_eq!(panic_text(&*caught), "poison 1");
+        let caught = std::panic::catch_unwind(|| panic!("plain")).unwrap_err();
+        assert_eq!(panic_text(&*caught), "plain");
+    }
+}

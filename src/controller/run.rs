@@ -1,0 +1,256 @@
+//! The controller from start to end.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use kube::client::ClientBuilder;
+use kube::runtime::reflector;
+use kube::{Client, Config};
+use tokio::net::TcpListener;
+use tokio::sync::watch as signal;
+use tokio_util::sync::CancellationToken;
+
+use super::clock::{Clock, ServerClock};
+use super::context::{Context, Limits};
+use super::events::Events;
+use super::leadership::{Elector, Fence, Leadership, LeadershipError, Shutdown, Timing};
+use super::startup::{self, StartupError};
+use super::watch::{self, Writers};
+use crate::key::{MintError, OsRandom, random_hex_128};
+use crate::lifecycle::Rules;
+use crate::telemetry::{self, Health, Metrics, RequestLayer, ServerError, Snapshot};
+
+/// How long work that was begun may take when the process is told to stop.
+const DRAIN: Duration = Duration::from_secs(20);
+
+/// What an installation chooses.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Only this namespace; `None` is the whole cluster.
+    pub namespace: Option<String>,
+    /// What holds for all keys.
+    pub rules: Rules,
+    /// Times and numbers.
+    pub limits: Limits,
+    /// The lease, or `None` for a process that is alone.
+    pub lease: Option<LeaseSettings>,
+    /// The name of this process in events and in the lease, such as its pod's.
+    pub instance: String,
+}
+
+/// Where the leader is elected, and how.
+#[derive(Clone, Debug)]
+pub struct LeaseSettings {
+    /// The namespace of the Lease.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its times.
+    pub timing: Timing,
+}
+
+/// Why the controller ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The client could not be built from the configuration.
+    #[error("the connection to the API server cannot be set up: {0}")]
+    Client(#[source] Box<kube::Error>),
+    /// It could not start.
+    #[error(transparent)]
+    Startup(#[from] StartupError),
+    /// The lease was lost, or cannot be used.
+    #[error(transparent)]
+    Leadership(#[from] LeadershipError),
+    /// The admin server failed.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// No name could be made for this process.
+    #[error(transparent)]
+    Random(#[from] MintError),
+    /// A part of the process ended that should not.
+    #[error("{0} ended unexpectedly")]
+    Ended(&'static str),
+}
+
+/// Runs until `token` is cancelled and what was begun is done, or until it cannot go on.
+///
+/// # Errors
+/// [`RunError`] says why; the process should end with a non-zero code.
+pub async fn run(
+    settings: Settings,
+    config: Config,
+    clock: Arc<dyn Clock>,
+    admin: TcpListener,
+    token: CancellationToken,
+) -> Result<(), RunError> {
+    let metrics = Arc::new(Metrics::default());
+    let server_clock = ServerClock::default();
+    let state =
+        Arc::new(State { metrics: metrics.clone(), context: OnceLock::new(), ready: OnceLock::new(), clock: clock.clone() });
+    let serving = CancellationToken::new();
+    let server = tokio::spawn(telemetry::serve(admin, state.clone(), serving.clone()));
+
+    let parts = Parts { settings, config, clock, metrics, server_clock, state };
+    let ended = parts.run(&token).await;
+    serving.cancel();
+    match (ended, server.await) {
+        (Err(RunError::Startup(StartupError::Cancelled)), _) => Ok(()),
+        (Err(error), _) => Err(error),
+        (Ok(()), Ok(end)) => Ok(end?),
+        (Ok(()), Err(_)) => Err(RunError::Ended("the admin server")),
+    }
+}
+
+struct Parts {
+    settings: Settings,
+    config: Config,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+    server_clock: ServerClock,
+    state: Arc<State>,
+}
+
+impl Parts {
+    async fn run(self, token: &CancellationToken) -> Result<(), RunError> {
+        let plain = self.client(&Fence::open())?;
+        let namespace = self.settings.namespace.as_deref();
+        startup::check(&plain, &self.config, namespace, self.settings.limits.request_timeout, token).await?;
+        let _ = self.state.ready.set(());
+        let Some(lease) = &self.settings.lease else {
+            self.metrics.leading(true);
+            tracing::info!("working without leader election");
+            let stop = token.child_token();
+            self.work(plain, &stop).await;
+            return if token.is_cancelled() { Ok(()) } else { Err(RunError::Ended("the watches")) };
+        };
+        let identity = format!("{}_{}", self.settings.instance, random_hex_128(&mut OsRandom)?);
+        let elector = Elector::new(plain, &lease.namespace, &lease.name, identity, lease.timing);
+        let fenced = self.client(&elector.fence())?;
+        let shutdown = Shutdown::default();
+        let (sender, mut leadership) = signal::channel(Leadership::Standby);
+        let election = tokio::spawn(elector.run(shutdown.clone(), sender));
+        self.lead(fenced, &mut leadership, &shutdown, token).await;
+        shutdown.drained.cancel();
+        match election.await {
+            Ok(ended) => ended?,
+            Err(_) => return Err(RunError::Ended("the election")),
+        }
+        if token.is_cancelled() { Ok(()) } else { Err(RunError::Ended("the watches")) }
+    }
+
+    /// Waits to lead, works while it does, and stops at once when it does not any more.
+    async fn lead(
+        &self,
+        client: Client,
+        leadership: &mut signal::Receiver<Leadership>,
+        shutdown: &Shutdown,
+        token: &CancellationToken,
+    ) {
+        let led = tokio::select! {
+            () = token.cancelled() => false,
+            led = leadership.wait_for(|now| *now != Leadership::Standby) => led.is_ok_and(|now| *now == Leadership::Leading),
+        };
+        if led {
+            self.metrics.leading(true);
+            let stop = token.child_token();
+            tokio::select! {
+                () = self.work(client, &stop) => {}
+                // Nothing is drained: the fence is closed, and what was under way is another's now.
+                _ = leadership.wait_for(|now| *now != Leadership::Leading) => {}
+            }
+            self.metrics.leading(false);
+        }
+        shutdown.requested.cancel();
+    }
+
+    async fn work(&self, client: Client, stop: &CancellationToken) {
+        let (apikeys, apikeys_writer) = reflector::store();
+        let (secrets, secrets_writer) = reflector::store();
+        let telling = CancellationToken::new();
+        let (events, publisher) =
+            Events::start(client.clone(), self.settings.instance.clone(), self.metrics.clone(), telling.clone());
+        let context = Arc::new(Context {
+            client,
+            secrets,
+            apikeys,
+            events,
+            metrics: self.metrics.clone(),
+            memory: super::memory::Memory::default(),
+            pending: super::context::Pending::default(),
+            clock: self.clock.clone(),
+            server_clock: self.server_clock.clone(),
+            rules: Arc::new(self.settings.rules.clone()),
+            limits: self.settings.limits,
+        });
+        let _ = self.state.context.set(context.clone());
+        let writers = Writers { apikeys: apikeys_writer, secrets: secrets_writer };
+        let working = watch::work(context, writers, self.settings.namespace.as_deref(), stop.clone());
+        let overdue = async {
+            stop.cancelled().await;
+            tokio::time::sleep(DRAIN).await;
+        };
+        tokio::select! {
+            () = working => {}
+            () = overdue => tracing::warn!("work that was begun is not done after {} s and is cut off", DRAIN.as_secs()),
+        }
+        telling.cancel();
+        if tokio::time::timeout(Duration::from_secs(5), publisher).await.is_err() {
+            tracing::debug!("events that were waiting are dropped");
+        }
+    }
+
+    fn client(&self, fence: &Fence) -> Result<Client, RunError> {
+        let heard = self.server_clock.clone();
+        let requests = RequestLayer::new(self.metrics.clone(), move |date| heard.heard(date));
+        let builder = ClientBuilder::try_from(self.config.clone()).map_err(|error| RunError::Client(Box::new(error)))?;
+        Ok(builder.with_layer(&requests).with_layer(&fence.layer()).build())
+    }
+}
+
+/// What the admin server tells.
+struct State {
+    metrics: Arc<Metrics>,
+    context: OnceLock<Arc<Context>>,
+    ready: OnceLock<()>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Health for State {
+    fn live(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        self.ready.get().copied().ok_or_else(|| "waiting for the API server and the CustomResourceDefinition".to_owned())
+    }
+
+    fn metrics(&self) -> String {
+        let snapshot = self.context.get().map(|context| context.snapshot(self.clock.now())).unwrap_or_default();
+        self.metrics.render(&snapshot)
+    }
+}
+
+impl Context {
+    fn snapshot(&self, now: jiff::Timestamp) -> Snapshot {
+        let mut snapshot = Snapshot {
+            waiting: i64::try_from(self.memory.failing() + self.pending.len()).unwrap_or(i64::MAX),
+            ..Snapshot::default()
+        };
+        for object in self.apikeys.state() {
+            let Ok(apikey) = &object.0 else {
+                snapshot.undecodable += 1;
+                continue;
+            };
+            let phase = apikey.status.as_ref().and_then(|status| status.phase).unwrap_or(crate::api::Phase::Pending);
+            for (count, counted) in snapshot.by_phase.iter_mut().zip(crate::api::Phase::ALL) {
+                *count += i64::from(counted == phase);
+            }
+            let end = apikey.status.as_ref().filter(|status| !status.is_final()).and_then(|status| status.expires_at.as_ref());
+            if let Some(end) = end {
+                let left = end.0.duration_since(now).as_secs().max(0);
+                snapshot.next_expiry = Some(snapshot.next_expiry.map_or(left, |soonest| soonest.min(left)));
+            }
+        }
+        snapshot
+    }
+}

@@ -1,0 +1,201 @@
+//! Before anything is done: can the API server be reached, is it new enough, is our resource there, may we use it.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Api, ListParams, PartialObjectMeta};
+use kube::core::DeserializeGuard;
+use kube::{Client, Config};
+use tokio_util::sync::CancellationToken;
+
+use super::error::describe;
+use crate::api::ApiKey;
+
+/// How long an API server that does not answer is asked again before giving up.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// The pause between two tries.
+const PAUSE: Duration = Duration::from_secs(2);
+/// The oldest API server that is supported.
+const OLDEST: (u32, u32) = (1, 33);
+
+/// Why the controller does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartupError {
+    /// No answer at all.
+    #[error("the API server at {server} cannot be reached: {reason}: check --kubeconfig, the network, and that the server is up")]
+    Unreachable {
+        /// Its address.
+        server: String,
+        /// What happened at the last try.
+        reason: String,
+    },
+    /// It does not know us.
+    #[error(
+        "the API server at {server} does not accept our credentials: {reason}: check the kubeconfig's user or the ServiceAccount token"
+    )]
+    Unauthorized {
+        /// Its address.
+        server: String,
+        /// Its words.
+        reason: String,
+    },
+    /// It knows us and does not let us.
+    #[error("missing right: the verb \"{verb}\" on \"{resource}\" {place}: grant it with RBAC ({reason})")]
+    Forbidden {
+        /// The missing verb.
+        verb: &'static str,
+        /// On what.
+        resource: &'static str,
+        /// Where.
+        place: String,
+        /// The API server's words.
+        reason: String,
+    },
+    /// It is too old.
+    #[error("the API server is version {found}, and Claviger needs 1.33 or newer: upgrade the cluster")]
+    TooOld {
+        /// Its version.
+        found: String,
+    },
+    /// It said something else than was expected.
+    #[error("the API server at {server} answered unexpectedly: {reason}")]
+    Unexpected {
+        /// Its address.
+        server: String,
+        /// What happened.
+        reason: String,
+    },
+    /// The process was told to stop.
+    #[error("stopped before the start was complete")]
+    Cancelled,
+}
+
+/// Checks everything, waiting for a missing CustomResourceDefinition.
+///
+/// # Errors
+/// [`StartupError`] when only a person can help.
+pub(super) async fn check(
+    client: &Client,
+    config: &Config,
+    namespace: Option<&str>,
+    limit: Duration,
+    token: &CancellationToken,
+) -> Result<(), StartupError> {
+    let starting = Starting { client, server: config.cluster_url.to_string(), namespace, limit };
+    tokio::select! {
+        () = token.cancelled() => Err(StartupError::Cancelled),
+        checked = starting.check() => checked,
+    }
+}
+
+struct Starting<'a> {
+    client: &'a Client,
+    server: String,
+    namespace: Option<&'a str>,
+    limit: Duration,
+}
+
+impl Starting<'_> {
+    async fn check(&self) -> Result<(), StartupError> {
+        self.version().await?;
+        self.resource().await?;
+        let secrets: Api<PartialObjectMeta<Secret>> = match self.namespace {
+            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+            None => Api::all(self.client.clone()),
+        };
+        match self.ask(secrets.list_metadata(&ListParams::default().limit(1).labels(crate::api::names::LABEL_APIKEY))).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.explain(&error, "list", "secrets")),
+        }
+    }
+
+    async fn version(&self) -> Result<(), StartupError> {
+        let begun = tokio::time::Instant::now();
+        loop {
+            let error = match self.ask(self.client.apiserver_version()).await {
+                Ok(version) => return old_enough(&version.major, &version.minor, &version.git_version),
+                Err(error) => error,
+            };
+            let unreachable = !matches!(&error, kube::Error::Api(status) if (400..500).contains(&status.code));
+            if !unreachable || begun.elapsed() >= PATIENCE {
+                return Err(self.explain(&error, "get", "/version"));
+            }
+            tracing::warn!(server = self.server, error = describe(&error), "the API server does not answer; trying again");
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn resource(&self) -> Result<(), StartupError> {
+        let apikeys: Api<DeserializeGuard<ApiKey>> = match self.namespace {
+            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+            None => Api::all(self.client.clone()),
+        };
+        let mut told = false;
+        loop {
+            match self.ask(apikeys.list(&ListParams::default().limit(1))).await {
+                Ok(_) => return Ok(()),
+                Err(kube::Error::Api(status)) if status.code == 404 => {
+                    if !told {
+                        tracing::error!(
+                            "the CustomResourceDefinition apikeys.claviger.dev is missing: install it with \
+                             `claviger manifests | kubectl apply --server-side -f -`; waiting for it"
+                        );
+                        told = true;
+                    }
+                }
+                Err(error) => return Err(self.explain(&error, "list", "apikeys.claviger.dev")),
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn ask<T>(&self, request: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
+        tokio::time::timeout(self.limit, request)
+            .await
+            .unwrap_or_else(|_| Err(kube::Error::Service(format!("no answer within {} s", self.limit.as_secs()).into())))
+    }
+
+    fn explain(&self, error: &kube::Error, verb: &'static str, resource: &'static str) -> StartupError {
+        let (server, reason) = (self.server.clone(), describe(error));
+        match error {
+            kube::Error::Api(status) if status.code == 401 => StartupError::Unauthorized { server, reason },
+            kube::Error::Api(status) if status.is_forbidden() => {
+                let place =
+                    self.namespace.map_or_else(|| "in the whole cluster".to_owned(), |name| format!("in namespace {name}"));
+                StartupError::Forbidden { verb, resource, place, reason: status.message.clone() }
+            }
+            kube::Error::Api(_) => StartupError::Unexpected { server, reason },
+            _ => StartupError::Unreachable { server, reason },
+        }
+    }
+}
+
+/// Minor versions may carry a suffix, as in `33+`.
+fn old_enough(major: &str, minor: &str, found: &str) -> Result<(), StartupError> {
+    let number = |text: &str| text.chars().take_while(char::is_ascii_digit).collect::<String>().parse::<u32>().ok();
+    match (number(major), number(minor)) {
+        (Some(major), Some(minor)) if (major, minor) < OLDEST => Err(StartupError::TooOld { found: found.to_owned() }),
+        // A version that cannot be read is no reason to refuse: what matters is what the server can do.
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_older_than_1_33_are_refused() {
+        for (major, minor, fine) in [
+            ("1", "32", false),
+            ("1", "9", false),
+            ("1", "33", true),
+            ("1", "33+", true),
+            ("1", "36", true),
+            ("2", "0", true),
+            ("", "", true),
+        ] {
+            assert_eq!(old_enough(major, minor, "v").is_ok(), fine, "{major}.{minor}");
+        }
+    }
+}

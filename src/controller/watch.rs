@@ -1,0 +1,120 @@
+//! The watches, and the loop that they drive.
+
+use std::collections::HashSet;
+use std::future::ready;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Api, PartialObjectMeta};
+use kube::core::DeserializeGuard;
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::reflector::store::Writer;
+use kube::runtime::{Controller, PredicateConfig, WatchStreamExt, controller, predicates, watcher};
+use kube::{Client, Resource, ResourceExt};
+use tokio_util::sync::CancellationToken;
+
+use super::context::Context;
+use super::error::describe;
+use super::reconcile::{after_error, reconcile};
+use crate::api::ApiKey;
+use crate::api::names::LABEL_APIKEY;
+use crate::telemetry::Metrics;
+
+/// How often notes of objects that are gone are dropped.
+const TIDY: Duration = Duration::from_secs(60);
+
+/// The ends of the stores that the watches write into.
+pub(super) struct Writers {
+    /// ApiKeys.
+    pub(super) apikeys: Writer<DeserializeGuard<ApiKey>>,
+    /// Our Secrets, metadata only.
+    pub(super) secrets: Writer<PartialObjectMeta<Secret>>,
+}
+
+/// Watches and works until `stop` is cancelled and what was begun is done.
+pub(super) async fn work(context: Arc<Context>, writers: Writers, namespace: Option<&str>, stop: CancellationToken) {
+    let apikeys = watched(api(&context.client, namespace), watcher::Config::default(), "apikeys", &context.metrics)
+        .reflect(writers.apikeys)
+        .applied_objects()
+        .predicate_filter(predicates::resource_version, PredicateConfig::default());
+    let arriving = context.clone();
+    let apikeys = apikeys.inspect_ok(move |object| arriving.arrived(object));
+    let secrets =
+        watched(api(&context.client, namespace), watcher::Config::default().labels(LABEL_APIKEY), "secrets", &context.metrics)
+            .reflect(writers.secrets)
+            .touched_objects();
+    let tidying = tokio::spawn(tidy(context.clone(), stop.clone()));
+    Controller::for_stream(apikeys, context.apikeys.clone())
+        .with_config(controller::Config::default().concurrency(context.limits.concurrency))
+        .watches_stream(secrets, |secret| apikey_of(&secret))
+        .graceful_shutdown_on(stop.clone().cancelled_owned())
+        .run(reconcile, after_error, context)
+        .for_each(|done| {
+            if let Err(error @ controller::Error::QueueError(_)) = done {
+                tracing::debug!(%error, "a watch reported an error");
+            }
+            ready(())
+        })
+        .await;
+    stop.cancel();
+    if let Err(error) = tidying.await {
+        tracing::warn!(%error, "tidying ended badly");
+    }
+}
+
+/// A watch that goes on after errors, and keeps no `managedFields`.
+fn watched<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    resource: &'static str,
+    metrics: &Arc<Metrics>,
+) -> impl futures::Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send + use<K>
+where
+    K: Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
+{
+    let metrics = metrics.clone();
+    watcher(api, config)
+        .inspect_err(move |error| {
+            metrics.watch_restarted(resource);
+            let cause = match error {
+                watcher::Error::InitialListFailed(source)
+                | watcher::Error::WatchStartFailed(source)
+                | watcher::Error::WatchFailed(source) => describe(source),
+                other => other.to_string(),
+            };
+            tracing::warn!(resource, cause, "the watch was interrupted and is begun anew");
+        })
+        .default_backoff()
+        .modify(|object| object.meta_mut().managed_fields = None)
+}
+
+fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<Scope = kube::core::NamespaceResourceScope>,
+    K::DynamicType: Default,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+/// The `ApiKey` that a Secret says it belongs to. Only a hint where to look.
+fn apikey_of(secret: &PartialObjectMeta<Secret>) -> Option<ObjectRef<DeserializeGuard<ApiKey>>> {
+    let name = secret.labels().get(LABEL_APIKEY)?;
+    Some(ObjectRef::new(name).within(&secret.namespace()?))
+}
+
+/// Drops what is remembered of objects that are gone.
+async fn tidy(context: Arc<Context>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(TIDY) => {}
+        }
+        let living: HashSet<String> = context.apikeys.state().iter().filter_map(|object| object.uid()).collect();
+        context.memory.keep_only(&living);
+    }
+}

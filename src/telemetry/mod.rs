@@ -1,0 +1,11 @@
+//! Logs, metrics and health: shared by everything that runs.
+
+mod logs;
+mod metrics;
+mod requests;
+mod server;
+
+pub use logs::{LogFormat, LogsError, start as start_logs};
+pub use metrics::{Metrics, Outcome, Snapshot};
+pub use requests::{RequestLayer, RequestService};
+pub use server::{Health, ServerError, bind, serve};

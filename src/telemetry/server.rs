@@ -1,0 +1,76 @@
+//! The admin server: `/healthz`, `/readyz` and `/metrics` over plain HTTP, apart from anything public.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// What the server asks the rest of the process.
+pub trait Health: Send + Sync + 'static {
+    /// Whether the process works; otherwise why it should be restarted.
+    ///
+    /// # Errors
+    /// The reason, for people.
+    fn live(&self) -> Result<(), String>;
+    /// Whether the process is ready; otherwise what it waits for.
+    ///
+    /// # Errors
+    /// The reason, for people.
+    fn ready(&self) -> Result<(), String>;
+    /// The metrics in the OpenMetrics text format.
+    fn metrics(&self) -> String;
+}
+
+/// The admin server could not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// Its address cannot be had.
+    #[error("cannot listen on --admin-address {address}: {source}: choose another address, or 127.0.0.1:0 for any free port")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It stopped by itself.
+    #[error("the admin server stopped")]
+    Stopped(#[source] std::io::Error),
+}
+
+/// Takes the address, before anything else is started.
+///
+/// # Errors
+/// [`ServerError::Bind`] when it cannot be had.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, ServerError> {
+    TcpListener::bind(address).await.map_err(|source| ServerError::Bind { address, source })
+}
+
+/// Serves until `token` is cancelled.
+///
+/// # Errors
+/// [`ServerError::Stopped`] when the socket fails.
+pub async fn serve(listener: TcpListener, health: Arc<dyn Health>, token: CancellationToken) -> Result<(), ServerError> {
+    let router = Router::new()
+        .route("/healthz", get(async |State(health): State<Arc<dyn Health>>| tell(health.live())))
+        .route("/readyz", get(async |State(health): State<Arc<dyn Health>>| tell(health.ready())))
+        .route("/metrics", get(async |State(health): State<Arc<dyn Health>>| metrics(&health)))
+        .with_state(health);
+    axum::serve(listener, router).with_graceful_shutdown(token.cancelled_owned()).await.map_err(ServerError::Stopped)
+}
+
+fn tell(state: Result<(), String>) -> impl IntoResponse {
+    match state {
+        Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+    }
+}
+
+fn metrics(health: &Arc<dyn Health>) -> impl IntoResponse + use<> {
+    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], health.metrics())
+}
