@@ -42,8 +42,7 @@ impl Authority {
         let mut params = CertificateParams::default();
         params.distinguished_name = common_name(subject);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages =
-            vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
         let key = KeyPair::generate().map_err(failed(subject))?;
         let certificate = params.self_signed(&key).map_err(failed(subject))?.pem();
         Ok(Self { issuer: Issuer::new(params, key), certificate })

@@ -59,9 +59,7 @@ pub(crate) enum Error {
         log: String,
     },
     /// A component runs but did not become ready in time.
-    #[error(
-        "{component} was not ready after {seconds} s ({last}); try again on a less busy machine; the end of its log:\n{log}"
-    )]
+    #[error("{component} was not ready after {seconds} s ({last}); try again on a less busy machine; the end of its log:\n{log}")]
     NotReady {
         /// The component concerned.
         component: &'static str,

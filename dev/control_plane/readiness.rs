@@ -20,11 +20,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// [`Error::PortTaken`] or [`Error::Ended`] if the component ends, [`Error::NotReady`] after 90 s.
-pub(super) fn wait_for(
-    component: Component,
-    keeper: &Keeper,
-    ask: impl Fn() -> Result<(), String>,
-) -> Result<(), Error> {
+pub(super) fn wait_for(component: Component, keeper: &Keeper, ask: impl Fn() -> Result<(), String>) -> Result<(), Error> {
     let component = component.name();
     let begin = Instant::now();
     loop {
@@ -67,11 +63,7 @@ pub(super) fn controller_manager(kubectl: &Path, kubeconfig: &Path) -> Result<()
 
 /// Looks whether the controller manager's log of one run says that the garbage collector knows all resources.
 pub(super) fn garbage_collector(log: &str) -> Result<(), String> {
-    if log.contains("Proceeding to collect garbage") {
-        Ok(())
-    } else {
-        Err("it does not collect garbage yet".to_owned())
-    }
+    if log.contains("Proceeding to collect garbage") { Ok(()) } else { Err("it does not collect garbage yet".to_owned()) }
 }
 
 fn get_raw(kubectl: &Path, kubeconfig: &Path, path: &str) -> Result<(), String> {

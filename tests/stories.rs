@@ -1,0 +1,46 @@
+//! Claviger's stories, told on a real API server.
+//!
+//! All stories share one control plane and one process; each has a namespace of its own. Those that stop, starve or reshape
+//! the API server start their own. After all of them, [`no_leak`] looks for their keys where none may be.
+//!
+//! `cargo test --test stories -- --list` lists them; a name or a part of one runs those.
+
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "a story that does not go as told stops at once"
+)]
+
+mod issuing;
+mod no_leak;
+mod support;
+
+use libtest_mimic::{Arguments, Trial};
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let mut all = Vec::new();
+    all.extend(issuing::stories());
+    all.extend(support::proxy::tests::trials());
+    let trials = |stories: Vec<support::Story>| -> Vec<Trial> {
+        stories
+            .into_iter()
+            .map(|(name, story)| {
+                Trial::test(name.trim_start_matches("stories::"), move || {
+                    story();
+                    Ok(())
+                })
+            })
+            .collect()
+    };
+    let told = libtest_mimic::run(&arguments, trials(all));
+    // What the stories left behind is looked through when all of them have ended, whichever were told.
+    let everything = Arguments { filter: None, skip: Vec::new(), exact: false, ..arguments };
+    let audited = libtest_mimic::run(&everything, trials(no_leak::stories()));
+    if told.has_failed() || audited.has_failed() {
+        std::process::exit(101);
+    }
+}

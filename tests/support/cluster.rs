@@ -1,0 +1,164 @@
+//! A control plane with Claviger's definitions and rights in it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use tokio::runtime::Runtime;
+
+use super::control_plane::{Auth, ControlPlane, Options};
+use super::leaks::Evidence;
+use super::proxy::Proxy;
+
+/// The definitions as they are shipped.
+pub(crate) const CRDS: &str = include_str!("../../crds/apikeys.claviger.dev.yaml");
+/// The rights that the controller needs, and no more.
+pub(crate) const RBAC: &str = include_str!("../../dev/rbac.yaml");
+
+/// A control plane with everything in it that Claviger needs.
+pub(crate) struct Cluster {
+    pub(crate) control_plane: ControlPlane,
+    /// The bearer token of the controller's ServiceAccount.
+    pub(crate) token: String,
+    /// What is looked through for keys at the end.
+    pub(crate) evidence: Arc<Evidence>,
+    admin: Mutex<Option<Client>>,
+}
+
+static SHARED: OnceLock<Arc<Cluster>> = OnceLock::new();
+static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+
+/// Runs asynchronous parts of a story.
+pub(crate) fn runtime() -> &'static Runtime {
+    RUNTIME.get_or_init(|| {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().expect("a runtime")
+    })
+}
+
+impl Cluster {
+    /// The cluster that all stories share which do not stop or starve it.
+    pub(crate) fn shared() -> Arc<Self> {
+        SHARED.get_or_init(|| Arc::new(Self::start(&Options { audit: true, ..Options::default() }))).clone()
+    }
+
+    /// The shared cluster, if any story has used it.
+    pub(crate) fn shared_if_started() -> Option<Arc<Self>> {
+        SHARED.get().cloned()
+    }
+
+    /// A cluster for one story.
+    pub(crate) fn own() -> Arc<Self> {
+        Arc::new(Self::start(&Options { audit: true, ..Options::default() }))
+    }
+
+    /// A cluster with rights for the controller but without the definitions.
+    pub(crate) fn without_definitions() -> Arc<Self> {
+        Arc::new(Self::bare(&Options { audit: true, ..Options::default() }))
+    }
+
+    fn start(options: &Options) -> Self {
+        let cluster = Self::bare(options);
+        cluster.install_definitions();
+        cluster
+    }
+
+    fn bare(options: &Options) -> Self {
+        let control_plane = ControlPlane::start(options).unwrap_or_else(|error| panic!("{error}"));
+        let mut cluster =
+            Self { control_plane, token: String::new(), evidence: Arc::new(Evidence::default()), admin: Mutex::new(None) };
+        cluster.apply(RBAC);
+        cluster.token =
+            cluster.kubectl(&["create", "token", "claviger", "-n", "claviger-system", "--duration=24h"]).trim().to_owned();
+        cluster
+    }
+
+    /// Installs the definitions and waits until they are served and their objects are collected.
+    pub(crate) fn install_definitions(&self) {
+        self.kubectl_with(&["apply", "--server-side", "-f", "-"], CRDS);
+        self.kubectl(&["wait", "--for=condition=Established", "crd/apikeys.claviger.dev", "--timeout=60s"]);
+        self.control_plane.restart_controller_manager().unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// Runs kubectl as administrator; it must succeed.
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
+        self.kubectl_with(arguments, "")
+    }
+
+    /// Runs kubectl as administrator with something to read; it must succeed.
+    pub(crate) fn kubectl_with(&self, arguments: &[&str], input: &str) -> String {
+        let output = self.try_kubectl(arguments, input);
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "kubectl {}: {out}{err}", arguments.join(" "));
+        out.into_owned()
+    }
+
+    /// Runs kubectl as administrator, whatever comes of it.
+    pub(crate) fn try_kubectl(&self, arguments: &[&str], input: &str) -> Output {
+        use std::io::Write as _;
+        let mut child = Command::new(self.control_plane.kubectl())
+            .arg("--kubeconfig")
+            .arg(self.control_plane.kubeconfig())
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("kubectl starts");
+        child.stdin.take().expect("its input").write_all(input.as_bytes()).expect("kubectl reads");
+        child.wait_with_output().expect("kubectl ends")
+    }
+
+    /// Applies manifests.
+    pub(crate) fn apply(&self, manifests: &str) -> String {
+        self.kubectl_with(&["apply", "-f", "-"], manifests)
+    }
+
+    /// A client that may do everything.
+    pub(crate) fn client(&self) -> Client {
+        let mut admin = self.admin.lock().expect("no story panicked here");
+        admin
+            .get_or_insert_with(|| {
+                runtime().block_on(async { Client::try_from(config(self.control_plane.kubeconfig()).await) }).expect("a client")
+            })
+            .clone()
+    }
+
+    /// A proxy before the API server, for a controller that authenticates as its ServiceAccount.
+    pub(crate) fn proxy(&self) -> Proxy {
+        Proxy::start(self.control_plane.url(), Some(self.control_plane.ca_pem()))
+    }
+
+    /// The configuration of a controller that works in process through `proxy`.
+    pub(crate) fn config_through(&self, proxy: &Proxy) -> Config {
+        let kubeconfig = Kubeconfig::from_yaml(&proxy.kubeconfig(&self.token)).expect("a kubeconfig");
+        let mut config = runtime()
+            .block_on(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()))
+            .expect("a configuration");
+        config.default_retry = false;
+        config
+    }
+
+    /// The kubeconfig file of the controller's ServiceAccount, straight or through a proxy.
+    pub(crate) fn operator_kubeconfig(&self, name: &str, proxy: Option<&Proxy>) -> PathBuf {
+        match proxy {
+            Some(proxy) => {
+                let file = self.control_plane.dir().join(format!("{name}.kubeconfig"));
+                std::fs::write(&file, proxy.kubeconfig(&self.token)).expect("a kubeconfig");
+                file
+            }
+            None => self
+                .control_plane
+                .write_kubeconfig(name, self.control_plane.url(), Auth::Token(self.token.clone()))
+                .unwrap_or_else(|error| panic!("{error}")),
+        }
+    }
+}
+
+/// Reads a kubeconfig file.
+pub(crate) async fn config(file: &Path) -> Config {
+    let kubeconfig = Kubeconfig::read_from(file).expect("a kubeconfig");
+    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("a configuration")
+}

@@ -1,0 +1,42 @@
+//! The harness behind the stories: a shared cluster, rooms in it, controllers, and what is checked in all of them.
+//!
+//! - [`cluster`]: a control plane with Claviger's definitions and rights in it
+//! - [`stage`]: a namespace for one story, and what a person does and sees in it
+//! - [`operator`]: the controller as a process, with its logs and metrics
+//! - [`history`]: every state that ApiKeys and Secrets went through, and what must hold in all of them
+//! - [`leaks`]: looks for keys where none may be
+//! - [`proxy`]: misbehaves between the controller and the API server
+
+#![allow(
+    dead_code,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::missing_panics_doc,
+    reason = "test support: a broken harness stops at once"
+)]
+
+pub(crate) mod cluster;
+#[path = "../../dev/control_plane/mod.rs"]
+pub(crate) mod control_plane;
+pub(crate) mod history;
+pub(crate) mod leaks;
+pub(crate) mod operator;
+pub(crate) mod proxy;
+pub(crate) mod stage;
+pub(crate) mod wait;
+
+/// One story: its name, and what happens.
+pub(crate) type Story = (&'static str, fn());
+
+/// Lists the stories of a file: `stories![a_key_is_issued, …]`.
+#[macro_export]
+macro_rules! stories {
+    ($($story:ident),* $(,)?) => {
+        /// The stories of this file.
+        pub(crate) fn stories() -> Vec<$crate::support::Story> {
+            vec![$((concat!(module_path!(), "::", stringify!($story)), $story as fn())),*]
+        }
+    };
+}
