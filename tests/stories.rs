@@ -14,7 +14,9 @@
     reason = "a story that does not go as told stops at once"
 )]
 
+mod clock;
 mod issuing;
+mod killed_anywhere;
 mod no_leak;
 mod support;
 
@@ -23,7 +25,9 @@ use libtest_mimic::{Arguments, Trial};
 fn main() {
     let arguments = Arguments::from_args();
     let mut all = Vec::new();
+    all.extend(clock::stories());
     all.extend(issuing::stories());
+    all.extend(killed_anywhere::stories());
     all.extend(support::proxy::tests::trials());
     let trials = |stories: Vec<support::Story>| -> Vec<Trial> {
         stories

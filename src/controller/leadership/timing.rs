@@ -122,3 +122,38 @@ impl Timing {
         i32::try_from(self.lease_duration.as_secs()).unwrap_or(i32::MAX)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn timing(lease: u64, deadline: u64, retry: u64) -> Result<Timing, TimingError> {
+        Timing::new(Duration::from_millis(lease), Duration::from_millis(deadline), Duration::from_millis(retry))
+    }
+
+    #[test]
+    fn only_safe_timings_exist() {
+        assert_eq!(timing(15_000, 10_000, 2_000), Ok(Timing::default()));
+        assert_eq!(timing(2_000, 1_300, 1_000).map(|t| t.lease_seconds()), Ok(2));
+        let cases = [
+            (0, 0, 1, "lease duration 0ns is not a whole number"),
+            (1_500, 1_000, 100, "lease duration 1.5s is not a whole number"),
+            (3_000_000_000_000_000, 1_000, 100, "is not a whole number of seconds from 1 to 2147483647"),
+            (10_000, 10_000, 2_000, "lower the renew deadline or raise the lease duration"),
+            (15_000, 10_000, 0, "retry period is zero"),
+            (15_000, 12_000, 10_000, "lower the retry period or raise the renew deadline"),
+        ];
+        for (lease, deadline, retry, says) in cases {
+            let message = timing(lease, deadline, retry).unwrap_err().to_string();
+            assert!(message.contains(says), "{message}");
+        }
+    }
+
+    #[test]
+    fn jitter_stays_within_a_fifth() {
+        let timing = Timing::default();
+        let pauses = (0..1_000).map(|random| timing.jittered(random));
+        let (low, high) = pauses.fold((Duration::MAX, Duration::ZERO), |(l, h), p| (l.min(p), h.max(p)));
+        assert_eq!((low, high), (Duration::from_secs(2), Duration::from_millis(2_400)));
+    }
+}

@@ -1,5 +1,3 @@
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
 use std::sync::atomic::AtomicUsize;
 
 use http::Response;
@@ -19,10 +17,8 @@ fn fenced(fence: &Fence, pause: Duration) -> (Api<ConfigMap>, Arc<AtomicUsize>) 
         count.fetch_add(1, Ordering::SeqCst);
         async move {
             tokio::time::sleep(pause).await;
-            let body = match request.uri().path().ends_with("/configmaps") && request.method() == Method::GET {
-                true => r#"{"metadata":{},"items":[]}"#,
-                false => r#"{"metadata":{"name":"a"}}"#,
-            };
+            let list = request.uri().path().ends_with("/configmaps") && request.method() == Method::GET;
+            let body = if list { r#"{"metadata":{},"items":[]}"# } else { r#"{"metadata":{"name":"a"}}"# };
             let body = Full::new(bytes_of(body)).map_err(std::io::Error::other);
             Ok::<_, BoxError>(Response::new(body))
         }

@@ -1,0 +1,114 @@
+//! What clocks do, and what they cannot do. The controller runs in this process with a clock that the story sets; where the API
+//! server's clock has to go along, a proxy shifts the `Date` of its answers.
+
+use claviger::api::{ConditionType, Phase};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::stories;
+use crate::support::inprocess::{Hands, InProcess};
+use crate::support::proxy::Proxy;
+use crate::support::stage::{Stage, condition};
+
+stories![
+    a_key_expires_at_its_second_and_not_before,
+    a_key_due_in_years_is_not_forgotten,
+    a_clock_that_steps_back_revives_nothing,
+    a_clock_that_jumps_ahead_expires_nothing_and_issues_nothing_that_expires,
+];
+
+/// Incidents 19, 69: the clock stands one second before the end, then at the end.
+fn a_key_expires_at_its_second_and_not_before() {
+    let (stage, proxy, clock) = stage("second");
+    let _controller = InProcess::start(&stage, &proxy, clock.clone());
+    stage.declare("k", "{expiry: {after: 1h}}");
+    let end = stage.wait_issued("k").expires_at.unwrap().0;
+    set(&proxy, &clock, end - SignedDuration::from_secs(1));
+    look_again(&stage, "k");
+    assert_eq!(stage.status("k").phase, Some(Phase::Active), "a second is left");
+    set(&proxy, &clock, end);
+    // Nobody calls: the nap towards the end, begun a second before it, is over in a second.
+    let status = stage.wait_phase("k", Phase::Expired);
+    assert_eq!(status.expired_at.unwrap().0, end, "at the second");
+    assert_eq!(condition(&stage.status("k"), ConditionType::Usable), "False/Expired");
+}
+
+/// Incidents 19, 70: no timer runs for years, so none can overflow, and what is due then is still done.
+fn a_key_due_in_years_is_not_forgotten() {
+    let (stage, proxy, clock) = stage("years");
+    let _controller = InProcess::start(&stage, &proxy, clock.clone());
+    let lifetimes = [("one", "365d"), ("two", "104w"), ("five", "1826d"), ("ten", "520w"), ("longest", "99999w")];
+    for (name, after) in lifetimes {
+        stage.declare(name, &format!("{{expiry: {{after: {after}}}}}"));
+    }
+    for (name, _) in lifetimes {
+        stage.wait_issued(name);
+    }
+    let end = stage.status("two").expires_at.unwrap().0;
+    set(&proxy, &clock, end - SignedDuration::from_secs(1));
+    look_again(&stage, "two");
+    assert_eq!(stage.status("two").phase, Some(Phase::Active));
+    set(&proxy, &clock, end);
+    stage.wait_phase("two", Phase::Expired);
+    look_again(&stage, "one");
+    stage.wait_phase("one", Phase::Expired);
+    for name in ["five", "ten", "longest"] {
+        look_again(&stage, name);
+        assert_eq!(stage.status(name).phase, Some(Phase::Active), "{name} lives on");
+    }
+}
+
+/// Incidents 18: what has expired stays expired, also for a controller that starts with the wrong time.
+fn a_clock_that_steps_back_revives_nothing() {
+    let (stage, proxy, clock) = stage("back");
+    let controller = InProcess::start(&stage, &proxy, clock.clone());
+    stage.declare("k", "{expiry: {after: 2s}}");
+    let expired = stage.wait_phase("k", Phase::Expired);
+    set(&proxy, &clock, Timestamp::now() - SignedDuration::from_hours(24));
+    look_again(&stage, "k");
+    assert_eq!(stage.status("k").phase, Some(Phase::Expired));
+    controller.stop().unwrap();
+    let _controller = InProcess::start(&stage, &proxy, clock);
+    look_again(&stage, "k");
+    let after = stage.status("k");
+    assert_eq!((after.phase, after.hash, after.expired_at), (Some(Phase::Expired), expired.hash, expired.expired_at));
+}
+
+/// A machine that believes it is ten years later must not end keys, nor fix the end of new ones by its clock.
+fn a_clock_that_jumps_ahead_expires_nothing_and_issues_nothing_that_expires() {
+    let (stage, proxy, clock) = stage("ahead");
+    let _controller = InProcess::start(&stage, &proxy, clock.clone());
+    stage.declare("old", "{expiry: {after: 1h}}");
+    stage.wait_issued("old");
+    clock.run_ahead(SignedDuration::from_hours(24 * 3_650));
+    look_again(&stage, "old");
+    assert_eq!(stage.status("old").phase, Some(Phase::Active));
+    stage.declare("new", "{expiry: {after: 1h}}");
+    let status = stage.wait_reason("new", ConditionType::Ready, "ClockDisagrees");
+    assert!(status.versions.is_empty() && status.expires_at.is_none(), "nothing was minted: {status:?}");
+    stage.declare("forever", "{}");
+    stage.wait_issued("forever");
+    assert_eq!(stage.status("old").phase, Some(Phase::Active), "and the old one still is");
+    clock.run_ahead(SignedDuration::ZERO);
+    let status = stage.wait_issued("new");
+    let lifetime = status.expires_at.unwrap().0.duration_since(Timestamp::now());
+    assert!(lifetime <= SignedDuration::from_hours(1), "by the right clock: {lifetime}");
+}
+
+fn stage(name: &str) -> (Stage, Proxy, Hands) {
+    let stage = Stage::new(&format!("clock-{name}"));
+    let proxy = stage.cluster.proxy();
+    (stage, proxy, Hands::right())
+}
+
+/// Sets both clocks: ours stands at `moment`, and the API server's answers say so, too.
+fn set(proxy: &Proxy, clock: &Hands, moment: Timestamp) {
+    proxy.shift_date(moment.duration_since(Timestamp::now()).as_secs());
+    clock.stand_at(moment);
+}
+
+/// Makes the controller look at an ApiKey, and waits until it has: a change of the spec is always answered in the status.
+fn look_again(stage: &Stage, name: &str) {
+    let generation = stage.apikey(name).metadata.generation.unwrap();
+    stage.patch(&format!("apikey/{name}"), &format!("{{\"spec\": {{\"owner\": \"owner {generation}\"}}}}"));
+    stage.wait(name, "was looked at", |status| status.observed_generation > Some(generation));
+}
