@@ -178,9 +178,7 @@ fn reference(scenario: &Scenario) -> Vec<Point> {
 fn points(proxy: &Proxy) -> BTreeSet<Point> {
     let calls = proxy.calls();
     let single = calls.iter().map(|record| &record.call).filter(|call| is_single(call));
-    single
-        .map(|call| Point { verb: format!("{:?}", call.verb), target: call.target().to_string(), ordinal: call.ordinal })
-        .collect()
+    single.map(|call| Point { verb: format!("{:?}", call.verb), target: call.target(), ordinal: call.ordinal }).collect()
 }
 
 /// Lists and watches have stories of their own.

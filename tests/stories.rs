@@ -10,6 +10,8 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::unwrap_in_result,
+    clippy::print_stdout,
     missing_docs,
     reason = "a story that does not go as told stops at once"
 )]

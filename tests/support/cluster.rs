@@ -67,11 +67,11 @@ impl Cluster {
 
     fn bare(options: &Options) -> Self {
         let control_plane = ControlPlane::start(options).unwrap_or_else(|error| panic!("{error}"));
-        let mut cluster =
-            Self { control_plane, token: String::new(), evidence: Arc::new(Evidence::default()), admin: Mutex::new(None) };
+        let evidence = Arc::new(Evidence::default());
+        let mut cluster = Self { control_plane, token: String::new(), evidence, admin: Mutex::new(None) };
         cluster.apply(RBAC);
-        cluster.token =
-            cluster.kubectl(&["create", "token", "claviger", "-n", "claviger-system", "--duration=24h"]).trim().to_owned();
+        let token = cluster.kubectl(&["create", "token", "claviger", "-n", "claviger-system", "--duration=24h"]);
+        cluster.token = token.trim().into();
         cluster
     }
 

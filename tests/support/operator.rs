@@ -196,10 +196,8 @@ impl Operator {
     }
 
     fn gather(&self) {
-        if self.runs() {
-            if let Some((_, metrics)) = self.get("/metrics") {
-                self.cluster.evidence.keep("metrics", metrics);
-            }
+        if let Some((_, metrics)) = self.runs().then(|| self.get("/metrics")).flatten() {
+            self.cluster.evidence.keep("metrics", metrics);
         }
         self.cluster.evidence.keep_file(&self.log);
     }
