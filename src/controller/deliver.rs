@@ -11,8 +11,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::context::Context;
-use super::error::Error;
-use super::execute::is_conflict;
+use super::error::{Error, is_conflict};
 use super::memory::Notes;
 use super::observe;
 use crate::api::conditions::reason;

@@ -96,3 +96,13 @@ pub fn describe(error: &kube::Error) -> String {
         }
     }
 }
+
+/// Whether there is no such object.
+pub(super) fn is_not_found(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.is_not_found())
+}
+
+/// Whether somebody else was faster, or has the name.
+pub(super) fn is_conflict(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.is_conflict() || status.is_already_exists())
+}

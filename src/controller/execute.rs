@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::context::Context;
 use super::deliver;
-use super::error::Error;
+use super::error::{Error, is_conflict, is_not_found};
 use super::memory::{Held, Notes};
 use super::observe;
 use crate::api::conditions::reason;
@@ -151,12 +151,4 @@ fn take_over(mut written: ApiKey, world: &mut World, notes: &mut Notes) {
     written.meta_mut().managed_fields = None;
     notes.written = written.resource_version();
     world.apikey = Arc::new(written);
-}
-
-pub(super) fn is_not_found(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.is_not_found())
-}
-
-pub(super) fn is_conflict(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.is_conflict() || status.is_already_exists())
 }
