@@ -195,7 +195,7 @@ fn is_plain_conflict(status: &kube::core::Status) -> bool {
 
 /// Answers that come before anything is done.
 fn was_not_carried_out(error: &kube::Error) -> bool {
-    super::leadership::is_fenced(error) || matches!(error, kube::Error::Api(status) if matches!(status.code, 401 | 409 | 429))
+    matches!(error, kube::Error::Api(status) if matches!(status.code, 401 | 409 | 429))
 }
 
 fn params() -> PostParams {
