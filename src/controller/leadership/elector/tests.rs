@@ -207,15 +207,73 @@ async fn a_release_is_tried_again_but_never_of_anothers_lease() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_fence_is_closed_before_the_lease_is_given_back() {
+    let cluster = Cluster::default();
+    let mut a = start(cluster.client(|_, _| Fate::Slow(0, 1_000)), "a");
+    a.leads().await;
+    a.shutdown.drained.cancel();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(cluster.spec()["holderIdentity"], "");
+    assert!(!a.task.is_finished() && a.fence.check().is_err());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_standby_leaves_when_asked_and_touches_nothing() {
     let cluster = Cluster::default();
     let mut a = start(cluster.client(served), "a");
     a.leads().await;
     let b = start(cluster.client(served), "b");
     after(5).await;
+    let began = Instant::now();
     b.shutdown.requested.cancel();
     b.task.await.unwrap().unwrap();
+    assert!(began.elapsed() < Duration::from_millis(100));
     assert_eq!(cluster.spec()["holderIdentity"], "a");
+
+    let empty = Cluster::default();
+    let c = start(empty.client(served), "c");
+    c.shutdown.requested.cancel();
+    c.task.await.unwrap().unwrap();
+    assert_eq!(empty.0.lock().unwrap().log, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_leader_is_replaced_when_its_term_ends_and_not_at_some_later_look() {
+    let cluster = Cluster::default();
+    let mut dead = start(cluster.client(served), "dead");
+    dead.leads().await;
+    dead.task.abort();
+    let began = Instant::now();
+    let mut b = start(cluster.client(served), "b");
+    b.leads().await;
+    let waited = began.elapsed();
+    assert!(waited >= Duration::from_secs(15) && waited < Duration::from_millis(15_010), "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_frozen_past_its_term_writes_nothing_when_it_thaws() {
+    let cluster = Cluster::default();
+    let mut a = start(cluster.client(served), "a");
+    a.leads().await;
+    after(1).await;
+    let (before, fence) = (cluster.0.lock().unwrap().log.len(), a.fence.clone());
+    tokio::time::advance(Duration::from_secs(30)).await;
+    assert!(fence.check().is_err());
+    a.lost().await;
+    assert_eq!(cluster.0.lock().unwrap().log.len(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_candidate_frozen_while_it_acquires_does_not_announce_a_term_that_is_over() {
+    let cluster = Cluster::default();
+    let mut a = start(cluster.client(|n, _| if n == 1 { Fate::Slow(0, 1_000) } else { Fate::Served }), "a");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(cluster.spec()["holderIdentity"], "a", "applied, not yet answered");
+    tokio::time::advance(Duration::from_secs(30)).await;
+    a.leads().await;
+    assert_eq!(a.fence.check(), Ok(()));
+    after(60).await;
+    assert_eq!(*a.state.borrow(), Leadership::Leading);
 }
 
 #[tokio::test(start_paused = true)]
