@@ -189,6 +189,8 @@ fn delete(world: &World, status: &ApiKeyStatus) -> Step {
             Step::Settled { wake: Wake::WhenSettled, at: None }
         }
         SecretView::Present(_) | SecretView::Absent => Step::RemoveFinalizer,
+        // Nothing was looked for, because nothing can be ours.
+        SecretView::Unknown if knows_no_secret(status) => Step::RemoveFinalizer,
         SecretView::Unknown => Step::Settled { wake: Wake::BackOff, at: None },
     }
 }
@@ -199,6 +201,11 @@ fn delete_secret(secret: &SecretFacts) -> Step {
         return Step::Settled { wake: Wake::BackOff, at: None };
     }
     Step::DeleteSecret { uid: secret.uid.clone() }
+}
+
+/// Whether no Secret can be ours: nothing was ever announced.
+fn knows_no_secret(status: &ApiKeyStatus) -> bool {
+    status.key_id.is_none() && status.versions.is_empty() && status.secret_ref.is_none()
 }
 
 /// Whether a Secret of ours may still come into being after it was seen not to exist.
