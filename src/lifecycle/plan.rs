@@ -135,9 +135,8 @@ fn keep(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Step {
 fn issue(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Step {
     if let SecretView::Present(secret) = &world.secret
         && let Some(version) = secret.key.and_then(|hash| status.version_of(hash))
-        && !secret.deleting
     {
-        // A delivery has landed, whoever made it.
+        // A delivery has landed, whoever made it. Also where the Secret is about to go: somebody may hold its key by now.
         return write(status::activated(world, version.version, secret, now));
     }
     let Some(announced) = status.newest_announced() else {
