@@ -116,7 +116,7 @@ fn keep(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Step {
         && trouble.is_none()
         && !secret.deleting
     {
-        if status.secret_ref.as_ref().is_some_and(|recorded| recorded.uid != secret.uid) {
+        if status.secret_ref.as_ref().is_none_or(|recorded| recorded.uid != secret.uid) {
             // Put back by somebody from a copy: it holds our key, so it is ours again.
             return write(status::recorded(world, secret, now));
         }
