@@ -7,7 +7,7 @@ use super::secret::{self, Mending};
 use super::status::{self, Announcement};
 use super::{Clock, Delivery, Outstanding, SecretFacts, SecretView, World};
 use crate::api::names::FINALIZER;
-use crate::api::{ApiKeyStatus, VersionPhase, conditions::reason};
+use crate::api::{ApiKeyStatus, VersionPhase};
 
 /// The next step.
 #[derive(Clone, Debug, PartialEq)]
@@ -165,14 +165,11 @@ fn begin(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Step {
     if lacks_finalizer(world) {
         return Step::AddFinalizer;
     }
-    let trouble = assess::trouble(world);
-    match &world.delivery {
-        Delivery::Refused(_) => return settle_with(world, now, trouble.as_ref(), Wake::BackOff),
-        Delivery::Untried if assess::was_refused(status) => return Step::AskDelivery,
-        Delivery::Untried | Delivery::Possible => {}
+    if let Some(trouble) = assess::trouble(world) {
+        return settle_with(world, now, Some(&trouble), Wake::BackOff);
     }
-    if trouble.as_ref().is_some_and(|trouble| trouble.reason == reason::CLOCK_DISAGREES) {
-        return settle_with(world, now, trouble.as_ref(), Wake::BackOff);
+    if world.delivery == Delivery::Untried && assess::was_refused(status) {
+        return Step::AskDelivery;
     }
     Step::Announce(Box::new(Announcement::next(world, now)))
 }
