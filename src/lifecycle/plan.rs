@@ -7,7 +7,7 @@ use super::secret::{self, Mending};
 use super::status::{self, Announcement};
 use super::{Clock, Delivery, Outstanding, SecretFacts, SecretView, World};
 use crate::api::names::FINALIZER;
-use crate::api::{ApiKeyStatus, VersionPhase, conditions::reason};
+use crate::api::{ApiKeyStatus, VersionPhase};
 
 /// The next step.
 #[derive(Clone, Debug, PartialEq)]
@@ -116,7 +116,7 @@ fn keep(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Step {
         && trouble.is_none()
         && !secret.deleting
     {
-        if status.secret_ref.as_ref().is_some_and(|recorded| recorded.uid != secret.uid) {
+        if status.secret_ref.as_ref().is_none_or(|recorded| recorded.uid != secret.uid) {
             // Put back by somebody from a copy: it holds our key, so it is ours again.
             return write(status::recorded(world, secret, now));
         }
@@ -135,9 +135,8 @@ fn keep(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Step {
 fn issue(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Step {
     if let SecretView::Present(secret) = &world.secret
         && let Some(version) = secret.key.and_then(|hash| status.version_of(hash))
-        && !secret.deleting
     {
-        // A delivery has landed, whoever made it.
+        // A delivery has landed, whoever made it. Also where the Secret is about to go: somebody may hold its key by now.
         return write(status::activated(world, version.version, secret, now));
     }
     let Some(announced) = status.newest_announced() else {
@@ -166,14 +165,11 @@ fn begin(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Step {
     if lacks_finalizer(world) {
         return Step::AddFinalizer;
     }
-    let trouble = assess::trouble(world);
-    match &world.delivery {
-        Delivery::Refused(_) => return settle_with(world, now, trouble.as_ref(), Wake::BackOff),
-        Delivery::Untried if assess::was_refused(status) => return Step::AskDelivery,
-        Delivery::Untried | Delivery::Possible => {}
+    if let Some(trouble) = assess::trouble(world) {
+        return settle_with(world, now, Some(&trouble), Wake::BackOff);
     }
-    if trouble.as_ref().is_some_and(|trouble| trouble.reason == reason::CLOCK_DISAGREES) {
-        return settle_with(world, now, trouble.as_ref(), Wake::BackOff);
+    if world.delivery == Delivery::Untried && assess::was_refused(status) {
+        return Step::AskDelivery;
     }
     Step::Announce(Box::new(Announcement::next(world, now)))
 }
@@ -189,6 +185,8 @@ fn delete(world: &World, status: &ApiKeyStatus) -> Step {
             Step::Settled { wake: Wake::WhenSettled, at: None }
         }
         SecretView::Present(_) | SecretView::Absent => Step::RemoveFinalizer,
+        // Nothing was looked for, because nothing can be ours.
+        SecretView::Unknown if knows_no_secret(status) => Step::RemoveFinalizer,
         SecretView::Unknown => Step::Settled { wake: Wake::BackOff, at: None },
     }
 }
@@ -199,6 +197,11 @@ fn delete_secret(secret: &SecretFacts) -> Step {
         return Step::Settled { wake: Wake::BackOff, at: None };
     }
     Step::DeleteSecret { uid: secret.uid.clone() }
+}
+
+/// Whether no Secret can be ours: nothing was ever announced.
+fn knows_no_secret(status: &ApiKeyStatus) -> bool {
+    status.key_id.is_none() && status.versions.is_empty() && status.secret_ref.is_none()
 }
 
 /// Whether a Secret of ours may still come into being after it was seen not to exist.

@@ -195,15 +195,16 @@ fn statements(status: &ApiKeyStatus, phase: Phase, trouble: Option<&Trouble>, no
         },
         (None, _) => say(ConditionType::Usable, false, reason::PENDING, "no key was delivered yet"),
     };
-    let delivered = match trouble {
-        Some(trouble) if trouble.undelivered => say(ConditionType::Delivered, false, trouble.reason, &trouble.message),
+    let delivered = match (&ended, trouble) {
+        // What stood in the way no longer matters, and would come and go with what this process happens to know.
+        (Some((reason, _)), _) if status.current().is_none() => {
+            say(ConditionType::Delivered, false, reason, "the key ended before it was delivered")
+        }
+        (_, Some(trouble)) if trouble.undelivered => say(ConditionType::Delivered, false, trouble.reason, &trouble.message),
         _ if status.current().is_some() => {
             say(ConditionType::Delivered, true, reason::DELIVERED, "the Secret holds the current version")
         }
-        _ => match ended {
-            Some((reason, _)) => say(ConditionType::Delivered, false, reason, "the key ended before it was delivered"),
-            None => say(ConditionType::Delivered, false, waiting.0, waiting.1),
-        },
+        _ => say(ConditionType::Delivered, false, waiting.0, waiting.1),
     };
     [ready, stalled, usable, delivered]
 }
