@@ -28,7 +28,6 @@ fn no_rule_of_the_definition_goes_untold() {
     let untold: Vec<_> = shipped.difference(&told).collect();
     let unknown: Vec<_> = told.difference(&shipped).collect();
     assert!(untold.is_empty() && unknown.is_empty(), "rules without a story: {untold:#?}; stories without a rule: {unknown:#?}");
-    println!("{} rules of the definition are told", shipped.len());
 }
 
 /// Every rule at and below a place in the schema.

@@ -1,4 +1,4 @@
-//! What stands in Git is what stands in the cluster: a GitOps tool that compares the two finds nothing to do.
+//! What stands in Git is what stands in the cluster: a tool that compares the two finds nothing to do.
 
 use serde_json::{Value, json};
 

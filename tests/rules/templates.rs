@@ -31,7 +31,7 @@ fn what_is_clavigers_cannot_be_templated() {
     tell(&stage, Part::Spec, &reserved());
 }
 
-fn on(field: &str, value: Value) -> Value {
+fn on(field: &str, value: &Value) -> Value {
     match field {
         "data" => json!({ "secret": { "template": { "data": value } } }),
         field => json!({ "secret": { "template": { "metadata": { field: value } } } }),
@@ -44,7 +44,7 @@ fn path(field: &str) -> String {
 }
 
 fn one(what: &str, field: &str, broken: Value, says: &str, nearest: Value) -> Rule {
-    Rule::new(what, on(field, broken), &format!("{}: … {says}", path(field)), on(field, nearest))
+    Rule::new(what, on(field, &broken), &format!("{}: … {says}", path(field)), on(field, &nearest))
 }
 
 fn bounds(field: &str, most: usize, longest: usize) -> Vec<Rule> {
@@ -53,9 +53,9 @@ fn bounds(field: &str, most: usize, longest: usize) -> Vec<Rule> {
         one(&format!("{path} maxProperties"), field, map(most + 1), &format!("at most {most} items"), map(most)),
         Rule::new(
             &format!("{path}{{}} maxLength"),
-            on(field, entry("x", &letters(longest + 1))),
+            on(field, &entry("x", &letters(longest + 1))),
             &format!("{path}.x: … more than {longest}"),
-            on(field, entry("x", &letters(longest))),
+            on(field, &entry("x", &letters(longest))),
         ),
     ]
 }
