@@ -17,9 +17,11 @@
 )]
 
 mod clock;
+mod examples;
 mod issuing;
 mod killed_anywhere;
 mod no_leak;
+mod rules;
 mod support;
 
 use libtest_mimic::{Arguments, Trial};
@@ -28,8 +30,10 @@ fn main() {
     let arguments = Arguments::from_args();
     let mut all = Vec::new();
     all.extend(clock::stories());
+    all.extend(examples::stories());
     all.extend(issuing::stories());
     all.extend(killed_anywhere::stories());
+    all.extend(rules::stories());
     all.extend(support::proxy::tests::trials());
     let trials = |stories: Vec<support::Story>| -> Vec<Trial> {
         stories

@@ -41,7 +41,7 @@ pub const DEFAULT_DATA_KEY: &str = "api-key";
         .message("status.keyId is set once and stays"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.phase) || !(oldSelf.status.phase in ['Expired', 'Revoked']) || (has(self.status) && has(self.status.phase) && self.status.phase == oldSelf.status.phase)")
         .message("Expired and Revoked are final"),
-    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.expiresAt) || (has(self.status) && has(self.status.expiresAt) && self.status.expiresAt == oldSelf.status.expiresAt)")
+    validation = Rule::new("!has(oldSelf.status) || !(has(oldSelf.status.keyId) || has(oldSelf.status.expiresAt)) || (has(self.status) && has(self.status.expiresAt) == has(oldSelf.status.expiresAt) && (!has(self.status.expiresAt) || self.status.expiresAt == oldSelf.status.expiresAt))")
         .message("status.expiresAt is fixed at the first announcement"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.expiredAt) || (has(self.status) && has(self.status.expiredAt) && self.status.expiredAt == oldSelf.status.expiredAt)")
         .message("status.expiredAt is set once and stays"),
@@ -151,7 +151,7 @@ pub struct SecretSpec {
     pub name: Option<String>,
     /// The entry that holds the key (default `api-key`). Cannot be changed after creation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = "^[-._a-zA-Z0-9]+$"))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = "^([-_a-zA-Z0-9]|[.][-_a-zA-Z0-9])[-._a-zA-Z0-9]*$"))]
     pub key: Option<String>,
     /// What to put on the Secret besides the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]

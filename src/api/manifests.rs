@@ -1,7 +1,7 @@
 //! The CustomResourceDefinitions as they are shipped.
 
 use kube::CustomResourceExt;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::ApiKey;
 
@@ -31,11 +31,18 @@ pub fn all() -> Result<Vec<(&'static str, String)>, ManifestError> {
 /// The generator marks optional fields `nullable`; the API server would then store explicit nulls, which server-side apply
 /// owns. Built-in types know no nullable either, so it is taken out.
 ///
+/// Server-side apply turns a spec whose last field is left out into null, which is then refused; the empty spec as a default
+/// makes it an empty spec. It is the only default: others would show up as drift.
+///
 /// # Errors
 /// [`ManifestError::Json`] when it cannot be serialised.
 pub fn apikeys() -> Result<Value, ManifestError> {
     let mut crd = serde_json::to_value(ApiKey::crd()).map_err(|error| ManifestError::Json("ApiKey", error))?;
     without_null(&mut crd);
+    if let Some(spec) = crd.pointer_mut("/spec/versions/0/schema/openAPIV3Schema/properties/spec").and_then(Value::as_object_mut)
+    {
+        spec.insert("default".to_owned(), json!({}));
+    }
     Ok(crd)
 }
 

@@ -18,8 +18,8 @@ pub struct SecretTemplate {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 8), transform = values_at_most_1024)]
     #[x_kube(
-        validation = Rule::new("self.all(k, k.size() <= 253 && k.matches('^[-._a-zA-Z0-9]+$'))")
-            .message("the name of a Secret's entry has at most 253 characters out of letters, digits, -, _ and ."),
+        validation = Rule::new("self.all(k, k.size() <= 253 && k.matches('^([-_a-zA-Z0-9]|[.][-_a-zA-Z0-9])[-._a-zA-Z0-9]*$'))")
+            .message("the name of a Secret's entry has at most 253 characters out of letters, digits, -, _ and ., and does not begin with .."),
         validation = Rule::new("self.all(k, !self[k].replace('${key}', '').replace('${keyId}', '').replace('${tail}', '').replace('${name}', '').replace('${namespace}', '').replace('${prefix}', '').contains('${'))")
             .message("a template knows only ${key}, ${keyId}, ${tail}, ${name}, ${namespace} and ${prefix}"),
     )]
@@ -34,7 +34,7 @@ pub struct TemplateMetadata {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16), transform = values_at_most_63)]
     #[x_kube(
-        validation = Rule::new("self.all(k, k.size() <= 317 && k.matches('^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))")
+        validation = Rule::new("self.all(k, !format.qualifiedName().validate(k).hasValue())")
             .message("a label's name is [prefix/]name: at most 63 letters, digits, -, _ and . after an optional DNS name"),
         validation = Rule::new("self.all(k, self[k].matches('^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$'))")
             .message("a label's value has at most 63 letters, digits, -, _ and ., and begins and ends with a letter or digit"),
@@ -46,7 +46,7 @@ pub struct TemplateMetadata {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16), transform = values_at_most_256)]
     #[x_kube(
-        validation = Rule::new("self.all(k, k.size() <= 317 && k.matches('^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))")
+        validation = Rule::new("self.all(k, !format.qualifiedName().validate(k).hasValue())")
             .message("an annotation's name is [prefix/]name: at most 63 letters, digits, -, _ and . after an optional DNS name"),
         validation = Rule::new("self.all(k, !k.startsWith('claviger.dev/'))").message("claviger.dev/… is set by Claviger"),
     )]

@@ -5,6 +5,7 @@
 //! - [`operator`]: the controller as a process, with its logs and metrics
 //! - [`history`]: every state that ApiKeys and Secrets went through, and what must hold in all of them
 //! - [`inprocess`]: the controller in this process, with a clock of its own
+//! - [`kstatus`]: what deployment tools make of an object
 //! - [`leaks`]: looks for keys where none may be
 //! - [`proxy`]: misbehaves between the controller and the API server
 
@@ -23,6 +24,7 @@ pub(crate) mod cluster;
 pub(crate) mod control_plane;
 pub(crate) mod history;
 pub(crate) mod inprocess;
+pub(crate) mod kstatus;
 pub(crate) mod leaks;
 pub(crate) mod operator;
 pub(crate) mod proxy;
