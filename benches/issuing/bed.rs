@@ -204,9 +204,8 @@ impl Controller {
             if page.as_deref().is_some_and(&is) {
                 return;
             }
-            if begun.elapsed() > Duration::from_secs(120) {
-                panic!("{page:?}\n{}", self.control_plane.guest_log(&self.name));
-            }
+            let patient = begun.elapsed() < Duration::from_secs(120);
+            assert!(patient, "{page:?}\n{}", self.control_plane.guest_log(&self.name));
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

@@ -62,24 +62,24 @@ impl Stage {
     }
 }
 
+/// Begins a chapter.
+///
+/// # Errors
+/// [`Error::Output`] if nobody reads, as everywhere here.
+pub(crate) fn chapter(title: &str) -> Result<(), Error> {
+    Ok(writeln!(io::stdout(), "\n=== {title}\n")?)
+}
+
+/// Says what there was to see, once it was checked.
+///
+/// # Errors
+/// [`Error::Output`].
+pub(crate) fn told(sentence: &str) -> Result<(), Error> {
+    Ok(writeln!(io::stdout(), "--> {sentence}\n")?)
+}
+
 /// What the reader sees.
 impl Stage {
-    /// Begins a chapter.
-    ///
-    /// # Errors
-    /// [`Error::Output`] if nobody reads, as everywhere here.
-    pub(crate) fn chapter(&self, title: &str) -> Result<(), Error> {
-        Ok(writeln!(io::stdout(), "\n=== {title}\n")?)
-    }
-
-    /// Says what there was to see, once it was checked.
-    ///
-    /// # Errors
-    /// [`Error::Output`].
-    pub(crate) fn told(&self, sentence: &str) -> Result<(), Error> {
-        Ok(writeln!(io::stdout(), "--> {sentence}\n")?)
-    }
-
     /// Shows a command and what it prints; it must succeed.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::fs;
 use claviger::key::{self, Hash};
 
 use crate::error::Error;
-use crate::stage::Stage;
+use crate::stage::{Stage, chapter, told};
 
 /// Tells everything, from an empty cluster to a deleted key.
 ///
@@ -24,18 +24,18 @@ pub(crate) fn tell(stage: &Stage) -> Result<(), Error> {
 }
 
 fn install(stage: &Stage) -> Result<(), Error> {
-    stage.chapter("An empty cluster: a real etcd, kube-apiserver and kube-controller-manager")?;
+    chapter("An empty cluster: a real etcd, kube-apiserver and kube-controller-manager")?;
     stage.show("kubectl get --raw /version | grep gitVersion")?;
     stage.show("claviger manifests | kubectl apply --server-side -f -")?;
     stage.show("kubectl wait --for=condition=Established crd/apikeys.claviger.dev --timeout=60s")?;
     stage.show("kubectl apply -f dev/rbac.yaml")?;
     stage.show("kubectl create namespace demo && kubectl config set-context --current --namespace=demo")?;
     stage.start_controller()?;
-    stage.told("The controller works with its own ServiceAccount and the rights of dev/rbac.yaml, nothing more.")
+    told("The controller works with its own ServiceAccount and the rights of dev/rbac.yaml, nothing more.")
 }
 
 fn issue(stage: &Stage) -> Result<(), Error> {
-    stage.chapter("A key is something you declare")?;
+    chapter("A key is something you declare")?;
     stage.show("cat dev/demo/billing-export.yaml")?;
     stage.show("kubectl apply -f dev/demo/billing-export.yaml")?;
     stage.show("kubectl wait --for=condition=Ready apikey/billing-export --timeout=60s")?;
@@ -43,11 +43,11 @@ fn issue(stage: &Stage) -> Result<(), Error> {
     let tail = field(stage, "billing-export", ".status.tail")?;
     check("the key is Active", shown.contains("Active"), &shown)?;
     check("the list shows the tail of the key", tail.len() == key::TAIL_LEN && shown.contains(&tail), &shown)?;
-    stage.told("Issued. The tail, the last six characters, is all that people need to recognise the key.")
+    told("Issued. The tail, the last six characters, is all that people need to recognise the key.")
 }
 
 fn look_inside(stage: &Stage) -> Result<(), Error> {
-    stage.chapter("The key is in its Secret; the cluster knows only its hash and its tail")?;
+    chapter("The key is in its Secret; the cluster knows only its hash and its tail")?;
     let described = stage.show("kubectl describe secret billing-export")?;
     check(
         "the Secret has the key and the header",
@@ -58,7 +58,7 @@ fn look_inside(stage: &Stage) -> Result<(), Error> {
     let header = stage.ask("kubectl get secret billing-export -o jsonpath='{.data.AUTH_HEADER}' | base64 -d")?;
     check("the key is well-formed", key::check(&key) == Ok(()), "a malformed one")?;
     check("the template put the key into the header", header == format!("Bearer {key}"), "another header")?;
-    stage.told("This is what a workload mounts. Claviger itself does not keep it.")?;
+    told("This is what a workload mounts. Claviger itself does not keep it.")?;
     let summed = stage.show("kubectl get secret billing-export -o jsonpath='{.data.api-key}' | base64 -d | sha256sum")?;
     let known = stage.show(r#"kubectl get ak billing-export -o jsonpath='{.status.hash}{"\n"}{.status.tail}{"\n"}'"#)?;
     let hash = field(stage, "billing-export", ".status.hash")?;
@@ -72,17 +72,17 @@ fn look_inside(stage: &Stage) -> Result<(), Error> {
     check("the tail in the status is the end of the key", key.ends_with(&tail) && tail.len() == key::TAIL_LEN, &known)?;
     let everything = stage.ask("kubectl get ak billing-export -o yaml && kubectl get events -o yaml")?;
     check("the key stands neither in the ApiKey nor in an event", !everything.contains(&key), "the key")?;
-    stage.told("The hash is the key's SHA-256 and the tail its end; the key stands neither in the ApiKey nor in any event.")
+    told("The hash is the key's SHA-256 and the tail its end; the key stands neither in the ApiKey nor in any event.")
 }
 
 fn apply_again(stage: &Stage) -> Result<(), Error> {
-    stage.chapter("Applying again changes nothing")?;
+    chapter("Applying again changes nothing")?;
     let before = stage.show(VERSIONS)?;
     let said = stage.show("kubectl apply -f dev/demo/billing-export.yaml")?;
     check("kubectl says unchanged", said.contains("unchanged"), &said)?;
     let after = stage.show(VERSIONS)?;
     check("neither the ApiKey nor the Secret was written", before == after, &after)?;
-    stage.told("The same resourceVersions: nothing was written, nothing was minted.")
+    told("The same resourceVersions: nothing was written, nothing was minted.")
 }
 
 fn examples(stage: &Stage) -> Result<(), Error> {
@@ -92,17 +92,17 @@ fn examples(stage: &Stage) -> Result<(), Error> {
     if !any {
         return Ok(());
     }
-    stage.chapter("The examples")?;
+    chapter("The examples")?;
     stage.show("kubectl apply -f examples/")?;
     stage.show("kubectl wait --for=condition=Ready apikey --all --all-namespaces --timeout=60s")?;
     let shown = stage.show("kubectl get ak --all-namespaces")?;
     stage.show("kubectl get secrets --all-namespaces -l claviger.dev/apikey")?;
     check("no example is left Pending", !shown.contains("Pending"), &shown)?;
-    stage.told("Every example is as it asks to be; each Secret carries the name of its ApiKey as a label.")
+    told("Every example is as it asks to be; each Secret carries the name of its ApiKey as a label.")
 }
 
 fn restart(stage: &Stage) -> Result<(), Error> {
-    stage.chapter("A restart of the controller mints nothing")?;
+    chapter("A restart of the controller mints nothing")?;
     let before = stage.show(VERSIONS)?;
     let hashes = stage.ask(HASHES)?;
     let apikeys = i64::try_from(hashes.lines().count()).unwrap_or(i64::MAX);
@@ -112,11 +112,11 @@ fn restart(stage: &Stage) -> Result<(), Error> {
     check("no key was minted anew", stage.ask(HASHES)? == hashes, "other hashes")?;
     let writes = stage.writes()?;
     check("the new controller has written nothing", writes == 0, &format!("{writes} writes"))?;
-    stage.told("The new controller has looked at every ApiKey and has written nothing but its Lease.")
+    told("The new controller has looked at every ApiKey and has written nothing but its Lease.")
 }
 
 fn expire(stage: &Stage) -> Result<(), Error> {
-    stage.chapter("A key ends by time")?;
+    chapter("A key ends by time")?;
     stage.show("cat dev/demo/short-lived.yaml")?;
     stage.show("kubectl apply -f dev/demo/short-lived.yaml")?;
     stage.show("kubectl wait --for=condition=Usable apikey/short-lived --timeout=60s")?;
@@ -124,46 +124,45 @@ fn expire(stage: &Stage) -> Result<(), Error> {
     let shown = stage.show(
         "kubectl get ak short-lived -o custom-columns=NAME:.metadata.name,PHASE:.status.phase,ISSUED:.status.issuedAt,EXPIRES:.status.expiresAt,EXPIRED:.status.expiredAt",
     )?;
-    let (expires, expired) =
-        (field(stage, "short-lived", ".status.expiresAt")?, field(stage, "short-lived", ".status.expiredAt")?);
+    let (due, recorded) = (field(stage, "short-lived", ".status.expiresAt")?, field(stage, "short-lived", ".status.expiredAt")?);
     // RFC 3339 in UTC and whole seconds: as text, they sort as they are.
-    check("the key did not expire before its time", !expires.is_empty() && expires <= expired, &shown)?;
+    check("the key did not expire before its time", !due.is_empty() && due <= recorded, &shown)?;
     check("its owner can see it in the conditions", usable(stage, "short-lived")? == "False/Expired", &shown)?;
-    stage.told("Expired at the second, and for good: whoever checks keys knows expiresAt and need not wait for the controller.")
+    told("Expired at the second, and for good: whoever checks keys knows expiresAt and need not wait for the controller.")
 }
 
 fn revoke(stage: &Stage) -> Result<(), Error> {
-    stage.chapter("A key ends by decision, and stays ended")?;
+    chapter("A key ends by decision, and stays ended")?;
     stage.show(
         r#"kubectl patch ak billing-export --type=merge -p '{"spec":{"revoked":true,"revocationReason":"leaked in a build log"}}'"#,
     )?;
     stage.show("kubectl wait --for=jsonpath='{.status.phase}'=Revoked apikey/billing-export --timeout=60s")?;
     let shown = stage.show("kubectl get ak")?;
     check("a request with the key would not pass", usable(stage, "billing-export")? == "False/Revoked", &shown)?;
-    stage.told("Revoked; `Usable` is False with the reason Revoked.")?;
+    told("Revoked; `Usable` is False with the reason Revoked.")?;
     let said = stage
         .show_refused(r#"kubectl patch ak billing-export --type=merge -p '{"spec":{"revoked":null,"revocationReason":null}}'"#)?;
     check("the API server says why", said.contains("revocation is one-way"), &said)?;
-    stage.told("The API server itself refuses to take a revocation back.")?;
+    told("The API server itself refuses to take a revocation back.")?;
     stage.show("kubectl apply -f dev/demo/billing-export.yaml")?;
     let phase = stage.show(r#"kubectl get ak billing-export -o jsonpath='{.status.phase}{"\n"}'"#)?;
     check("the key stays Revoked", phase.trim() == "Revoked", &phase)?;
-    stage.told("Applying the manifest again, as a GitOps tool would, does not take it back either.")?;
+    told("Applying the manifest again, as a GitOps tool would, does not take it back either.")?;
     // Events are sent beside the work, not before it.
     stage.until_said("events tell what happened", "kubectl get events -o jsonpath='{.items[*].reason}'", |said| {
-        ["Issued", "Expired", "Revoked"].iter().all(|reason| said.split_whitespace().any(|told| told == *reason))
+        ["Issued", "Expired", "Revoked"].iter().all(|reason| said.split_whitespace().any(|word| word == *reason))
     })?;
     stage.show("kubectl get events --field-selector involvedObject.kind=ApiKey -o custom-columns=APIKEY:.involvedObject.name,REASON:.reason,NOTE:.message")?;
-    stage.told("Who was issued what, what expired, what was revoked and why, is told in events.")
+    told("Who was issued what, what expired, what was revoked and why, is told in events.")
 }
 
 fn delete(stage: &Stage) -> Result<(), Error> {
-    stage.chapter("A deleted ApiKey takes its Secret along")?;
+    chapter("A deleted ApiKey takes its Secret along")?;
     stage.show("kubectl delete ak billing-export --timeout=60s")?;
     let said = stage.show_refused("kubectl get secret billing-export")?;
     check("the Secret is gone when the ApiKey is", said.contains("NotFound"), &said)?;
-    stage.told("The Secret goes first: when kubectl returns, both are gone.")?;
-    stage.told("All of this was checked as it was shown.")
+    told("The Secret goes first: when kubectl returns, both are gone.")?;
+    told("All of this was checked as it was shown.")
 }
 
 /// What would change if anything was written.
@@ -183,6 +182,6 @@ fn usable(stage: &Stage, name: &str) -> Result<String, Error> {
     Ok(format!("{}/{}", field(stage, name, &format!("{condition}.status"))?, field(stage, name, &format!("{condition}.reason"))?))
 }
 
-fn check(told: &'static str, holds: bool, found: &str) -> Result<(), Error> {
-    if holds { Ok(()) } else { Err(Error::NotAsTold { told, found: found.trim().to_owned() }) }
+fn check(what: &'static str, holds: bool, found: &str) -> Result<(), Error> {
+    if holds { Ok(()) } else { Err(Error::NotAsTold { told: what, found: found.trim().to_owned() }) }
 }
