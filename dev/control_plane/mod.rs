@@ -203,6 +203,44 @@ impl ControlPlane {
     }
 }
 
+/// Other programs that live and die with it, such as a controller. A name is one of `a-z`, `0-9` and `-`.
+impl ControlPlane {
+    /// Starts a program that is killed when the control plane ends, however that ends. Started again under the same name,
+    /// it goes on with the same log.
+    ///
+    /// # Errors
+    /// [`Error::File`]; [`Error::Refused`] if one of that name runs already.
+    pub(crate) fn run_guest(&self, name: &str, command: &[String]) -> Result<(), Error> {
+        self.keeper.run(name, command)
+    }
+
+    /// Asks a guest to end, and kills it if it has not within 5 s.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if it does not run.
+    pub(crate) fn stop_guest(&self, name: &str) -> Result<(), Error> {
+        self.keeper.order("stop", name)
+    }
+
+    /// Whether a guest runs.
+    ///
+    /// # Errors
+    /// [`Error::KeeperGone`].
+    pub(crate) fn guest_runs(&self, name: &str) -> Result<bool, Error> {
+        self.keeper.runs(name)
+    }
+
+    /// The process ID of a guest, if it was started.
+    pub(crate) fn guest_pid(&self, name: &str) -> Option<u32> {
+        fs::read_to_string(self.dir().join(format!("{name}.pid"))).ok()?.trim().parse().ok()
+    }
+
+    /// What a guest has written so far.
+    pub(crate) fn guest_log(&self, name: &str) -> String {
+        self.keeper.log(name)
+    }
+}
+
 /// What may befall it.
 impl ControlPlane {
     /// Ends the API server as an upgrade would: it is asked to, and killed if it has not ended within 5 s.

@@ -10,6 +10,7 @@ use kube::api::{Api, PartialObjectMeta};
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, ResourceExt};
+use tokio::sync::OnceCell;
 
 use super::clock::{Clock, ServerClock};
 use super::error::Error;
@@ -25,6 +26,8 @@ pub(super) struct Context {
     pub(super) client: Client,
     /// The watched Secrets of ours: metadata only.
     pub(super) secrets: Store<PartialObjectMeta<Secret>>,
+    /// Set once that watch has shown everything there is.
+    pub(super) secrets_shown: OnceCell<()>,
     /// The watched ApiKeys.
     pub(super) apikeys: Store<DeserializeGuard<ApiKey>>,
     /// Tells people.
@@ -86,6 +89,13 @@ impl Pending {
 }
 
 impl Context {
+    /// Waits until the watch of Secrets has shown everything there is. The store itself wakes only one of those who wait for
+    /// it; here one waits and wakes the others.
+    pub(super) async fn secrets_shown(&self) -> Result<(), Error> {
+        let shown = self.secrets_shown.get_or_try_init(|| self.secrets.wait_until_ready()).await;
+        shown.copied().map_err(|_| Error::WatchesEnded)
+    }
+
     /// A watch has shown an object.
     pub(super) fn arrived(&self, object: &DeserializeGuard<ApiKey>) {
         self.pending.lock().insert(ObjectRef::from_obj(object));

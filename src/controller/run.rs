@@ -172,6 +172,7 @@ impl Parts {
         let context = Arc::new(Context {
             client,
             secrets,
+            secrets_shown: tokio::sync::OnceCell::new(),
             apikeys,
             events,
             metrics: self.metrics.clone(),

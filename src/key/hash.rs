@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Hash([u8; 32]);
 
-/// A text that is not the written form of a [`Hash`].
+/// A text that is not the written form of a [`Hash`](struct@Hash).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a hash is written sha256: and 64 lower-case hex digits")]
 pub struct HashError;

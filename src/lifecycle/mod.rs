@@ -1,6 +1,6 @@
 //! What should happen to an `ApiKey`.
 //!
-//! [`plan`] looks at a [`World`] and says the next [`Step`]. The caller takes the step, looks again, and goes on until the
+//! [`plan()`] looks at a [`World`] and says the next [`Step`]. The caller takes the step, looks again, and goes on until the
 //! plan says [`Step::Settled`]. Pure: no I/O, no clock, no randomness; `now` is an argument.
 //!
 //! What every plan keeps, whatever fails, is killed, is repeated, is seen late or is done by a second controller:
