@@ -40,8 +40,6 @@ pub(crate) struct Writes {
     pub(crate) ours: u64,
     /// Events.
     pub(crate) events: u64,
-    /// Reads of single ApiKeys and Secrets.
-    pub(crate) reads: u64,
 }
 
 impl Bed {
@@ -161,8 +159,6 @@ impl Bed {
                 writes.ours += count;
             } else if is(",resource", &["events"]) && writing {
                 writes.events += count;
-            } else if is(",resource", &["apikeys", "secrets"]) && is(",verb", &["GET"]) {
-                writes.reads += count;
             }
         }
         writes
@@ -172,7 +168,7 @@ impl Bed {
 impl Writes {
     /// What was added since.
     pub(crate) fn since(&self, before: &Self) -> Self {
-        Self { ours: self.ours - before.ours, events: self.events - before.events, reads: self.reads - before.reads }
+        Self { ours: self.ours - before.ours, events: self.events - before.events }
     }
 }
 
@@ -180,6 +176,13 @@ impl Controller {
     /// What it has used so far.
     pub(crate) fn cost(&self) -> Cost {
         machine::cost(self.control_plane.guest_pid(&self.name).expect("a running controller"))
+    }
+
+    /// How many single objects it has read so far, by its own count: the garbage collector reads, too.
+    pub(crate) fn reads(&self) -> usize {
+        let page = self.page().unwrap_or_default();
+        let read = |line: &&str| line.starts_with("claviger_api_requests_total{verb=\"get\"") && !line.contains("\"other\"");
+        page.lines().filter(read).filter_map(|line| line.rsplit(' ').next()?.parse::<usize>().ok()).sum()
     }
 
     /// Asks it to end, and waits until it has.

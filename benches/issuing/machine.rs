@@ -22,7 +22,8 @@ pub(crate) fn describe() {
     println!("machine        {} x {}, {} GiB", cores, model.map_or("unknown", |(_, name)| name), kib >> 20);
     println!("kernel         {}", fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim());
     println!("load before    {}", fs::read_to_string("/proc/loadavg").unwrap_or_default().trim());
-    println!("claviger       {}, optimised build, system allocator", env!("CARGO_PKG_VERSION"));
+    let build = if cfg!(debug_assertions) { "DEBUG build: rates say little" } else { "optimised build" };
+    println!("claviger       {}, {build}, system allocator", env!("CARGO_PKG_VERSION"));
 }
 
 /// What a process has used so far; nothing where it is gone.
