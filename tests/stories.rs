@@ -16,6 +16,7 @@
 
 mod issuing;
 mod no_leak;
+mod rules;
 mod support;
 
 use libtest_mimic::{Arguments, Trial};
@@ -24,6 +25,7 @@ fn main() {
     let arguments = Arguments::from_args();
     let mut all = Vec::new();
     all.extend(issuing::stories());
+    all.extend(rules::stories());
     all.extend(support::proxy::tests::trials());
     let trials = |stories: Vec<support::Story>| -> Vec<Trial> {
         stories

@@ -1,0 +1,103 @@
+//! A revoked key stays revoked, whatever is tried (incidents 23).
+
+use claviger::api::{ConditionType, Phase};
+use serde_json::json;
+
+use super::Rule;
+use crate::stories;
+use crate::support::stage::{Stage, condition, manifest};
+
+stories![a_revoked_key_cannot_be_brought_back_through_its_spec, a_revoked_key_cannot_be_brought_back_through_its_status];
+
+const ONE_WAY: &str = "revocation is one-way: a revoked key stays revoked; create another ApiKey";
+
+pub(super) fn rules() -> Vec<Rule> {
+    // Told with every way to try it, below.
+    vec![Rule::change(
+        ONE_WAY,
+        json!({ "revoked": true }),
+        json!({}),
+        &format!("spec.revoked: … {ONE_WAY}"),
+        json!({ "revoked": true }),
+    )]
+}
+
+fn a_revoked_key_cannot_be_brought_back_through_its_spec() {
+    let stage = Stage::new("revoked-spec");
+    super::tell(&stage, super::Part::Spec, &rules());
+    let operator = stage.operator().start_ready();
+    // The manifest as it stood in Git before the leak.
+    let before = manifest("leaked", "{description: Nightly export of invoices}");
+    stage.apply(&before);
+    let status = stage.wait_issued("leaked");
+    let (hash, key) = (status.hash, stage.mounted("leaked"));
+    stage.declare("leaked", "{description: Nightly export of invoices, revoked: true, revocationReason: in a log}");
+    stage.wait_phase("leaked", Phase::Revoked);
+
+    let removed = json!([{ "op": "remove", "path": "/spec/revoked" }]).to_string();
+    let whole = json!([{ "op": "replace", "path": "/spec", "value": {} }]).to_string();
+    let null = json!({ "spec": { "revoked": null, "revocationReason": null } }).to_string();
+    let no = json!({ "spec": { "revoked": false } }).to_string();
+    let tries: [(&str, &[&str], &str, &str); 10] = [
+        ("the manifest is rolled back", &["apply", "-f", "-"], &before, ONE_WAY),
+        ("it is replaced", &["replace", "-f", "-"], &before, ONE_WAY),
+        ("the field is removed", &["patch", "apikey", "leaked", "--type=json", "-p", &removed], "", ONE_WAY),
+        ("the spec is replaced", &["patch", "apikey", "leaked", "--type=json", "-p", &whole], "", ONE_WAY),
+        ("the field is set to null", &["patch", "apikey", "leaked", "--type=merge", "-p", &null], "", ONE_WAY),
+        ("false is written", &["patch", "apikey", "leaked", "--type=merge", "-p", &no], "", "revoked can only be true"),
+        ("false is applied", &["apply", "-f", "-"], &manifest("leaked", "{revoked: false}"), "revoked can only be true"),
+        ("null is applied", &["apply", "-f", "-"], &manifest("leaked", "{revoked: null}"), ONE_WAY),
+        ("another field is applied", &["apply", "-f", "-"], &manifest("leaked", "{owner: me}"), ONE_WAY),
+        // Server-side apply leaves alone what its manager never set.
+        ("a GitOps tool applies the old manifest", &["apply", "--server-side", "--field-manager=git", "-f", "-"], &before, ""),
+    ];
+    for (what, arguments, input, says) in tries {
+        let output = stage.cluster.try_kubectl(&[&["-n", &stage.namespace], arguments].concat(), input);
+        let said = String::from_utf8_lossy(&output.stderr);
+        if says.is_empty() {
+            assert!(output.status.success(), "{what}: {said}");
+        } else {
+            assert!(!output.status.success() && said.contains(says), "{what}: {said}");
+        }
+        assert!(stage.apikey("leaked").is_revoked(), "{what}");
+    }
+    let by_git = |spec: &str| {
+        let command = ["-n", &stage.namespace, "apply", "--server-side", "--field-manager=git", "-f", "-"];
+        stage.cluster.try_kubectl(&command, &manifest("from-git", spec))
+    };
+    assert!(by_git("{revoked: true}").status.success());
+    let output = by_git("{}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains(ONE_WAY), "a GitOps tool takes its own revocation back: {said}");
+
+    let status = stage
+        .wait("leaked", "is looked at again", |status| status.observed_generation == stage.apikey("leaked").metadata.generation);
+    assert_eq!(status.phase, Some(Phase::Revoked));
+    assert_eq!(condition(&status, ConditionType::Usable), "False/Revoked");
+    assert_eq!((status.hash, stage.mounted("leaked")), (hash, key), "and nothing was minted");
+    assert!(operator.stop().success());
+}
+
+fn a_revoked_key_cannot_be_brought_back_through_its_status() {
+    let stage = Stage::new("revoked-status");
+    let operator = stage.operator().start_ready();
+    stage.declare("leaked", "{}");
+    stage.wait_issued("leaked");
+    stage.declare("leaked", "{revoked: true}");
+    stage.wait_phase("leaked", Phase::Revoked);
+    assert!(operator.stop().success());
+    for (patch, says) in [
+        (json!({ "phase": "Active" }), "Expired and Revoked are final"),
+        (json!({ "phase": "Expired" }), "Expired and Revoked are final"),
+        (json!({ "phase": null }), "Expired and Revoked are final"),
+        (json!({ "revokedAt": null }), "status.revokedAt is set once and stays"),
+        (json!({ "revokedAt": "2097-03-01T00:00:00Z" }), "status.revokedAt is set once and stays"),
+        (json!(null), "status.keyId is set once and stays"),
+    ] {
+        let patch = json!({ "status": patch }).to_string();
+        let output = stage.try_kubectl(&["patch", "apikey", "leaked", "--subresource=status", "--type=merge", "-p", &patch]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(says), "{patch}: {said}");
+    }
+    assert_eq!(stage.status("leaked").phase, Some(Phase::Revoked));
+}

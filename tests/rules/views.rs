@@ -1,0 +1,74 @@
+//! What `kubectl get` shows, and by what it finds.
+
+use claviger::api::Phase;
+
+use crate::stories;
+use crate::support::stage::Stage;
+
+stories![kubectl_get_shows_what_matters_and_finds_by_it];
+
+fn kubectl_get_shows_what_matters_and_finds_by_it() {
+    let stage = Stage::new("views");
+    let operator = stage.operator().start_ready();
+    stage
+        .declare("billing", "{application: billing, description: Nightly export, roles: [viewer, editor], expiry: {after: 90d}}");
+    stage.declare("shop", "{application: shop}");
+    stage.declare("leaked", "{application: shop, revoked: true}");
+    let billing = stage.wait_issued("billing");
+    let shop = stage.wait_issued("shop");
+    stage.wait_phase("leaked", Phase::Revoked);
+    let (tail, expires) = (billing.tail.unwrap(), billing.expires_at.unwrap().0.to_string());
+
+    for word in ["ak", "apikey", "apikeys", "apikeys.claviger.dev", "claviger"] {
+        let shown = stage.kubectl(&["get", word]);
+        assert_eq!(columns(&shown), ["NAME", "PHASE", "READY", "TAIL", "EXPIRES", "AGE"], "{word}");
+        assert_eq!(shown.lines().count(), 4, "{word}: {shown}");
+        let row = row(&shown, "billing");
+        assert_eq!(row[..5], ["billing", "Active", "True", &tail, &expires], "{word}");
+        assert!(row[5].ends_with('s') || row[5].ends_with('m'), "an age: {row:?}");
+    }
+    let shown = stage.kubectl(&["get", "ak"]);
+    assert_eq!(row(&shown, "leaked")[..3], ["leaked", "Revoked", "True"]);
+    assert!(!shown.contains("<invalid>"), "{shown}");
+
+    let shown = stage.kubectl(&["get", "ak", "-o", "wide"]);
+    let wide = ["NAME", "PHASE", "READY", "TAIL", "ROLES", "APPLICATION", "EXPIRES", "DESCRIPTION", "AGE"];
+    assert_eq!(columns(&shown), wide);
+    let row = row(&shown, "billing");
+    let seen = ["billing", "Active", "True", &tail, r#"["viewer","editor"]"#, "billing", &expires, "Nightly", "export"];
+    assert_eq!(row[..9], seen, "{shown}");
+
+    let key_id = shop.key_id.unwrap();
+    for (selector, found) in [
+        (format!("status.tail={tail}"), "billing"),
+        (format!("status.keyId={key_id}"), "shop"),
+        ("status.phase=Revoked".to_owned(), "leaked"),
+        ("status.phase=Active".to_owned(), "billing shop"),
+        ("status.phase!=Active".to_owned(), "leaked"),
+        ("spec.application=shop".to_owned(), "leaked shop"),
+        ("spec.application=shop,status.phase=Active".to_owned(), "shop"),
+        ("status.tail=AAAAAA".to_owned(), ""),
+    ] {
+        let names = stage.kubectl(&["get", "ak", "--field-selector", &selector, "-o", "jsonpath={.items[*].metadata.name}"]);
+        assert_eq!(names, found, "{selector}");
+    }
+    let output = stage.try_kubectl(&["get", "ak", "--field-selector", "spec.owner=x"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("field label not supported: spec.owner"), "{said}");
+
+    // People who know no resource look it up.
+    let explained = stage.kubectl(&["explain", "apikey.spec.expiry"]);
+    for word in ["Cannot be changed, added or removed after", "after\t<string>", "at\t<string>", "never\t<boolean>"] {
+        assert!(explained.contains(word), "{explained}");
+    }
+    assert!(operator.stop().success());
+}
+
+fn columns(table: &str) -> Vec<&str> {
+    table.lines().next().unwrap_or_default().split_whitespace().collect()
+}
+
+fn row<'a>(table: &'a str, name: &str) -> Vec<&'a str> {
+    let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    rows.into_iter().find(|row| row.first() == Some(&name)).unwrap_or_else(|| panic!("{name} is not shown: {table}"))
+}
