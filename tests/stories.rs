@@ -14,6 +14,7 @@
     reason = "a story that does not go as told stops at once"
 )]
 
+mod examples;
 mod issuing;
 mod no_leak;
 mod rules;
@@ -24,6 +25,7 @@ use libtest_mimic::{Arguments, Trial};
 fn main() {
     let arguments = Arguments::from_args();
     let mut all = Vec::new();
+    all.extend(examples::stories());
     all.extend(issuing::stories());
     all.extend(rules::stories());
     all.extend(support::proxy::tests::trials());

@@ -4,6 +4,7 @@
 //! - [`stage`]: a namespace for one story, and what a person does and sees in it
 //! - [`operator`]: the controller as a process, with its logs and metrics
 //! - [`history`]: every state that ApiKeys and Secrets went through, and what must hold in all of them
+//! - [`kstatus`]: what deployment tools make of an object
 //! - [`leaks`]: looks for keys where none may be
 //! - [`proxy`]: misbehaves between the controller and the API server
 
@@ -21,6 +22,7 @@ pub(crate) mod cluster;
 #[path = "../../dev/control_plane/mod.rs"]
 pub(crate) mod control_plane;
 pub(crate) mod history;
+pub(crate) mod kstatus;
 pub(crate) mod leaks;
 pub(crate) mod operator;
 pub(crate) mod proxy;
