@@ -31,11 +31,10 @@ fn what_is_clavigers_cannot_be_templated() {
     tell(&stage, Part::Spec, &reserved());
 }
 
-fn on(field: &str, value: &Value) -> Value {
-    match field {
-        "data" => json!({ "secret": { "template": { "data": value } } }),
-        field => json!({ "secret": { "template": { "metadata": { field: value } } } }),
-    }
+fn on(field: &str, value: Value) -> Value {
+    let fields = Value::Object([(field.to_owned(), value)].into_iter().collect());
+    let template = if field == "data" { fields } else { json!({ "metadata": fields }) };
+    json!({ "secret": { "template": template } })
 }
 
 fn path(field: &str) -> String {
@@ -44,7 +43,7 @@ fn path(field: &str) -> String {
 }
 
 fn one(what: &str, field: &str, broken: Value, says: &str, nearest: Value) -> Rule {
-    Rule::new(what, on(field, &broken), &format!("{}: … {says}", path(field)), on(field, &nearest))
+    Rule::new(what, on(field, broken), &format!("{}: … {says}", path(field)), on(field, nearest))
 }
 
 fn bounds(field: &str, most: usize, longest: usize) -> Vec<Rule> {
@@ -53,9 +52,9 @@ fn bounds(field: &str, most: usize, longest: usize) -> Vec<Rule> {
         one(&format!("{path} maxProperties"), field, map(most + 1), &format!("at most {most} items"), map(most)),
         Rule::new(
             &format!("{path}{{}} maxLength"),
-            on(field, &entry("x", &letters(longest + 1))),
+            on(field, entry("x", &letters(longest + 1))),
             &format!("{path}.x: … more than {longest}"),
-            on(field, &entry("x", &letters(longest))),
+            on(field, entry("x", &letters(longest))),
         ),
     ]
 }
