@@ -4,6 +4,8 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, PartialObjectMeta};
@@ -25,6 +27,8 @@ pub(super) struct Context {
     pub(super) client: Client,
     /// The watched Secrets of ours: metadata only.
     pub(super) secrets: Store<PartialObjectMeta<Secret>>,
+    /// Whether the Secrets are listed; false when they never will be.
+    pub(super) secrets_listed: Listed,
     /// The watched ApiKeys.
     pub(super) apikeys: Store<DeserializeGuard<ApiKey>>,
     /// Tells people.
@@ -43,6 +47,18 @@ pub(super) struct Context {
     pub(super) rules: Arc<Rules>,
     /// How long requests are waited for, and so on.
     pub(super) limits: Limits,
+}
+
+/// Whether a store was filled by its first list. Many wait for it at once, and a store wakes one of those that ask it directly.
+pub(super) type Listed = Shared<BoxFuture<'static, bool>>;
+
+/// Waits for the first list of a store, for everybody.
+pub(super) fn listed<K>(store: Store<K>) -> Listed
+where
+    K: kube::runtime::reflector::Lookup + Clone + Send + Sync + 'static,
+    K::DynamicType: Eq + std::hash::Hash + Clone + Send + Sync,
+{
+    async move { store.wait_until_ready().await.is_ok() }.boxed().shared()
 }
 
 /// Times that an installation can set. All monotonic.

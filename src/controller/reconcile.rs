@@ -73,7 +73,9 @@ async fn guarded(object: Arc<DeserializeGuard<ApiKey>>, context: &Context, uid: 
             return Err(Error::Undecodable(invalid.error.clone()));
         }
     };
-    context.secrets.wait_until_ready().await.map_err(|_| Error::WatchesEnded)?;
+    if !context.secrets_listed.clone().await {
+        return Err(Error::WatchesEnded);
+    }
     let mut notes = context.memory.take(uid);
     if is_stale(&apikey, &notes) {
         // Our own write has not come around yet; it triggers another look when it does.

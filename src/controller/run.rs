@@ -171,6 +171,7 @@ impl Parts {
             Events::start(client.clone(), self.settings.instance.clone(), self.metrics.clone(), telling.clone());
         let context = Arc::new(Context {
             client,
+            secrets_listed: super::context::listed(secrets.clone()),
             secrets,
             apikeys,
             events,
