@@ -10,20 +10,31 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::print_stdout,
     missing_docs,
     reason = "a story that does not go as told stops at once"
 )]
 
+mod idle;
 mod issuing;
+mod memory;
 mod no_leak;
+mod stale;
+mod startup;
 mod support;
+mod two_at_once;
 
 use libtest_mimic::{Arguments, Trial};
 
 fn main() {
     let arguments = Arguments::from_args();
     let mut all = Vec::new();
+    all.extend(idle::stories());
     all.extend(issuing::stories());
+    all.extend(memory::stories());
+    all.extend(stale::stories());
+    all.extend(startup::stories());
+    all.extend(two_at_once::stories());
     all.extend(support::proxy::tests::trials());
     let trials = |stories: Vec<support::Story>| -> Vec<Trial> {
         stories
