@@ -51,7 +51,7 @@ struct ControllerArgs {
     /// Elect a leader with a Lease, so that of several replicas one works. False only for a process that is alone.
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
     leader_election: bool,
-    /// The namespace of the Lease. Default: POD_NAMESPACE.
+    /// The namespace of the Lease. Default: POD_NAMESPACE, else --namespace.
     #[arg(long, value_name = "NAME", env = "POD_NAMESPACE", hide_env_values = true)]
     lease_namespace: Option<String>,
     /// The name of the Lease.

@@ -11,5 +11,7 @@ fn no_key_stands_anywhere_but_in_its_secret() {
     let Some(cluster) = Cluster::shared_if_started() else { return };
     let audit = leaks::audit(&cluster);
     println!("looked for {} keys in {} logs and metrics, and in {} stored values", audit.keys, audit.texts, audit.stored);
-    assert!(audit.keys > 0 && audit.stored > 0, "there was something to look for, and somewhere to look");
+    let all_were_told = libtest_mimic::Arguments::from_args().filter.is_none();
+    assert!(audit.stored > 0, "there was somewhere to look");
+    assert!(audit.keys > 0 || !all_were_told, "there was something to look for");
 }

@@ -18,11 +18,16 @@
 
 mod clock;
 mod examples;
+mod idle;
 mod issuing;
 mod killed_anywhere;
+mod memory;
 mod no_leak;
 mod rules;
+mod stale;
+mod startup;
 mod support;
+mod two_at_once;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -31,9 +36,14 @@ fn main() {
     let mut all = Vec::new();
     all.extend(clock::stories());
     all.extend(examples::stories());
+    all.extend(idle::stories());
     all.extend(issuing::stories());
     all.extend(killed_anywhere::stories());
+    all.extend(memory::stories());
     all.extend(rules::stories());
+    all.extend(stale::stories());
+    all.extend(startup::stories());
+    all.extend(two_at_once::stories());
     all.extend(support::proxy::tests::trials());
     let trials = |stories: Vec<support::Story>| -> Vec<Trial> {
         stories

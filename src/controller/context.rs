@@ -106,6 +106,13 @@ impl Context {
         self.pending.lock().remove(&ObjectRef::from_obj(object));
     }
 
+    /// The turn of an object has come, and it is gone.
+    pub(super) fn gone(&self, name: &str, namespace: Option<&str>) {
+        let mut object = ObjectRef::new(name);
+        object.namespace = namespace.map(ToOwned::to_owned);
+        self.pending.lock().remove(&object);
+    }
+
     /// The ApiKeys of a namespace.
     pub(super) fn apikeys_in(&self, namespace: &str) -> Api<ApiKey> {
         Api::namespaced(self.client.clone(), namespace)

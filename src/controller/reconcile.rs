@@ -33,7 +33,9 @@ const LONGEST_NAP: Duration = Duration::from_secs(3_600);
 pub(super) async fn reconcile(object: Arc<DeserializeGuard<ApiKey>>, context: Arc<Context>) -> Result<Action, Error> {
     let started = Instant::now();
     let uid = object.uid().unwrap_or_default();
-    let span = tracing::info_span!("apikey", namespace = object.namespace().unwrap_or_default(), name = object.name_any(), uid);
+    // Not `name`: in JSON that is the span's own.
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    let span = tracing::info_span!("apikey", namespace, apikey = name, uid);
     context.started(&object);
     let _working = Working::begin(&context);
     let work = AssertUnwindSafe(guarded(object, &context, &uid)).catch_unwind();
@@ -125,7 +127,9 @@ fn rest(context: &Context, notes: &mut Notes, wake: Wake, at: Option<Timestamp>,
         }
     };
     let due = at.map(|moment| until(context.clock.now(), moment));
-    let nap = pause.into_iter().chain(due).min().map(|nap| nap.clamp(Duration::from_millis(1), LONGEST_NAP));
+    // Our own write is trusted for a while without the watch showing it; one that is undone before the watch does sends no event.
+    let unseen = notes.read.as_ref().and_then(|read| read.unseen_until).map(|until| until.duration_since(Instant::now()));
+    let nap = pause.into_iter().chain(due).chain(unseen).min().map(|nap| nap.clamp(Duration::from_millis(1), LONGEST_NAP));
     let outcome = match (pause, changed) {
         (Some(_), _) => Outcome::Waiting,
         (None, true) => Outcome::Changed,

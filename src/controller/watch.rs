@@ -5,12 +5,12 @@ use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, PartialObjectMeta};
 use kube::core::DeserializeGuard;
-use kube::runtime::reflector::ObjectRef;
 use kube::runtime::reflector::store::Writer;
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::{Controller, PredicateConfig, WatchStreamExt, controller, predicates, watcher};
 use kube::{Client, Resource, ResourceExt};
 use tokio_util::sync::CancellationToken;
@@ -42,18 +42,20 @@ pub(super) async fn work(context: Arc<Context>, writers: Writers, namespace: Opt
     let arriving = context.clone();
     let apikeys = apikeys.inspect_ok(move |object| arriving.arrived(object));
     let secrets =
-        watched(api(&context.client, namespace), watcher::Config::default().labels(LABEL_APIKEY), "secrets", &context.metrics)
-            .reflect(writers.secrets)
-            .touched_objects();
+        watched(api(&context.client, namespace), watcher::Config::default().labels(LABEL_APIKEY), "secrets", &context.metrics);
+    let secrets = with_losses(secrets, context.secrets.clone()).reflect(writers.secrets).touched_objects();
     let tidying = tokio::spawn(tidy(context.clone(), stop.clone()));
+    let going = context.clone();
     Controller::for_stream(apikeys, context.apikeys.clone())
         .with_config(controller::Config::default().concurrency(context.limits.concurrency))
         .watches_stream(secrets, |secret| apikey_of(&secret))
         .graceful_shutdown_on(stop.clone().cancelled_owned())
         .run(reconcile, after_error, context)
         .for_each(|done| {
-            if let Err(error @ controller::Error::QueueError(_)) = done {
-                tracing::debug!(%error, "a watch reported an error");
+            match done {
+                Err(controller::Error::ObjectNotFound(gone)) => going.gone(&gone.name, gone.namespace.as_deref()),
+                Err(error @ controller::Error::QueueError(_)) => tracing::debug!(%error, "a watch reported an error"),
+                _ => {}
             }
             ready(())
         })
@@ -64,13 +66,42 @@ pub(super) async fn work(context: Arc<Context>, writers: Writers, namespace: Opt
     }
 }
 
+/// A list made anew shows what is there; what went while events were lost shows by its absence alone. Here it becomes an event
+/// like any other.
+fn with_losses<K>(
+    events: impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send,
+    known: Store<K>,
+) -> impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send
+where
+    K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
+{
+    let mut listed = HashSet::new();
+    events.flat_map(move |event| {
+        let mut lost = Vec::new();
+        match &event {
+            Ok(watcher::Event::Init) => listed.clear(),
+            Ok(watcher::Event::InitApply(object)) => drop(listed.insert(ObjectRef::from_obj(object))),
+            Ok(watcher::Event::InitDone) => {
+                // The store still holds what was there before this list.
+                let before = known.state();
+                let gone = before.iter().filter(|object| !listed.contains(&ObjectRef::from_obj(&***object)));
+                lost.extend(gone.map(|object| Ok(watcher::Event::Delete(K::clone(object)))));
+                listed = HashSet::new();
+            }
+            _ => {}
+        }
+        lost.push(event);
+        stream::iter(lost)
+    })
+}
+
 /// A watch that goes on after errors, and keeps no `managedFields`.
 fn watched<K>(
     api: Api<K>,
     config: watcher::Config,
     resource: &'static str,
     metrics: &Arc<Metrics>,
-) -> impl futures::Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send + use<K>
+) -> impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send + use<K>
 where
     K: Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
 {

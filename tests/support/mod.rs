@@ -2,6 +2,7 @@
 //!
 //! - [`cluster`]: a control plane with Claviger's definitions and rights in it
 //! - [`stage`]: a namespace for one story, and what a person does and sees in it
+//! - [`many`]: many ApiKeys at once
 //! - [`operator`]: the controller as a process, with its logs and metrics
 //! - [`history`]: every state that ApiKeys and Secrets went through, and what must hold in all of them
 //! - [`inprocess`]: the controller in this process, with a clock of its own
@@ -26,6 +27,7 @@ pub(crate) mod history;
 pub(crate) mod inprocess;
 pub(crate) mod kstatus;
 pub(crate) mod leaks;
+pub(crate) mod many;
 pub(crate) mod operator;
 pub(crate) mod proxy;
 pub(crate) mod stage;

@@ -186,8 +186,9 @@ impl Operator {
 
     fn address(&self) -> Option<SocketAddr> {
         let logs = self.logs();
-        let line = logs.lines().find(|line| line.contains("address="))?;
-        line.split("address=").nth(1)?.split_whitespace().next()?.parse().ok()
+        // As text it is `address=…`, as JSON `"address":"…"`.
+        let after = logs.split("address=").nth(1).or_else(|| logs.split("\"address\":\"").nth(1))?;
+        after.split(|c: char| c.is_whitespace() || c == '"').next()?.parse().ok()
     }
 
     fn signal(&self, name: &str) {
