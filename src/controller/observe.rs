@@ -146,7 +146,7 @@ fn known(status: &ApiKeyStatus, watched: Option<&PartialObjectMeta<Secret>>, not
     }
     let recorded = status.secret_ref.as_ref()?;
     let as_delivered = shown.is_some_and(|(uid, version)| recorded.uid == uid && recorded.resource_version == version);
-    let hash = status.hash.as_deref().and_then(|hash| hash.parse().ok());
+    let hash = status.current().and_then(|current| current.hash.parse().ok());
     if as_delivered { watched.map(|secret| facts(secret, hash, false, Vec::new())) } else { None }
 }
 
