@@ -60,7 +60,9 @@ pub fn owner_reference(apikey: &ApiKey) -> Option<OwnerReference> {
 /// What is to be mended on `secret`, if anything.
 pub(super) fn mending(world: &World, secret: &SecretFacts) -> Option<Mending> {
     let mut wanted = shape(&world.apikey, &world.status());
-    let (applied, mut template) = (applied(secret), world.apikey.template());
+    let (mut applied, mut template) = (applied(secret), world.apikey.template());
+    // Whatever the annotation says by now, the key was never an entry of the template: nothing takes it away.
+    applied.data.remove(world.apikey.data_key());
     let mut data = data_changed(world, secret).then(|| gone(&applied.data, &template.data));
     if secret.immutable && data.take().is_some() {
         // The entries stay as they were applied, and are noted so.
