@@ -17,12 +17,17 @@
 )]
 
 mod clock;
+mod conflicts;
+mod contained;
+mod deleting;
+mod drift;
 mod examples;
 mod issuing;
 mod killed_anywhere;
 mod no_leak;
 mod rules;
 mod support;
+mod uninstall;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -30,10 +35,15 @@ fn main() {
     let arguments = Arguments::from_args();
     let mut all = Vec::new();
     all.extend(clock::stories());
+    all.extend(conflicts::stories());
+    all.extend(contained::stories());
+    all.extend(deleting::stories());
+    all.extend(drift::stories());
     all.extend(examples::stories());
     all.extend(issuing::stories());
     all.extend(killed_anywhere::stories());
     all.extend(rules::stories());
+    all.extend(uninstall::stories());
     all.extend(support::proxy::tests::trials());
     let trials = |stories: Vec<support::Story>| -> Vec<Trial> {
         stories
