@@ -17,6 +17,10 @@
 )]
 
 mod clock;
+mod conflicts;
+mod contained;
+mod deleting;
+mod drift;
 mod examples;
 mod idle;
 mod issuing;
@@ -28,6 +32,7 @@ mod stale;
 mod startup;
 mod support;
 mod two_at_once;
+mod uninstall;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -35,6 +40,10 @@ fn main() {
     let arguments = Arguments::from_args();
     let mut all = Vec::new();
     all.extend(clock::stories());
+    all.extend(conflicts::stories());
+    all.extend(contained::stories());
+    all.extend(deleting::stories());
+    all.extend(drift::stories());
     all.extend(examples::stories());
     all.extend(idle::stories());
     all.extend(issuing::stories());
@@ -44,6 +53,7 @@ fn main() {
     all.extend(stale::stories());
     all.extend(startup::stories());
     all.extend(two_at_once::stories());
+    all.extend(uninstall::stories());
     all.extend(support::proxy::tests::trials());
     let trials = |stories: Vec<support::Story>| -> Vec<Trial> {
         stories

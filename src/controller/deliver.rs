@@ -105,10 +105,8 @@ pub(super) async fn mend(context: &Context, mending: &Mending, world: &mut World
 fn entries_anew(live: &Secret, gone: &[String], world: &World) -> Option<(Value, Option<String>)> {
     let status = world.status();
     let key = live.data.as_ref()?.get(world.apikey.data_key())?;
-    if Some(Hash::of(&key.0).to_string()) != status.hash {
-        return None;
-    }
-    let expanded = entries(&world.apikey, &status, std::str::from_utf8(&key.0).ok()?, status.tail.as_deref().unwrap_or_default());
+    let current = status.current().filter(|current| Hash::of(&key.0).to_string() == current.hash)?;
+    let expanded = entries(&world.apikey, &status, std::str::from_utf8(&key.0).ok()?, &current.tail);
     let removed = gone.iter().map(|name| (name.clone(), Value::Null));
     let set = expanded.into_iter().filter_map(|(name, value)| Some((name, serde_json::to_value(value).ok()?)));
     Some((Value::Object(removed.chain(set).collect()), live.resource_version()))

@@ -138,14 +138,22 @@ fn known(status: &ApiKeyStatus, watched: Option<&PartialObjectMeta<Secret>>, not
             read.unseen_until = None;
             return Some(read.facts.clone());
         }
-        if read.unseen_until.is_some_and(|until| until > Instant::now()) {
+        // Once the watch has gone past our own write, what was read is old.
+        let passed = |(_, version): &(String, String)| is_older(&read.facts.resource_version, version);
+        if read.unseen_until.is_some_and(|until| until > Instant::now()) && !shown.as_ref().is_some_and(passed) {
             return Some(read.facts.clone());
         }
     }
     let recorded = status.secret_ref.as_ref()?;
     let as_delivered = shown.is_some_and(|(uid, version)| recorded.uid == uid && recorded.resource_version == version);
-    let hash = status.hash.as_deref().and_then(|hash| hash.parse().ok());
+    let hash = status.current().and_then(|current| current.hash.parse().ok());
     if as_delivered { watched.map(|secret| facts(secret, hash, false, Vec::new())) } else { None }
+}
+
+/// Whether one resourceVersion came before another of the same resource. They can be compared as numbers (KEP-5504); where
+/// they are none, nothing is assumed.
+pub(super) fn is_older(one: &str, other: &str) -> bool {
+    matches!((one.parse::<u128>(), other.parse::<u128>()), (Ok(one), Ok(other)) if one < other)
 }
 
 /// Reads a Secret past the watch. Only a typed 404 means that there is none.

@@ -16,7 +16,7 @@ use super::context::Context;
 use super::error::Error;
 use super::execute::execute;
 use super::memory::Notes;
-use super::observe::observe;
+use super::observe::{is_older, observe};
 use crate::api::ApiKey;
 use crate::api::conditions::reason;
 use crate::lifecycle::{News, Step, Tone, Wake, plan};
@@ -127,8 +127,9 @@ fn rest(context: &Context, notes: &mut Notes, wake: Wake, at: Option<Timestamp>,
         }
     };
     let due = at.map(|moment| until(context.clock.now(), moment));
-    // Our own write is trusted for a while without the watch showing it; one that is undone before the watch does sends no event.
-    let unseen = notes.read.as_ref().and_then(|read| read.unseen_until).map(|until| until.duration_since(Instant::now()));
+    let unseen = notes.read.as_ref().and_then(|read| read.unseen_until).filter(|until| *until > Instant::now());
+    // A Secret that came and went before the watch could show it sends no event that tells: look again then.
+    let unseen = unseen.map(|until| until.duration_since(Instant::now()));
     let nap = pause.into_iter().chain(due).chain(unseen).min().map(|nap| nap.clamp(Duration::from_millis(1), LONGEST_NAP));
     let outcome = match (pause, changed) {
         (Some(_), _) => Outcome::Waiting,
@@ -143,14 +144,10 @@ fn until(now: Timestamp, moment: Timestamp) -> Duration {
     Duration::try_from(moment.duration_since(now)).unwrap_or(Duration::ZERO).saturating_add(Duration::from_millis(1))
 }
 
-/// Whether the watch still shows what was before our own last write. resourceVersions of one resource can be compared as
-/// numbers (KEP-5504); where they are none, nothing is assumed.
+/// Whether the watch still shows what was before our own last write.
 fn is_stale(apikey: &ApiKey, notes: &Notes) -> bool {
-    let number = |version: &str| version.parse::<u128>().ok();
-    match (apikey.metadata.resource_version.as_deref().and_then(number), notes.written.as_deref().and_then(number)) {
-        (Some(seen), Some(written)) => seen < written,
-        _ => false,
-    }
+    let seen = apikey.metadata.resource_version.as_deref();
+    seen.zip(notes.written.as_deref()).is_some_and(|(seen, written)| is_older(seen, written))
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {

@@ -1,6 +1,6 @@
 //! The watches, and the loop that they drive.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +48,7 @@ pub(super) async fn work(context: Arc<Context>, writers: Writers, namespace: Opt
     let going = context.clone();
     Controller::for_stream(apikeys, context.apikeys.clone())
         .with_config(controller::Config::default().concurrency(context.limits.concurrency))
-        .watches_stream(secrets, |secret| apikey_of(&secret))
+        .watches_stream(secrets, |secret| apikeys_of(&secret))
         .graceful_shutdown_on(stop.clone().cancelled_owned())
         .run(reconcile, after_error, context)
         .for_each(|done| {
@@ -132,10 +132,15 @@ where
     }
 }
 
-/// The `ApiKey` that a Secret says it belongs to. Only a hint where to look.
-fn apikey_of(secret: &PartialObjectMeta<Secret>) -> Option<ObjectRef<DeserializeGuard<ApiKey>>> {
-    let name = secret.labels().get(LABEL_APIKEY)?;
-    Some(ObjectRef::new(name).within(&secret.namespace()?))
+/// The `ApiKeys` that a Secret says it belongs to, by its label and by its owners: one of them may have been changed. Only
+/// hints where to look.
+fn apikeys_of(secret: &PartialObjectMeta<Secret>) -> Vec<ObjectRef<DeserializeGuard<ApiKey>>> {
+    let Some(namespace) = secret.namespace() else { return Vec::new() };
+    let labelled = secret.labels().get(LABEL_APIKEY).map(String::as_str);
+    let kind = ApiKey::kind(&());
+    let owners = secret.owner_references().iter().filter(|owner| owner.kind == kind).map(|owner| owner.name.as_str());
+    let names: BTreeSet<&str> = labelled.into_iter().chain(owners).collect();
+    names.into_iter().map(|name| ObjectRef::new(name).within(&namespace)).collect()
 }
 
 /// Drops what is remembered of objects that are gone.

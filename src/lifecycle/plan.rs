@@ -6,6 +6,7 @@ use super::assess::{self, Trouble};
 use super::secret::{self, Mending};
 use super::status::{self, Announcement};
 use super::{Clock, Delivery, Outstanding, SecretFacts, SecretView, World};
+use crate::api::conditions::reason;
 use crate::api::names::FINALIZER;
 use crate::api::{ApiKeyStatus, VersionPhase};
 
@@ -113,7 +114,7 @@ fn keep(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Step {
     }
     let trouble = assess::trouble(world);
     if let SecretView::Present(secret) = &world.secret
-        && trouble.is_none()
+        && trouble.as_ref().is_none_or(|trouble| trouble.reason == reason::SECRET_IMMUTABLE)
         && !secret.deleting
     {
         if status.secret_ref.as_ref().is_none_or(|recorded| recorded.uid != secret.uid) {
@@ -124,7 +125,7 @@ fn keep(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Step {
             if world.may_mend {
                 return Step::MendSecret(Box::new(mending));
             }
-            return settle_with(world, now, None, Wake::BackOff);
+            return settle_with(world, now, trouble.as_ref(), Wake::BackOff);
         }
     }
     let wake = if trouble.is_some() { Wake::BackOff } else { Wake::OnEvent };

@@ -59,15 +59,20 @@ pub fn owner_reference(apikey: &ApiKey) -> Option<OwnerReference> {
 
 /// What is to be mended on `secret`, if anything.
 pub(super) fn mending(world: &World, secret: &SecretFacts) -> Option<Mending> {
-    let wanted = shape(&world.apikey, &world.status());
-    let (applied, template) = (applied(secret), world.apikey.template());
+    let mut wanted = shape(&world.apikey, &world.status());
+    let (mut applied, mut template) = (applied(secret), world.apikey.template());
+    // Whatever the annotation says by now, the key was never an entry of the template: nothing takes it away.
+    applied.data.remove(world.apikey.data_key());
     let mut data = data_changed(world, secret).then(|| gone(&applied.data, &template.data));
+    if secret.immutable && data.take().is_some() {
+        // The entries stay as they were applied, and are noted so.
+        template.data.clone_from(&applied.data);
+        wanted.annotations.remove(ANNOTATION_TEMPLATE);
+        wanted.annotations.extend(written(&template).map(|text| (ANNOTATION_TEMPLATE.to_owned(), text)));
+    }
     let mut annotations = difference(&secret.annotations, &applied.metadata.annotations, &wanted.annotations);
     if template.is_empty() && secret.annotations.contains_key(ANNOTATION_TEMPLATE) {
         annotations.insert(ANNOTATION_TEMPLATE.to_owned(), None);
-    }
-    if secret.immutable {
-        data = None;
     }
     let mending = Mending {
         uid: secret.uid.clone(),

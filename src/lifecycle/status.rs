@@ -83,7 +83,6 @@ pub(super) fn activated(world: &World, version: i64, secret: &SecretFacts, now: 
     if let Some(current) = status.versions.iter_mut().find(|listed| listed.version == version) {
         current.phase = VersionPhase::Current;
         current.activated_at = Some(Time(now));
-        (status.version, status.hash, status.tail) = (Some(version), Some(current.hash.clone()), Some(current.tail.clone()));
     }
     if status.issued_at.is_none() {
         status.issued_at = Some(Time(now));
@@ -141,7 +140,7 @@ fn reference(world: &World, secret: &SecretFacts) -> DeliveredSecret {
     }
 }
 
-/// Phase, conditions and observed generation from the rest, in the same write.
+/// Phase, what is said of the current version, conditions and observed generation from the rest, in the same write.
 fn finish(mut status: ApiKeyStatus, generation: Option<i64>, trouble: Option<&Trouble>, now: Timestamp) -> ApiKeyStatus {
     let phase = match status.phase {
         Some(phase) if phase.is_final() => phase,
@@ -152,6 +151,9 @@ fn finish(mut status: ApiKeyStatus, generation: Option<i64>, trouble: Option<&Tr
         _ => Phase::Pending,
     };
     status.phase = Some(phase);
+    if let Some(current) = status.current().cloned() {
+        (status.version, status.hash, status.tail) = (Some(current.version), Some(current.hash), Some(current.tail));
+    }
     status.observed_generation = generation;
     for statement in statements(&status, phase, trouble, now) {
         conditions::set(&mut status.conditions, statement, generation, now);

@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
+use claviger::api::names::{FIELD_MANAGER, FINALIZER};
 use claviger::api::{ApiKey, ApiKeyStatus, VersionPhase};
 use claviger::key::Hash;
-use futures::TryStreamExt as _;
+use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
-use kube::api::{Api, ListParams};
-use kube::runtime::watcher;
+use kube::api::{Api, ListParams, ObjectMeta};
+use kube::core::DeserializeGuard;
+use kube::runtime::{WatchStreamExt as _, watcher};
 use tokio::task::JoinHandle;
 
 use super::cluster::{Cluster, runtime};
@@ -39,9 +41,16 @@ impl History {
     pub(crate) fn record(cluster: &Arc<Cluster>, namespace: &str) -> Self {
         let states = States::default();
         let client = cluster.client();
+        // What cannot be decoded is nobody's ApiKey yet.
+        let apikey = |object: DeserializeGuard<ApiKey>, gone| {
+            let apikey = Box::new(object.0.ok()?);
+            Some(if gone { State::ApikeyGone(apikey) } else { State::Apikey(apikey) })
+        };
+        let secret =
+            |object, gone| Some(if gone { State::SecretGone(Box::new(object)) } else { State::Secret(Box::new(object)) });
         let tasks = vec![
-            runtime().spawn(record(Api::namespaced(client.clone(), namespace), State::Apikey, State::ApikeyGone, states.clone())),
-            runtime().spawn(record(Api::namespaced(client, namespace), State::Secret, State::SecretGone, states.clone())),
+            runtime().spawn(record(Api::namespaced(client.clone(), namespace), apikey, states.clone())),
+            runtime().spawn(record(Api::namespaced(client, namespace), secret, states.clone())),
         ];
         Self { states, cluster: cluster.clone(), namespace: namespace.to_owned(), tasks }
     }
@@ -65,21 +74,22 @@ impl History {
         states.len()
     }
 
-    /// Kind/name and resourceVersion of everything that is there.
+    /// UID and resourceVersion of everything that is there.
     fn live(&self) -> BTreeSet<(String, String)> {
-        let apikeys: Api<ApiKey> = Api::namespaced(self.cluster.client(), &self.namespace);
+        let apikeys: Api<DeserializeGuard<ApiKey>> = Api::namespaced(self.cluster.client(), &self.namespace);
         let secrets: Api<Secret> = Api::namespaced(self.cluster.client(), &self.namespace);
         runtime().block_on(async {
             let all = ListParams::default();
-            let (apikeys, secrets) = (apikeys.list(&all).await.expect("a list"), secrets.list(&all).await.expect("a list"));
-            let named =
-                |kind: &str, name: String, version: Option<String>| (format!("{kind}/{name}"), version.unwrap_or_default());
-            apikeys
-                .items
-                .iter()
-                .map(|o| named("apikey", o.name_any(), o.resource_version()))
-                .chain(secrets.items.iter().map(|o| named("secret", o.name_any(), o.resource_version())))
-                .collect()
+            let apikeys = match apikeys.list(&all).await {
+                Err(kube::Error::Api(status)) if status.code == 404 => Vec::new(),
+                apikeys => apikeys.expect("a list").items.into_iter().filter_map(|object| object.0.ok()).collect(),
+            };
+            let secrets = secrets.list(&all).await.expect("a list");
+            let stamp = |metadata: &ObjectMeta| {
+                (metadata.uid.clone().unwrap_or_default(), metadata.resource_version.clone().unwrap_or_default())
+            };
+            let apikeys = apikeys.iter().map(|object: &ApiKey| stamp(&object.metadata));
+            apikeys.chain(secrets.items.iter().map(|object| stamp(&object.metadata))).collect()
         })
     }
 
@@ -89,30 +99,64 @@ impl History {
         states.sort_by_key(|(version, _)| *version);
         for (version, state) in states {
             match state {
-                State::Apikey(o) => drop(last.insert(format!("apikey/{}", o.name_any()), version.to_string())),
-                State::Secret(o) => drop(last.insert(format!("secret/{}", o.name_any()), version.to_string())),
-                State::ApikeyGone(o) => drop(last.remove(&format!("apikey/{}", o.name_any()))),
-                State::SecretGone(o) => drop(last.remove(&format!("secret/{}", o.name_any()))),
+                State::Apikey(object) => drop(last.insert(object.uid().unwrap_or_default(), version.to_string())),
+                State::Secret(object) => drop(last.insert(object.uid().unwrap_or_default(), version.to_string())),
+                State::ApikeyGone(object) => drop(last.remove(&object.uid().unwrap_or_default())),
+                State::SecretGone(object) => drop(last.remove(&object.uid().unwrap_or_default())),
             }
         }
         last.into_iter().collect()
     }
 }
 
-/// Takes down what a watch shows.
-async fn record<K>(api: Api<K>, there: fn(Box<K>) -> State, gone: fn(Box<K>) -> State, states: States)
+/// Takes down what a watch shows. It goes on when the definition is changed, or taken away and installed again.
+async fn record<K>(api: Api<K>, state: fn(K, bool) -> Option<State>, states: States)
 where
     K: kube::Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
 {
-    let mut events = std::pin::pin!(watcher(api, watcher::Config::default()));
-    while let Some(event) = events.try_next().await.expect("the recording goes on") {
-        let (object, state) = match event {
-            watcher::Event::Apply(object) | watcher::Event::InitApply(object) => (object, there),
-            watcher::Event::Delete(object) => (object, gone),
-            watcher::Event::Init | watcher::Event::InitDone => continue,
-        };
-        let version = object.resource_version().and_then(|text| text.parse().ok()).expect("a resourceVersion");
-        states.lock().expect("no story panicked here").push((version, state(Box::new(object))));
+    let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
+    let (mut known, mut listed) = (BTreeMap::new(), BTreeSet::new());
+    let push = |version, object, gone| {
+        if let Some(state) = state(object, gone) {
+            states.lock().expect("no story panicked here").push((version, state));
+        }
+    };
+    let version = |object: &K| object.resource_version().and_then(|text| text.parse().ok()).expect("a resourceVersion");
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object)) => {
+                listed.insert(object.uid());
+                known.insert(object.uid(), object.clone());
+                push(version(&object), object, false);
+            }
+            Ok(watcher::Event::Delete(object)) => {
+                known.remove(&object.uid());
+                push(version(&object), object, true);
+            }
+            Ok(watcher::Event::Init) => listed.clear(),
+            Ok(watcher::Event::InitDone) => {
+                // Went unseen, nobody knows when.
+                let lost: Vec<_> = known.keys().filter(|uid| !listed.contains(*uid)).cloned().collect();
+                lost.iter().filter_map(|uid| known.remove(uid)).for_each(|object| push(u64::MAX, object, true));
+            }
+            Err(error) if code(&error) == Some(410) => {}
+            Err(error) if code(&error) == Some(404) => {
+                for object in std::mem::take(&mut known).into_values() {
+                    push(u64::MAX, object, true);
+                }
+            }
+            Err(error) => panic!("the recording goes on: {error}"),
+        }
+    }
+}
+
+/// The API server's answer: 404 where the definition is not there, 410 where counting has begun anew with it.
+fn code(error: &watcher::Error) -> Option<u16> {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchError(status) => Some(status.code),
+        _ => None,
     }
 }
 
@@ -135,24 +179,41 @@ pub(crate) fn check(states: &[State]) {
                 apikeys.insert(uid, ApiKey::clone(new));
             }
             State::ApikeyGone(gone) => {
-                apikeys.remove(&gone.uid().expect("a UID"));
-                let left = secrets.get(&gone.secret_name()).filter(|secret| owner(secret) == gone.uid());
-                assert!(left.is_none(), "the Secret of {} is gone before the ApiKey is", gone.name_any());
+                let before = apikeys.remove(&gone.uid().expect("a UID"));
+                let left = secrets.get(&gone.secret_name()).filter(|secret| holds_key_of(secret, gone));
+                // Somebody may have taken the finalizer off: then the garbage collector comes later.
+                let kept = before.is_some_and(|before| before.finalizers().iter().any(|name| name == FINALIZER));
+                assert!(left.is_none() || !kept, "the Secret of {} is gone before the ApiKey is", gone.name_any());
             }
             State::Secret(secret) => {
-                if let Some(uid) = owner(secret) {
-                    check_delivery(apikeys.get(&uid), secret, delivered.entry(uid.clone()).or_default());
-                }
-                secrets.insert(secret.name_any(), Secret::clone(secret));
+                let before = secrets.insert(secret.name_any(), Secret::clone(secret));
+                check_delivery(&apikeys, before.filter(|before| before.uid() == secret.uid()).as_ref(), secret, &mut delivered);
             }
             State::SecretGone(gone) => drop(secrets.remove(&gone.name_any())),
         }
     }
 }
 
-/// The UID of the ApiKey that a Secret was made for.
-fn owner(secret: &Secret) -> Option<String> {
-    secret.owner_references().iter().find(|owner| owner.kind == "ApiKey").map(|owner| owner.uid.clone())
+/// Whether the ApiKey's status says that this is its Secret, or lists the key that it holds.
+fn holds_key_of(secret: &Secret, apikey: &ApiKey) -> bool {
+    let Some(status) = &apikey.status else { return false };
+    status.secret_ref.as_ref().map(|recorded| &recorded.uid) == secret.metadata.uid.as_ref()
+        || held(secret, apikey).is_some_and(|hash| status.version_of(hash).is_some())
+}
+
+/// The hash of what stands where the ApiKey's key should stand.
+fn held(secret: &Secret, apikey: &ApiKey) -> Option<Hash> {
+    secret.data.as_ref().and_then(|data| data.get(apikey.data_key())).map(|key| Hash::of(&key.0))
+}
+
+/// Whether the controller, not a person, wrote what stands in an entry.
+fn is_ours(secret: &Secret, entry: &str) -> bool {
+    secret
+        .managed_fields()
+        .iter()
+        .filter(|fields| fields.manager.as_deref() == Some(FIELD_MANAGER))
+        .filter_map(|fields| fields.fields_v1.as_ref())
+        .any(|fields| fields.0["f:data"].get(format!("f:{entry}")).is_some())
 }
 
 fn check_status(before: Option<&ApiKey>, after: &ApiKey) {
@@ -184,14 +245,31 @@ fn unique(status: &ApiKeyStatus, name: &str) {
     assert_eq!(hashes.len(), status.versions.len(), "{name}: every version has a key of its own");
 }
 
-/// Whatever a Secret of ours holds was announced before, and is the only value ever delivered.
-fn check_delivery(apikey: Option<&ApiKey>, secret: &Secret, delivered: &mut BTreeSet<String>) {
+/// Whatever the controller writes into a Secret was announced before, and is the only value ever delivered. What people write
+/// is theirs.
+fn check_delivery(
+    apikeys: &BTreeMap<String, ApiKey>,
+    before: Option<&Secret>,
+    secret: &Secret,
+    delivered: &mut BTreeMap<String, BTreeSet<String>>,
+) {
     let name = secret.name_any();
-    let Some(apikey) = apikey else { panic!("Secret {name} belongs to an ApiKey that is gone") };
-    let Some(key) = secret.data.as_ref().and_then(|data| data.get(apikey.data_key())) else { return };
-    let hash = Hash::of(&key.0);
-    let listed = apikey.status.as_ref().is_some_and(|status| status.version_of(hash).is_some());
-    assert!(listed, "Secret {name} holds a key that its ApiKey's status does not list");
-    delivered.insert(hash.to_string());
-    assert_eq!(delivered.len(), 1, "Secret {name}: nothing else is ever delivered in place of a delivered key");
+    if before.is_none() && secret.managed_fields().iter().any(|fields| fields.manager.as_deref() == Some(FIELD_MANAGER)) {
+        assert!(apikeys.values().any(|apikey| apikey.secret_name() == name), "Secret {name} belongs to an ApiKey that is gone");
+    }
+    let asking = apikeys.iter().filter(|(_, apikey)| apikey.secret_name() == name && is_ours(secret, apikey.data_key()));
+    let (mut fresh, mut listed) = (false, false);
+    for (uid, apikey) in asking {
+        let Some(hash) = held(secret, apikey).filter(|hash| before.and_then(|before| held(before, apikey)) != Some(*hash)) else {
+            continue;
+        };
+        fresh = true;
+        if apikey.status.as_ref().is_some_and(|status| status.version_of(hash).is_some()) {
+            listed = true;
+            let delivered = delivered.entry(uid.clone()).or_default();
+            delivered.insert(hash.to_string());
+            assert_eq!(delivered.len(), 1, "Secret {name}: nothing else is ever delivered in place of a delivered key");
+        }
+    }
+    assert!(listed || !fresh, "Secret {name} holds a key that no ApiKey's status lists");
 }
