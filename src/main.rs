@@ -158,17 +158,23 @@ fn settings(args: &ControllerArgs) -> Result<Settings, Failure> {
 async fn config(kubeconfig: Option<PathBuf>) -> Result<Config, Failure> {
     let mut config = match kubeconfig {
         Some(file) => {
-            let wrong = |error| format!("--kubeconfig {}: {error}", file.display());
+            let wrong = |error| format!("--kubeconfig {}: {}", file.display(), first_line(&error));
             let kubeconfig = Kubeconfig::read_from(&file).map_err(wrong)?;
             Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(wrong)?
         }
         None => Config::infer().await.map_err(|error| {
-            format!("no cluster to talk to: {error}: set --kubeconfig or KUBECONFIG, or run in a pod with a ServiceAccount")
+            let (error, file) = (first_line(&error), std::env::var("KUBECONFIG").unwrap_or_else(|_| "not set".to_owned()));
+            format!("no cluster to talk to: {error} (KUBECONFIG is {file}): set --kubeconfig or KUBECONFIG, or run in a pod with a ServiceAccount")
         })?,
     };
     // A write is repeated only where we know that it was not carried out, or that repeating it is harmless.
     config.default_retry = false;
     Ok(config)
+}
+
+/// What an error says first. A parser goes on with an excerpt of the file, and a kubeconfig holds credentials.
+fn first_line(error: &impl std::fmt::Display) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
 async fn stop_on_signal(

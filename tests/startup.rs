@@ -308,7 +308,9 @@ fn said(output: &Output) -> String {
 
 fn assert_says(output: &Output, words: &[&str]) {
     let said = said(output);
-    words.iter().for_each(|word| assert!(said.contains(word), "{word:?} is missing in: {said}"));
+    for word in words {
+        assert!(said.contains(word), "{word:?} is missing in: {said}");
+    }
 }
 
 /// The error is one line, whatever came before it.
@@ -316,7 +318,9 @@ fn assert_last_line(output: &Output, words: &[&str]) {
     let said = said(output);
     let last = said.lines().last().unwrap_or_default();
     assert!(last.starts_with("claviger: "), "{said}");
-    words.iter().for_each(|word| assert!(last.contains(word), "{word:?} is missing in: {last}"));
+    for word in words {
+        assert!(last.contains(word), "{word:?} is missing in: {last}");
+    }
 }
 
 fn assert_one_line(output: &Output) {

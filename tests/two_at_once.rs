@@ -45,7 +45,9 @@ fn two_that_both_work_deliver_one_key_each() {
     for proxy in &proxies {
         assert!(proxy.wait_stopped_events("apikeys", KEYS as u64, LIMIT), "both are about to see all keys");
     }
-    proxies.iter().for_each(|proxy| proxy.release_watches("apikeys"));
+    for proxy in &proxies {
+        proxy.release_watches("apikeys");
+    }
     // Some are revoked while both are at it.
     for number in (0..KEYS).step_by(10) {
         stage.patch_fast(&format!("key-{number}"), json!({ "spec": { "revoked": true } }));
