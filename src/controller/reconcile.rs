@@ -82,6 +82,7 @@ async fn guarded(object: Arc<DeserializeGuard<ApiKey>>, context: &Context, uid: 
         context.memory.put(uid, notes);
         return Ok((Action::requeue(Duration::from_secs(5)), Outcome::Waiting));
     }
+    notes.written = None;
     let done = to_the_end(apikey, context, &mut notes).await;
     context.memory.put(uid, notes);
     done

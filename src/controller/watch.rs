@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{Api, PartialObjectMeta};
+use kube::api::{Api, ObjectMeta, PartialObjectMeta};
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -36,6 +36,7 @@ pub(super) struct Writers {
 /// Watches and works until `stop` is cancelled and what was begun is done.
 pub(super) async fn work(context: Arc<Context>, writers: Writers, namespace: Option<&str>, stop: CancellationToken) {
     let apikeys = watched(api(&context.client, namespace), watcher::Config::default(), "apikeys", &context.metrics)
+        .modify(|object| forget_what_is_not_read(object.meta_mut()))
         .reflect(writers.apikeys)
         .applied_objects()
         .predicate_filter(predicates::resource_version, PredicateConfig::default());
@@ -119,6 +120,14 @@ where
         })
         .default_backoff()
         .modify(|object| object.meta_mut().managed_fields = None)
+}
+
+/// Drops what people and tools hang on an ApiKey, such as kubectl's copy of the manifest: it is never read, and a write of the
+/// status leaves it as it is.
+fn forget_what_is_not_read(meta: &mut ObjectMeta) {
+    meta.labels = None;
+    meta.annotations = None;
+    meta.owner_references = None;
 }
 
 fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
