@@ -252,6 +252,12 @@ fn what_may_still_land_stays_listed_and_what_cannot_does_not() {
 #[test]
 fn a_delivered_secret_is_kept_and_what_is_wrong_with_it_is_said() {
     let edited = |change: fn(&mut SecretFacts)| when(issued(with_template("gold")), |model| model.edit(change));
+    let immutable = || {
+        when(issued(with_template("gold")), |model| {
+            model.wish(Wish::Template("silver"));
+            model.edit(|secret| secret.immutable = true);
+        })
+    };
     check(vec![
         ("It was deleted", when(issued(plain()), |model| model.there = None), MISSING),
         ("It is being deleted, and still there", edited(|secret| secret.deleting = true), "wait, OnEvent"),
@@ -309,11 +315,17 @@ fn a_delivered_secret_is_kept_and_what_is_wrong_with_it_is_said() {
             ACTIVE,
         ),
         (
-            "The template changed, and the Secret is immutable",
-            when(issued(with_template("gold")), |model| {
-                model.wish(Wish::Template("silver"));
-                model.edit(|secret| secret.immutable = true);
-            }),
+            "The template changed, and the Secret is immutable: labels and annotations follow",
+            immutable(),
+            "mend secret-2: +tier +claviger.dev/applied-template +note",
+        ),
+        (
+            "and that its entries cannot is said",
+            {
+                let mut model = immutable();
+                model.apply(plan(&model.world, model.now()).step).unwrap();
+                model
+            },
             IMMUTABLE,
         ),
         ("Immutable alone is fine", edited(|secret| secret.immutable = true), "wait, OnEvent"),
