@@ -24,6 +24,10 @@ pub(super) struct Trouble {
 const NOTICES: [(SignedDuration, &str); 2] =
     [(SignedDuration::from_hours(24), "within a day"), (SignedDuration::from_hours(7 * 24), "within 7 days")];
 
+/// Reasons for which a delivery is refused.
+const REFUSALS: [&str; 4] =
+    [reason::SECRET_CONFLICT, reason::DELIVERY_REFUSED, reason::QUOTA_EXCEEDED, reason::NAMESPACE_TERMINATING];
+
 /// What stands in the way, if anything.
 pub(super) fn trouble(world: &World) -> Option<Trouble> {
     let status = world.status();
@@ -85,13 +89,12 @@ fn conflict(place: &str, owner: &str) -> Trouble {
 }
 
 fn refused(world: &World) -> Option<Trouble> {
-    let Delivery::Refused(refusal) = &world.delivery else { return None };
-    Some(Trouble {
-        reason: refusal.reason,
-        message: refusal.message.clone(),
-        stalled: refusal.reason != reason::NAMESPACE_TERMINATING,
-        undelivered: true,
-    })
+    let Delivery::Refused(refused) = &world.delivery else { return None };
+    Some(refusal(refused.reason, refused.message.clone()))
+}
+
+fn refusal(reason: &'static str, message: String) -> Trouble {
+    Trouble { reason, message, stalled: reason != reason::NAMESPACE_TERMINATING, undelivered: true }
 }
 
 /// Not issued, and the name is taken by a Secret that holds none of our keys.
@@ -136,14 +139,11 @@ impl Refusal {
     }
 }
 
-/// Whether the last try to deliver was refused, so that the next one asks first.
-pub(super) fn was_refused(status: &ApiKeyStatus) -> bool {
-    conditions::find(&status.conditions, ConditionType::Delivered).is_some_and(|delivered| {
-        matches!(
-            delivered.reason.as_str(),
-            reason::SECRET_CONFLICT | reason::DELIVERY_REFUSED | reason::QUOTA_EXCEEDED | reason::NAMESPACE_TERMINATING
-        )
-    })
+/// Why the last try to deliver was refused, as the status says. The next one asks first.
+pub(super) fn last_refusal(status: &ApiKeyStatus) -> Option<Trouble> {
+    let said = conditions::find(&status.conditions, ConditionType::Delivered)?;
+    let reason = REFUSALS.into_iter().find(|reason| *reason == said.reason)?;
+    Some(refusal(reason, said.message.clone()))
 }
 
 /// When the key ends: as fixed at the first announcement, or as a spec says that was never acted on.

@@ -151,7 +151,9 @@ fn issue(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Step {
             Delivery::Untried | Delivery::Possible => Step::Deliver { version },
         },
         // A key of an older number than the newest announced one is lost: somebody gave it up.
-        Outstanding::Held { .. } | Outstanding::Unsettled => settle_with(world, now, None, Wake::WhenSettled),
+        Outstanding::Held { .. } | Outstanding::Unsettled => {
+            settle_with(world, now, assess::last_refusal(status).as_ref(), Wake::WhenSettled)
+        }
         Outstanding::Settled => match &world.secret {
             SecretView::Absent => begin(world, status, now),
             SecretView::Present(_) | SecretView::Unknown => {
@@ -169,7 +171,7 @@ fn begin(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Step {
     if let Some(trouble) = assess::trouble(world) {
         return settle_with(world, now, Some(&trouble), Wake::BackOff);
     }
-    if world.delivery == Delivery::Untried && assess::was_refused(status) {
+    if world.delivery == Delivery::Untried && assess::last_refusal(status).is_some() {
         return Step::AskDelivery;
     }
     Step::Announce(Box::new(Announcement::next(world, now)))

@@ -160,6 +160,15 @@ fn a_deleted_apikey_takes_its_secret_with_it() {
         ),
         ("Held, and nothing was sent yet", delete(held(plain())), "remove finalizer"),
         ("A create in the dark may still land", delete(unanswered(Fault::Late)), "wait, WhenSettled"),
+        (
+            "also while its key is held",
+            {
+                let mut model = delete(unanswered(Fault::Late));
+                model.world.outstanding = Outstanding::Held { version: 1, ambiguous: true };
+                model
+            },
+            "wait, WhenSettled",
+        ),
         ("A create in the dark has landed", delete(unanswered(Fault::AnswerLost)), "delete Secret secret-2"),
         ("Nobody knows what the dead controller did", delete(crashed(plain())), "wait, WhenSettled"),
         ("until nothing can land any more", delete(settled(plain())), "remove finalizer"),

@@ -145,12 +145,13 @@ fn kept(world: &World, there: Option<&SecretFacts>, ours: bool) -> &'static str 
     let status = world.status();
     let Some(secret) = there else { return if world.secret == SecretView::Absent { "SecretMissing" } else { "settled" } };
     let holds = secret.key.is_some_and(|hash| Some(hash.to_string()) == status.hash);
-    let template = applied_template(&secret.annotations) != world.apikey.template();
+    let (applied, wanted) = (applied_template(&secret.annotations), world.apikey.template());
+    let template = applied != wanted;
     match () {
         () if !ours => "SecretConflict",
         () if !holds => "SecretChanged",
         () if !secret.edited_entries.is_empty() && !template => "SecretChanged",
-        () if secret.immutable && template => "SecretImmutable",
+        () if secret.immutable && applied.metadata == wanted.metadata && template => "SecretImmutable",
         () if secret.deleting => "settled",
         () if status.secret_ref.is_none_or(|recorded| recorded.uid != secret.uid) => "Active",
         () if template => "mend secret",

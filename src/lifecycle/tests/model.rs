@@ -8,7 +8,7 @@ mod people;
 mod promises;
 
 use minting::mint;
-use promises::{admit, is_ours};
+use promises::admit;
 
 use super::*;
 use crate::api::names::{FINALIZER, LABEL_APIKEY};
@@ -51,8 +51,8 @@ pub(super) struct Model {
     pub(super) held_by_others: bool,
     /// Why the API server would refuse a Secret.
     pub(super) refuses: Option<&'static str>,
-    /// What becomes of the next write's answer.
-    pub(super) fault: Option<Fault>,
+    /// What becomes of the answer to a write, and how many writes go well before.
+    pub(super) fault: Option<(u8, Fault)>,
     /// A create that may still be carried out.
     pub(super) flying: Option<SecretFacts>,
     /// By how much the controller's clock is ahead.
@@ -126,18 +126,7 @@ impl Model {
     /// Looks at the world anew.
     pub(super) fn look(&mut self) {
         let status = self.world.status();
-        let stands = |listed: &crate::api::Version| {
-            self.held.is_some_and(|(version, hash, _)| listed.version == version && listed.hash == hash.to_string())
-        };
-        let ambiguous = self.held.is_some_and(|(_, _, ambiguous)| ambiguous);
-        // Nobody delivers for an ApiKey that has ended or is being deleted, so what is in the dark has to settle.
-        let given_up = status.is_final() || self.world.apikey.is_deleting() && ambiguous;
-        if given_up || !status.newest_announced().is_some_and(stands) {
-            self.held = None;
-            if ambiguous {
-                self.stood = None;
-            }
-        }
+        self.drop_lost_key(&status);
         self.world.outstanding = self.outstanding();
         let matters = match (&status.key_id, &status.expires_at) {
             _ if status.is_final() => false,
@@ -240,7 +229,7 @@ impl Model {
         assert!(!self.world.rules.finalizer || finalizers.into_iter().any(|name| name == FINALIZER), "the finalizer comes first");
         self.held = Some((held, hash, true));
         let created = self.create(hash);
-        match self.fault.take() {
+        match self.fails() {
             Some(Fault::RequestLost) => return Err(Interrupted),
             Some(Fault::Late) => {
                 self.flying = Some(created);
@@ -273,7 +262,7 @@ impl Model {
         admit(before.as_ref(), status);
         let newly_expired = status.expired_at.is_some() && before.as_ref().is_none_or(|before| before.expired_at.is_none());
         assert!(!newly_expired || self.world.clock == Clock::Agrees, "a wrong clock expires nothing");
-        let fault = self.fault.take();
+        let fault = self.fails();
         if fault.is_none_or(|fault| fault == Fault::AnswerLost) {
             self.apikey().status = Some(status.clone());
         }
@@ -281,11 +270,11 @@ impl Model {
             return Err(Interrupted);
         }
         self.told.extend(news(&self.world.apikey, before.as_ref(), status));
-        self.world.outstanding = self.outstanding();
+        self.drop_lost_key(status);
         if status.current().is_some() || status.is_final() || status.newest_announced().is_none() {
-            (self.held, self.stood) = (None, None);
-            self.world.outstanding = self.outstanding();
+            self.stood = None;
         }
+        self.world.outstanding = self.outstanding();
         Ok(())
     }
 
@@ -293,7 +282,7 @@ impl Model {
         let mut secret = self.there.clone().expect("only what is there can be mended");
         assert!(self.is_ours(&secret) && secret.uid == mending.uid, "a Secret that is not ours is never touched");
         assert!(!secret.immutable || mending.data.is_none(), "the API server keeps what is immutable");
-        if self.fault.take().is_some_and(|fault| fault != Fault::AnswerLost) {
+        if self.fails().is_some_and(|fault| fault != Fault::AnswerLost) {
             return Err(Interrupted);
         }
         let patch = |map: &mut std::collections::BTreeMap<String, String>, changes| {
@@ -317,24 +306,32 @@ impl Model {
     }
 
     fn delete_secret(&mut self, uid: &str) -> Result<(), Interrupted> {
-        let secret = self.there.as_mut().expect("only what is there can be deleted");
-        let (hash, recorded) = (secret.key, self.world.apikey.status.as_ref());
-        assert!(is_ours(recorded, &secret.uid, hash) && secret.uid == uid, "a Secret that is not ours is never deleted");
+        let secret = self.there.as_ref().expect("only what is there can be deleted");
+        assert!(self.is_ours(secret) && secret.uid == uid, "a Secret that is not ours is never deleted");
         assert!(self.world.apikey.is_deleting(), "and one of ours only with its ApiKey");
-        let fault = self.fault.take();
+        let fault = self.fails();
         if fault.is_some_and(|fault| fault != Fault::AnswerLost) {
             return Err(Interrupted);
         }
-        if self.held_by_others {
+        self.there = self.there.take().filter(|_| self.held_by_others);
+        if let Some(secret) = &mut self.there {
             secret.deleting = true;
-        } else {
-            self.there = None;
         }
         if fault.is_some() {
             return Err(Interrupted);
         }
         self.world.secret = self.read();
         Ok(())
+    }
+
+    /// Whether this write has no answer.
+    fn fails(&mut self) -> Option<Fault> {
+        let (before, fault) = self.fault.take()?;
+        if before == 0 {
+            return Some(fault);
+        }
+        self.fault = Some((before - 1, fault));
+        None
     }
 
     /// The name of the Secret is taken: by whom?
@@ -353,6 +350,22 @@ impl Model {
         let refusal = Refusal { reason, message: "the API server refuses the Secret".to_owned() };
         self.refused = Some(refusal.clone());
         self.world.delivery = Delivery::Refused(refusal);
+    }
+
+    /// Wipes a held key that can no longer be delivered.
+    fn drop_lost_key(&mut self, status: &ApiKeyStatus) {
+        let stands = |listed: &crate::api::Version| {
+            self.held.is_some_and(|(version, hash, _)| listed.version == version && listed.hash == hash.to_string())
+        };
+        let ambiguous = self.held.is_some_and(|(_, _, ambiguous)| ambiguous);
+        // Nobody delivers for an ApiKey that has ended or is being deleted, so what is in the dark has to settle.
+        let given_up = status.is_final() || self.world.apikey.is_deleting() && ambiguous;
+        if given_up || !status.newest_announced().is_some_and(stands) {
+            self.held = None;
+            if ambiguous {
+                self.stood = None;
+            }
+        }
     }
 
     fn outstanding(&mut self) -> Outstanding {
@@ -376,7 +389,7 @@ impl Model {
     }
 
     fn finalizers(&mut self, change: impl FnOnce(&mut Vec<String>)) -> Result<(), Interrupted> {
-        let fault = self.fault.take();
+        let fault = self.fails();
         if fault.is_some_and(|fault| fault != Fault::AnswerLost) {
             return Err(Interrupted);
         }

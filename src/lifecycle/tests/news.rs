@@ -36,6 +36,8 @@ fn each_turn_of_a_life_is_told_once() {
     assert_eq!(tells(&mut model), ["Expired"]);
     model.wish(Wish::Revoke);
     assert_eq!(tells(&mut model), ["Revoked"]);
+    model.wish(Wish::Template("silver"));
+    assert_eq!(tells(&mut model), nothing(), "an edit does not tell it again");
     model.pass(days(1_000));
     assert_eq!(tells(&mut model), nothing());
 }
@@ -95,12 +97,30 @@ fn a_refusal_is_told_once_until_it_is_another_one() {
 }
 
 #[test]
+fn a_refusal_is_not_forgotten_while_an_older_create_may_still_land() {
+    let mut model = announced_twice(ApiKeySpec::default());
+    model.refuses = Some(reason::QUOTA_EXCEEDED);
+    assert_eq!(tells(&mut model), ["QuotaExceeded!"]);
+    model.back_off_passes();
+    assert_eq!(tells(&mut model), nothing());
+    model.crash();
+    assert_eq!(tells(&mut model), nothing(), "also by another controller, which waits");
+    let ready = model.world.status().conditions.into_iter().find(|one| one.type_ == "Ready").unwrap();
+    assert_eq!(ready.reason, "QuotaExceeded");
+    model.grace_passes();
+    model.look();
+    assert_eq!(tell(&model.world, model.now()), "ask delivery", "and asks before it announces another one");
+}
+
+#[test]
 fn what_befalls_a_secret_is_told_once_and_that_it_is_well_again_is_not() {
     let mut model = issued(ApiKeySpec::default());
     let delivered = model.there.clone();
     told(&mut model);
     model.there = None;
     assert_eq!(tells(&mut model), ["SecretMissing!"]);
+    model.wish(Wish::Template("gold"));
+    assert_eq!(tells(&mut model), nothing(), "an edit does not tell it again");
     model.plant_foreign(true);
     assert_eq!(tells(&mut model), ["SecretConflict!"]);
     model.there.clone_from(&delivered);

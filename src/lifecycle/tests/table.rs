@@ -42,7 +42,7 @@ pub(super) fn plain() -> ApiKeySpec {
 /// A create whose answer was lost; the controller still holds the key.
 pub(super) fn unanswered(fault: Fault) -> Model {
     when(held(plain()), |model| {
-        model.fault = Some(fault);
+        model.fault = Some((0, fault));
         assert!(model.finish().is_err());
     })
 }
@@ -225,8 +225,39 @@ fn a_refusal_withdraws_the_announcement_and_is_told() {
 }
 
 #[test]
+fn what_may_still_land_stays_listed_and_what_cannot_does_not() {
+    let listed = |model: &Model| model.world.status().versions.iter().map(|version| version.version).collect::<Vec<_>>();
+    let refused = |model: Model| {
+        let mut model = just_refused(model, reason::QUOTA_EXCEEDED);
+        model.finish().unwrap();
+        model
+    };
+    assert_eq!(listed(&refused(held(plain()))), Vec::<i64>::new(), "refused, and nothing is in the dark");
+    let dark = refused(unanswered(Fault::RequestLost));
+    assert_eq!(listed(&dark), [1], "refused, but an earlier create may still land");
+    assert_eq!(listed(&announced_twice(plain())), [1, 2], "the first was given up, and may still land");
+    assert_eq!(listed(&refused(announced_twice(plain()))), [1], "only what was refused is withdrawn");
+    assert_eq!(listed(&after_all(announced_twice(plain()))), [2], "once one is activated, the others have lost");
+    let mut many = crashed(plain());
+    for _ in 0..20 {
+        many.grace_passes();
+        many.look();
+        many.apply(plan(&many.world, many.now()).step).unwrap();
+        many.crash();
+        many.look();
+    }
+    assert_eq!(listed(&many), (14..=21).collect::<Vec<_>>(), "the oldest of many are forgotten");
+}
+
+#[test]
 fn a_delivered_secret_is_kept_and_what_is_wrong_with_it_is_said() {
     let edited = |change: fn(&mut SecretFacts)| when(issued(with_template("gold")), |model| model.edit(change));
+    let immutable = || {
+        when(issued(with_template("gold")), |model| {
+            model.wish(Wish::Template("silver"));
+            model.edit(|secret| secret.immutable = true);
+        })
+    };
     check(vec![
         ("It was deleted", when(issued(plain()), |model| model.there = None), MISSING),
         ("It is being deleted, and still there", edited(|secret| secret.deleting = true), "wait, OnEvent"),
@@ -284,11 +315,17 @@ fn a_delivered_secret_is_kept_and_what_is_wrong_with_it_is_said() {
             ACTIVE,
         ),
         (
-            "The template changed, and the Secret is immutable",
-            when(issued(with_template("gold")), |model| {
-                model.wish(Wish::Template("silver"));
-                model.edit(|secret| secret.immutable = true);
-            }),
+            "The template changed, and the Secret is immutable: labels and annotations follow",
+            immutable(),
+            "mend secret-2: +tier +claviger.dev/applied-template +note",
+        ),
+        (
+            "and that its entries cannot is said",
+            {
+                let mut model = immutable();
+                model.apply(plan(&model.world, model.now()).step).unwrap();
+                model
+            },
             IMMUTABLE,
         ),
         ("Immutable alone is fine", edited(|secret| secret.immutable = true), "wait, OnEvent"),

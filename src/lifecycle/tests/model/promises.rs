@@ -11,6 +11,8 @@ impl Model {
         let current: Vec<_> = status.versions.iter().filter(|version| version.phase == VersionPhase::Current).collect();
         assert!(current.len() <= 1, "at most one version is Current");
         let current = current.first().map(|version| version.hash.clone());
+        let activated = self.delivered.is_none() && current.is_some();
+        assert!(!activated || status.newest_announced().is_none(), "what lost is dropped at the activation");
         if self.delivered.is_some() {
             assert_eq!(current, self.delivered, "no other value is delivered in its place");
         }
@@ -31,16 +33,12 @@ impl Model {
 
     /// Whether a Secret is ours, by the status alone.
     pub(super) fn is_ours(&self, secret: &SecretFacts) -> bool {
-        is_ours(self.world.apikey.status.as_ref(), &secret.uid, secret.key)
+        let hash = secret.key.map(|hash| hash.to_string());
+        self.world.apikey.status.as_ref().is_some_and(|status| {
+            status.secret_ref.as_ref().is_some_and(|recorded| recorded.uid == secret.uid)
+                || status.versions.iter().any(|listed| Some(&listed.hash) == hash.as_ref())
+        })
     }
-}
-
-pub(super) fn is_ours(status: Option<&ApiKeyStatus>, uid: &str, hash: Option<Hash>) -> bool {
-    let hash = hash.map(|hash| hash.to_string());
-    status.is_some_and(|status| {
-        status.secret_ref.as_ref().is_some_and(|recorded| recorded.uid == uid)
-            || status.versions.iter().any(|listed| Some(&listed.hash) == hash.as_ref())
-    })
 }
 
 /// What the API server makes of a status: the rules at the root of the resource, its bounds, and how it is stored.
