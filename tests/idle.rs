@@ -71,6 +71,7 @@ fn a_thousand_keys_cost_four_writes_each_and_nothing_when_idle() {
 }
 
 fn leader<'a>(stage: &Stage, proxy: &'a Proxy) -> Builder<'a> {
+    stage.allow_leases();
     let namespace = format!("--lease-namespace={}", stage.namespace);
     stage.operator_via(proxy).args(&["--leader-election=true", &namespace])
 }

@@ -43,7 +43,7 @@ fn expiring_survives_every_crash_and_every_fault() {
         name: "expiring",
         before: |_| {},
         // Numbered from the creation on: the time is running, so there is no moment to begin to count at later.
-        trigger: |stage| stage.declare("k", "{expiry: {after: 8s}}"),
+        trigger: |stage| stage.declare("k", "{expiry: {after: 15s}}"),
         end: |stage| {
             stage.wait_phase("k", Phase::Expired);
         },

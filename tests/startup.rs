@@ -161,6 +161,7 @@ fn a_right_that_goes_missing_later_is_named_and_waited_for() {
     let proxy = stage.cluster.proxy();
     let deny = |target: &str, verb| proxy.on(Matcher::call(verb, target), When::Before, Fault::Respond(403)).always();
     let rules = [deny("leases", Verb::Create), deny("apikeys/status", Verb::Update)];
+    stage.allow_leases();
     let lease = format!("--lease-namespace={}", stage.namespace);
     let operator = stage.operator_via(&proxy).args(&["--leader-election=true", &lease, "--max-backoff=1s"]).start_ready();
     wait_said(&operator, &["not allowed to create leases.coordination.k8s.io", "get, create and update on leases"]);

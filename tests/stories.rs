@@ -27,6 +27,7 @@ mod issuing;
 mod killed_anywhere;
 mod memory;
 mod no_leak;
+mod refusals;
 mod rules;
 mod stale;
 mod startup;
@@ -49,6 +50,7 @@ fn main() {
     all.extend(issuing::stories());
     all.extend(killed_anywhere::stories());
     all.extend(memory::stories());
+    all.extend(refusals::stories());
     all.extend(rules::stories());
     all.extend(stale::stories());
     all.extend(startup::stories());

@@ -14,6 +14,7 @@ use crate::support::stage::Stage;
 use crate::support::wait;
 
 stories![
+    the_readme_shows_the_way_out,
     the_definition_goes_and_comes_back_under_a_running_controller,
     without_a_controller_a_namespace_and_the_definition_go_by_the_documented_way_out,
 ];
@@ -25,6 +26,14 @@ const TAKE_FINALIZERS_OFF: &str = r#"kubectl get apikeys --all-namespaces -o jso
 
 /// Removes the Secrets that were left behind when the definition went without a controller. It stands in the README.
 const REMOVE_SECRETS: &str = "kubectl delete secrets --all-namespaces -l claviger.dev/apikey";
+
+/// What the README says is what is tried here.
+fn the_readme_shows_the_way_out() {
+    let readme = include_str!("../README.md");
+    for command in [TAKE_FINALIZERS_OFF, REMOVE_SECRETS] {
+        assert!(readme.contains(command), "not in the README: {command}");
+    }
+}
 
 /// Runs a command as a person would type it.
 fn shell(cluster: &Cluster, command: &str) {

@@ -42,6 +42,8 @@ pub mod reason {
     pub const SECRET_CHANGED: &str = "SecretChanged";
     /// The delivered Secret was made immutable, and the template asks for other data.
     pub const SECRET_IMMUTABLE: &str = "SecretImmutable";
+    /// Somebody undoes again and again what is put on the Secret besides the key.
+    pub const TEMPLATE_UNDONE: &str = "TemplateUndone";
     /// The API server refused the Secret.
     pub const DELIVERY_REFUSED: &str = "DeliveryRefused";
     /// A quota does not leave room for the Secret.

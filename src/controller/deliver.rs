@@ -9,6 +9,7 @@ use kube::ResourceExt;
 use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::context::Context;
 use super::error::{Error, is_conflict};
@@ -20,8 +21,21 @@ use crate::api::{ApiKey, ApiKeyStatus, Facts, SecretTemplate};
 use crate::key::Hash;
 use crate::lifecycle::{Delivery, Mending, Outstanding, Refusal, SecretView, World, shape};
 
+/// Characters of a refusal that are passed on.
+const MAX_WORDS: usize = 512;
 /// Stands where the key would stand, in a dry run.
 const PLACEHOLDER: &str = "not-a-key-this-only-asks-whether-the-secret-could-be-created";
+
+/// A Secret whose data is wiped when it is dropped. The buffers of the HTTP client are out of reach.
+pub(super) struct Wiped(pub(super) Secret);
+
+impl Drop for Wiped {
+    fn drop(&mut self) {
+        for entry in self.0.data.iter_mut().flat_map(BTreeMap::values_mut) {
+            entry.0.zeroize();
+        }
+    }
+}
 
 /// Asks with a dry run whether the Secret can be created, so that a try that would be refused announces nothing.
 pub(super) async fn ask(context: &Context, world: &mut World, notes: &mut Notes) -> Result<(), Error> {
@@ -30,6 +44,8 @@ pub(super) async fn ask(context: &Context, world: &mut World, notes: &mut Notes)
     let api = context.secrets_in(&world.apikey.namespace().unwrap_or_default());
     match context.ask("create secrets (dry run)", api.create(&params, &wanted)).await {
         Ok(_) => world.delivery = Delivery::Possible,
+        // Some webhook in the way cannot be asked: only a real try can tell.
+        Err(Error::Api { source, .. }) if knows_no_dry_run(&source) => world.delivery = Delivery::Possible,
         Err(Error::Api { source, .. }) if is_typed_refusal(&source) => refused(context, &source, world, notes).await?,
         Err(error) => return Err(error),
     }
@@ -43,20 +59,21 @@ pub(super) async fn deliver(context: &Context, version: i64, world: &mut World, 
     let Some(held) = notes.held.as_mut().filter(|held| held.version == version && held.confirmed.elapsed() < fresh) else {
         return Err(Error::Overtaken("the announcement is not fresh enough to deliver on"));
     };
-    let wanted = secret(&world.apikey, &world.status(), held.key.expose(), held.key.tail().as_str());
+    let wanted = Wiped(secret(&world.apikey, &world.status(), held.key.expose(), held.key.tail().as_str()));
     let api = context.secrets_in(&world.apikey.namespace().unwrap_or_default());
     // Until an answer says otherwise, the Secret may have come into being.
     let earlier = std::mem::replace(&mut held.ambiguous, true);
-    match context.ask("create secrets", api.create(&params(), &wanted)).await {
+    match context.ask("create secrets", api.create(&params(), &wanted.0)).await {
         Ok(created) => {
-            let facts = observe::look(&created, &world.apikey, &world.status());
+            let facts = observe::look(&Wiped(created).0, &world.apikey, &world.status());
             notes.read = Some(observe::own_write(&facts));
             world.secret = SecretView::Present(facts);
             tracing::info!(version, "delivered");
             Ok(())
         }
-        Err(Error::Api { source, .. }) if is_typed_refusal(&source) => {
+        Err(Error::Api { mut source, .. }) if is_typed_refusal(&source) => {
             held.ambiguous = earlier;
+            wanted.0.data.iter().flat_map(BTreeMap::values).for_each(|entry| withhold(&mut source, &entry.0));
             world.outstanding = Outstanding::Held { version, ambiguous: earlier };
             refused(context, &source, world, notes).await
         }
@@ -84,17 +101,30 @@ pub(super) async fn mend(context: &Context, mending: &Mending, world: &mut World
         merge(&mut metadata, json!({ "ownerReferences": owners, "resourceVersion": version }));
     }
     if let Some(gone) = &mending.data {
-        let live = context.ask("get secrets", api.get(&name)).await?;
+        let live = Wiped(context.ask("get secrets", api.get(&name)).await?);
         let (entries, version) =
-            entries_anew(&live, gone, world).ok_or(Error::Overtaken("the Secret was changed by somebody"))?;
+            entries_anew(&live.0, gone, world).ok_or(Error::Overtaken("the Secret was changed by somebody"))?;
         merge(&mut metadata, json!({ "resourceVersion": version }));
         patch.insert("data".to_owned(), entries);
     }
     patch.insert("metadata".to_owned(), metadata);
     let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
     notes.note_mending();
-    let mended = context.ask("patch secrets", api.patch(&name, &params, &Patch::Merge(&Value::Object(patch)))).await?;
-    let facts = observe::look(&mended, &world.apikey, &world.status());
+    let sent = entries_of(&patch);
+    let mended = match context.ask("patch secrets", api.patch(&name, &params, &Patch::Merge(&Value::Object(patch)))).await {
+        Ok(mended) => mended,
+        Err(Error::Api { call, mut source }) => {
+            for entry in &sent {
+                withhold(&mut source, entry);
+            }
+            if is_typed_refusal(&source) {
+                return refused(context, &source, world, notes).await;
+            }
+            return Err(Error::Api { call, source });
+        }
+        Err(error) => return Err(error),
+    };
+    let facts = observe::look(&Wiped(mended).0, &world.apikey, &world.status());
     notes.read = Some(observe::own_write(&facts));
     world.secret = SecretView::Present(facts);
     tracing::info!("mended what the template puts on the Secret");
@@ -140,9 +170,11 @@ fn entries(apikey: &ApiKey, status: &ApiKeyStatus, key: &str, tail: &str) -> BTr
     apikey.template().data.iter().map(|(name, text)| (name.clone(), expand(text))).collect()
 }
 
-/// The API server said no. Where the name is taken, a live read tells by whom.
+/// The API server said no. Where the name is taken, a live read tells by whom; where an earlier try may have been carried out, it
+/// tells whether it was, since quotas and rights are asked before names.
 async fn refused(context: &Context, error: &kube::Error, world: &mut World, notes: &mut Notes) -> Result<(), Error> {
-    let refusal = if is_conflict(error) {
+    let in_doubt = matches!(world.outstanding, Outstanding::Held { ambiguous: true, .. });
+    let refusal = if is_conflict(error) || in_doubt {
         let status = world.status();
         match observe::read_secret(context, &world.apikey, &status, notes).await? {
             SecretView::Present(facts) if facts.key.is_some_and(|hash| status.version_of(hash).is_some()) => {
@@ -150,8 +182,11 @@ async fn refused(context: &Context, error: &kube::Error, world: &mut World, note
                 world.secret = SecretView::Present(facts);
                 return Ok(());
             }
-            SecretView::Present(facts) => Refusal::conflict(&world.apikey, &facts),
-            SecretView::Absent | SecretView::Unknown => return Err(Error::Overtaken("the Secret in the way is gone again")),
+            SecretView::Present(facts) if is_conflict(error) => Refusal::conflict(&world.apikey, &facts),
+            _ if !is_conflict(error) => explain(error),
+            SecretView::Present(_) | SecretView::Absent | SecretView::Unknown => {
+                return Err(Error::Overtaken("the Secret in the way is gone again"));
+            }
         }
     } else {
         explain(error)
@@ -161,6 +196,30 @@ async fn refused(context: &Context, error: &kube::Error, world: &mut World, note
     notes.refused = Some((refusal.clone(), Instant::now() + pause));
     world.delivery = Delivery::Refused(refusal);
     Ok(())
+}
+
+/// Takes the words out of an answer that quotes what was sent, as some admission policies do: a key must not get any further.
+fn withhold(error: &mut kube::Error, sent: &[u8]) {
+    let kube::Error::Api(status) = error else { return };
+    let encoded = serde_json::to_string(&ByteString(sent.to_vec())).unwrap_or_default();
+    // Without the quotes, and without the last digits, which depend on what follows.
+    let encoded = encoded.trim_matches('"').trim_end_matches('=');
+    let encoded = encoded.get(..encoded.len().saturating_sub(2)).unwrap_or_default();
+    let words = format!("{} {:?}", status.message, status.details);
+    let quotes = |text: &str| text.len() >= 8 && words.contains(text);
+    if quotes(encoded) || std::str::from_utf8(sent).is_ok_and(quotes) {
+        "the answer is withheld: it quotes the key".clone_into(&mut status.message);
+        status.details = None;
+    }
+}
+
+/// The entries that a patch sends.
+fn entries_of(patch: &Map<String, Value>) -> Vec<Zeroizing<Vec<u8>>> {
+    let entries = patch.get("data").and_then(Value::as_object).into_iter().flat_map(Map::values);
+    entries
+        .filter_map(|entry| serde_json::from_value::<ByteString>(entry.clone()).ok())
+        .map(|entry| Zeroizing::new(entry.0))
+        .collect()
 }
 
 fn explain(error: &kube::Error) -> Refusal {
@@ -178,12 +237,19 @@ fn explain(error: &kube::Error) -> Refusal {
     } else {
         (reason::DELIVERY_REFUSED, "correct spec.secret")
     };
-    Refusal { reason, message: format!("the API server refuses the Secret: {} ({advice})", status.message) }
+    // The words are the API server's, or some webhook's: as long as they like.
+    let words: String = status.message.chars().take(MAX_WORDS).collect();
+    Refusal { reason, message: format!("the API server refuses the Secret: {words} ({advice})") }
 }
 
 /// A refusal that is final for this request: nothing was written. Time-outs, throttling and faults of the server are not.
 fn is_typed_refusal(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if (400..500).contains(&status.code) && !matches!(status.code, 401 | 408 | 429) && !is_plain_conflict(status))
+}
+
+/// A dry run that was refused because a webhook has side effects (KEP-576), which says nothing about the Secret.
+fn knows_no_dry_run(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 400 && status.message.contains("does not support dry run"))
 }
 
 /// A 409 that is not "already exists" asks for another try.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::leadership::is_fenced;
+
 /// A step failed. It is tried again after the object's back-off.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -54,6 +56,7 @@ impl Error {
                 kube::Error::Api(status) if status.is_conflict() => "conflict",
                 kube::Error::Api(status) if status.is_forbidden() => "forbidden",
                 kube::Error::Api(_) => "api",
+                error if is_fenced(error) => "fenced",
                 _ => "connection",
             },
             Self::NoAnswer { .. } => "no_answer",
@@ -78,10 +81,12 @@ impl Error {
 #[must_use]
 pub fn describe(error: &kube::Error) -> String {
     match error {
-        kube::Error::Api(status) if status.is_forbidden() => {
+        kube::Error::Api(status) if status.is_forbidden() && status.message.contains(" cannot ") => {
             format!("{} (grant the controller this right with RBAC)", status.message)
         }
         kube::Error::Api(status) => format!("{} ({})", status.message, status.code),
+        // The words of the decoder may quote what it could not read, and that may be a Secret.
+        kube::Error::SerdeError(_) => "the answer cannot be read".to_owned(),
         other => {
             let mut text = other.to_string();
             let mut source = std::error::Error::source(other);

@@ -64,13 +64,9 @@ async fn write_status(context: &Context, status: ApiKeyStatus, world: &mut World
         context.events.tell(&written, item);
     }
     take_over(written, world, notes);
+    // Delivered, ended or withdrawn: the key is wiped here.
+    observe::drop_lost_key(&world.apikey, notes);
     world.outstanding = observe::outstanding(&after, notes, context.limits.announce_grace);
-    if after.current().is_some() || after.is_final() || after.newest_announced().is_none() {
-        // Delivered, ended or withdrawn: the key is wiped here.
-        notes.held = None;
-        notes.announced = None;
-        world.outstanding = observe::outstanding(&after, notes, context.limits.announce_grace);
-    }
     Ok(())
 }
 
@@ -149,6 +145,6 @@ fn held_by_others(secret: &Secret, uid: &str) -> bool {
 /// Goes on with what a write returned instead of what the watch shows later.
 fn take_over(mut written: ApiKey, world: &mut World, notes: &mut Notes) {
     written.meta_mut().managed_fields = None;
-    notes.written = written.resource_version();
+    notes.written = written.resource_version().map(|version| (version, Instant::now()));
     world.apikey = Arc::new(written);
 }

@@ -2,6 +2,7 @@
 //! that somebody could hold.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,8 +26,8 @@ pub(super) struct Notes {
     pub(super) read: Option<Reading>,
     /// Why the Secret was refused, and until when not to ask again.
     pub(super) refused: Option<(Refusal, Instant)>,
-    /// The resourceVersion that our last write returned.
-    pub(super) written: Option<String>,
+    /// The resourceVersion that our last write returned, and when, until the watch has shown it.
+    pub(super) written: Option<(String, Instant)>,
     /// How many times in a row the object was not as it should be.
     pub(super) failures: u32,
     /// When the Secret's metadata was last mended, and how many times in a row.
@@ -58,16 +59,10 @@ pub(super) struct Reading {
 }
 
 impl Memory {
-    /// Takes out the notes of an object. Nobody else works on it meanwhile.
-    pub(super) fn take(&self, uid: &str) -> Notes {
-        self.lock().remove(uid).unwrap_or_default()
-    }
-
-    /// Puts the notes of an object back.
-    pub(super) fn put(&self, uid: &str, notes: Notes) {
-        if !notes.is_empty() {
-            self.lock().insert(uid.to_owned(), notes);
-        }
+    /// Takes out the notes of an object until they are dropped, be it by a panic. Nobody else works on it meanwhile.
+    pub(super) fn borrow<'a>(&'a self, uid: &'a str) -> Borrowed<'a> {
+        let notes = self.lock().remove(uid).unwrap_or_default();
+        Borrowed { memory: self, uid, notes }
     }
 
     /// Counts a failure and says how long to wait.
@@ -89,6 +84,36 @@ impl Memory {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Notes>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Notes that go back where they came from.
+pub(super) struct Borrowed<'a> {
+    memory: &'a Memory,
+    uid: &'a str,
+    notes: Notes,
+}
+
+impl Deref for Borrowed<'_> {
+    type Target = Notes;
+
+    fn deref(&self) -> &Notes {
+        &self.notes
+    }
+}
+
+impl DerefMut for Borrowed<'_> {
+    fn deref_mut(&mut self) -> &mut Notes {
+        &mut self.notes
+    }
+}
+
+impl Drop for Borrowed<'_> {
+    fn drop(&mut self) {
+        let notes = std::mem::take(&mut self.notes);
+        if !notes.is_empty() {
+            self.memory.lock().insert(self.uid.to_owned(), notes);
+        }
     }
 }
 

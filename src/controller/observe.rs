@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
@@ -11,6 +12,7 @@ use kube::runtime::reflector::ObjectRef;
 use tokio::time::Instant;
 
 use super::context::Context;
+use super::deliver::Wiped;
 use super::error::Error;
 use super::memory::{Held, Notes, Reading};
 use crate::api::{ApiKey, ApiKeyStatus, Facts, SecretTemplate, VersionPhase};
@@ -31,15 +33,17 @@ pub(super) async fn observe(context: &Context, mut apikey: Arc<ApiKey>, notes: &
     }
     let mut clock = Clock::Agrees;
     if clock_matters(&apikey, context) {
-        clock = context.server_clock.judge(context.clock.now()).unwrap_or(Clock::Agrees);
-        if clock != Clock::Agrees || context.server_clock.judge(context.clock.now()).is_none() {
+        // An API server that tells no time confirms none.
+        let judge = || context.server_clock.judge(context.clock.now()).unwrap_or(Clock::AheadBy(SignedDuration::ZERO));
+        clock = judge();
+        if clock != Clock::Agrees {
             // Perhaps the machine slept since the last answer: ask anew before giving up on the clock.
             apikey = Arc::new(context.read_apikey(&apikey).await?);
-            clock = context.server_clock.judge(context.clock.now()).unwrap_or(Clock::Agrees);
+            clock = judge();
         }
     }
     let status = apikey.status.clone().unwrap_or_default();
-    drop_lost_key(&status, notes);
+    drop_lost_key(&apikey, notes);
     let outstanding = outstanding(&status, notes, context.limits.announce_grace);
     let secret = observe_secret(context, &apikey, &status, outstanding, notes).await?;
     let delivery = match &notes.refused {
@@ -63,12 +67,15 @@ fn clock_matters(apikey: &ApiKey, context: &Context) -> bool {
     }
 }
 
-/// Wipes a held key that can no longer be delivered: it is not the newest announced one, or the ApiKey has ended.
-fn drop_lost_key(status: &ApiKeyStatus, notes: &mut Notes) {
+/// Wipes a held key that can no longer be delivered: it is not the newest announced one, or the ApiKey has ended or is going.
+/// Of one that was never sent, a deletion wants to know until the end: nothing of it can land.
+pub(super) fn drop_lost_key(apikey: &ApiKey, notes: &mut Notes) {
+    let status = apikey.status.clone().unwrap_or_default();
     let announced = status.newest_announced();
     let stands =
         |held: &Held| announced.is_some_and(|listed| listed.version == held.version && listed.hash == held.hash.to_string());
-    if status.is_final() || notes.held.as_ref().is_some_and(|held| !stands(held)) {
+    let lost = |held: &Held| status.is_final() || !stands(held) || (apikey.is_deleting() && held.ambiguous);
+    if notes.held.as_ref().is_some_and(lost) {
         let ambiguous = notes.held.take().is_some_and(|held| held.ambiguous);
         if ambiguous {
             // The grace period counts from the last try.
@@ -168,7 +175,7 @@ pub(super) async fn read_secret(
         notes.read = None;
         return Ok(SecretView::Absent);
     };
-    let facts = look(&secret, apikey, status);
+    let facts = look(&Wiped(secret).0, apikey, status);
     notes.read = Some(Reading { facts: facts.clone(), unseen_until: None });
     Ok(SecretView::Present(facts))
 }
@@ -191,9 +198,11 @@ fn edited_entries(secret: &Secret, key: &ByteString, apikey: &ApiKey, status: &A
     let Ok(key) = std::str::from_utf8(&key.0) else { return Vec::new() };
     let applied = lifecycle::applied_template(secret.annotations());
     let (name, namespace, prefix) = (apikey.name_any(), apikey.namespace().unwrap_or_default(), apikey.prefix());
+    // By the version that the Secret holds: the status names a current one only after the delivery.
+    let held = status.version_of(Hash::of(key.as_bytes()));
     let facts = Facts {
         key_id: status.key_id.as_deref().unwrap_or_default(),
-        tail: status.tail.as_deref().unwrap_or_default(),
+        tail: held.map(|version| version.tail.as_str()).unwrap_or_default(),
         name: &name,
         namespace: &namespace,
         prefix: prefix.as_str(),

@@ -19,19 +19,23 @@ use super::memory::Notes;
 use super::observe::{is_older, observe};
 use crate::api::ApiKey;
 use crate::api::conditions::reason;
-use crate::lifecycle::{News, Step, Tone, Wake, plan};
+use crate::lifecycle::{News, Step, Tone, Wake, clip, plan};
 use crate::telemetry::Outcome;
 
-/// One reconciliation, all its requests together. More than the longest sequence of steps with every answer late.
-const LIMIT: Duration = Duration::from_secs(180);
 /// No sequence of steps is longer: finalizer, question, announcement, delivery, activation, and conditions between them.
 const MAX_STEPS: usize = 16;
+/// No step makes more than two requests, and a look makes three.
+const MAX_CALLS: u32 = 35;
+/// How long the watch may take to show our own write; after that, what it shows is taken for what there is.
+const COMES_AROUND: Duration = Duration::from_secs(30);
 /// The longest nap. Times far away are looked at again from here, so that no timer has to run for years.
 const LONGEST_NAP: Duration = Duration::from_secs(3_600);
 
 /// Works on one object. Whatever happens is contained to it: errors, time-outs, panics.
 pub(super) async fn reconcile(object: Arc<DeserializeGuard<ApiKey>>, context: Arc<Context>) -> Result<Action, Error> {
     let started = Instant::now();
+    // More than the longest sequence of steps takes with every answer late.
+    let limit = context.limits.request_timeout.saturating_mul(MAX_CALLS);
     let uid = object.uid().unwrap_or_default();
     // Not `name`: in JSON that is the span's own.
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
@@ -39,10 +43,10 @@ pub(super) async fn reconcile(object: Arc<DeserializeGuard<ApiKey>>, context: Ar
     context.started(&object);
     let _working = Working::begin(&context);
     let work = AssertUnwindSafe(guarded(object, &context, &uid)).catch_unwind();
-    let outcome = match tokio::time::timeout(LIMIT, work.instrument(span.clone())).await {
+    let outcome = match tokio::time::timeout(limit, work.instrument(span.clone())).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(panic)) => Err(Error::Panicked(panic_text(&*panic))),
-        Err(_) => Err(Error::TooSlow(LIMIT)),
+        Err(_) => Err(Error::TooSlow(limit)),
     };
     let label = outcome.as_ref().map_or(Outcome::Failed, |(_, outcome)| *outcome);
     context.metrics.reconciled(label, started.elapsed());
@@ -70,22 +74,19 @@ async fn guarded(object: Arc<DeserializeGuard<ApiKey>>, context: &Context, uid: 
     let apikey = match &object.0 {
         Ok(apikey) => Arc::new(apikey.clone()),
         Err(invalid) => {
-            let news = News { tone: Tone::Warning, reason: reason::UNDECODABLE.to_owned(), note: clip(&invalid.error) };
+            let news = News { tone: Tone::Warning, reason: reason::UNDECODABLE.to_owned(), note: clip(invalid.error.clone()) };
             context.events.tell(&*object, news);
             return Err(Error::Undecodable(invalid.error.clone()));
         }
     };
     context.secrets_shown().await?;
-    let mut notes = context.memory.take(uid);
+    let mut notes = context.memory.borrow(uid);
     if is_stale(&apikey, &notes) {
         // Our own write has not come around yet; it triggers another look when it does.
-        context.memory.put(uid, notes);
         return Ok((Action::requeue(Duration::from_secs(5)), Outcome::Waiting));
     }
     notes.written = None;
-    let done = to_the_end(apikey, context, &mut notes).await;
-    context.memory.put(uid, notes);
-    done
+    to_the_end(apikey, context, &mut notes).await
 }
 
 async fn to_the_end(apikey: Arc<ApiKey>, context: &Context, notes: &mut Notes) -> Result<(Action, Outcome), Error> {
@@ -145,19 +146,16 @@ fn until(now: Timestamp, moment: Timestamp) -> Duration {
     Duration::try_from(moment.duration_since(now)).unwrap_or(Duration::ZERO).saturating_add(Duration::from_millis(1))
 }
 
-/// Whether the watch still shows what was before our own last write.
+/// Whether the watch still shows what was before our own last write. Not for ever: a restored etcd counts from lower again.
 fn is_stale(apikey: &ApiKey, notes: &Notes) -> bool {
     let seen = apikey.metadata.resource_version.as_deref();
-    seen.zip(notes.written.as_deref()).is_some_and(|(seen, written)| is_older(seen, written))
+    let written = notes.written.as_ref().filter(|(_, when)| when.elapsed() < COMES_AROUND);
+    seen.zip(written).is_some_and(|(seen, (written, _))| is_older(seen, written))
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string).or_else(|| panic.downcast_ref::<String>().cloned());
     text.unwrap_or_else(|| "no message".to_owned())
-}
-
-fn clip(text: &str) -> String {
-    text.chars().take(300).collect()
 }
 
 /// Counts an object as worked on for as long as it lives, also when the work is cut off.

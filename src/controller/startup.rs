@@ -116,8 +116,7 @@ impl Starting<'_> {
                 Ok(version) => return old_enough(&version.major, &version.minor, &version.git_version),
                 Err(error) => error,
             };
-            let unreachable = !matches!(&error, kube::Error::Api(status) if (400..500).contains(&status.code));
-            if !unreachable || begun.elapsed() >= PATIENCE {
+            if !is_passing(&error) || begun.elapsed() >= PATIENCE {
                 return Err(self.explain(&error, "get", "/version"));
             }
             tracing::warn!(server = self.server, error = describe(&error), "the API server does not answer; trying again");
@@ -142,6 +141,13 @@ impl Starting<'_> {
                         );
                         told = true;
                     }
+                }
+                Err(error) if is_passing(&error) => {
+                    tracing::warn!(
+                        server = self.server,
+                        error = describe(&error),
+                        "the API server does not answer; trying again"
+                    );
                 }
                 Err(error) => return Err(self.explain(&error, "list", "apikeys.claviger.dev")),
             }
@@ -168,6 +174,11 @@ impl Starting<'_> {
             _ => StartupError::Unreachable { server, reason },
         }
     }
+}
+
+/// Whether a later try may go better without anybody doing anything.
+fn is_passing(error: &kube::Error) -> bool {
+    !matches!(error, kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429)
 }
 
 /// Minor versions may carry a suffix, as in `33+`.

@@ -36,7 +36,7 @@ pub(super) struct Writers {
 /// Watches and works until `stop` is cancelled and what was begun is done.
 pub(super) async fn work(context: Arc<Context>, writers: Writers, namespace: Option<&str>, stop: CancellationToken) {
     let apikeys = watched(api(&context.client, namespace), watcher::Config::default(), "apikeys", &context.metrics)
-        .modify(|object| forget_what_is_not_read(object.meta_mut()))
+        .modify(|object: &mut DeserializeGuard<ApiKey>| forget_what_is_not_read(object.meta_mut()))
         .reflect(writers.apikeys)
         .applied_objects()
         .predicate_filter(predicates::resource_version, PredicateConfig::default());

@@ -48,7 +48,8 @@ pub(super) fn trouble(world: &World) -> Option<Trouble> {
         }),
         SecretView::Present(secret) if secret.key.is_some_and(|hash| hash.to_string() == current.hash) => {
             if secret.edited_entries.is_empty() || secret::template_changed(world, secret) {
-                return immutable(world, secret);
+                return immutable(world, secret)
+                    .or_else(|| refused(world).map(|trouble| Trouble { undelivered: false, ..trouble }));
             }
             Some(changed(
                 &place,
@@ -95,6 +96,31 @@ fn refused(world: &World) -> Option<Trouble> {
 
 fn refusal(reason: &'static str, message: String) -> Trouble {
     Trouble { reason, message, stalled: reason != reason::NAMESPACE_TERMINATING, undelivered: true }
+}
+
+/// The key is past its end by our clock alone.
+pub(super) fn unconfirmed_end() -> Trouble {
+    Trouble {
+        reason: reason::CLOCK_DISAGREES,
+        message:
+            "by the controller's clock the key has expired, and the API server's clock differs by more than a minute: it is \
+                  not ended until they agree"
+                .to_owned(),
+        stalled: false,
+        undelivered: false,
+    }
+}
+
+/// Somebody takes away what we put on the Secret, again and again.
+pub(super) fn undone() -> Trouble {
+    Trouble {
+        reason: reason::TEMPLATE_UNDONE,
+        message: "what Claviger puts on the Secret is undone again and again by somebody else: it is tried again at ever longer \
+                  pauses; managedFields of the Secret name who writes to it"
+            .to_owned(),
+        stalled: true,
+        undelivered: false,
+    }
 }
 
 /// Not issued, and the name is taken by a Secret that holds none of our keys.

@@ -14,7 +14,7 @@ mod secret;
 mod status;
 mod world;
 
-pub use news::{News, Tone, news};
+pub use news::{News, Tone, clip, news};
 pub use plan::{Plan, Step, Wake, plan};
 pub(crate) use secret::applied_template;
 pub use secret::{Mending, SecretShape, owner_reference, shape};

@@ -58,8 +58,9 @@ pub fn news(apikey: &ApiKey, before: Option<&ApiKeyStatus>, after: &ApiKeyStatus
     all
 }
 
-/// An event's note has at most 1,024 bytes.
-fn clip(mut note: String) -> String {
+/// Cuts a text to what fits: an event's note has at most 1,024 bytes.
+#[must_use]
+pub fn clip(mut note: String) -> String {
     if note.len() > 1_000 {
         let end = (0..=1_000).rev().find(|at| note.is_char_boundary(*at)).unwrap_or(0);
         note.truncate(end);

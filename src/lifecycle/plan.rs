@@ -98,7 +98,10 @@ fn step(world: &World, now: Timestamp) -> Step {
     if !status.is_final() && assess::end(world).is_some_and(|end| end <= now) {
         return match world.clock {
             Clock::Agrees => write(status::expired(world, now)),
-            Clock::AheadBy(_) => settle_with(world, now, assess::trouble(world).as_ref(), Wake::BackOff),
+            Clock::AheadBy(_) => {
+                let trouble = assess::trouble(world).unwrap_or_else(assess::unconfirmed_end);
+                settle_with(world, now, Some(&trouble), Wake::BackOff)
+            }
         };
     }
     if status.is_final() {
@@ -125,7 +128,8 @@ fn keep(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Step {
             if world.may_mend {
                 return Step::MendSecret(Box::new(mending));
             }
-            return settle_with(world, now, trouble.as_ref(), Wake::BackOff);
+            let undone = trouble.unwrap_or_else(assess::undone);
+            return settle_with(world, now, Some(&undone), Wake::BackOff);
         }
     }
     let wake = if trouble.is_some() { Wake::BackOff } else { Wake::OnEvent };

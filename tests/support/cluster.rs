@@ -157,6 +157,15 @@ impl Cluster {
     }
 }
 
+impl Drop for Cluster {
+    /// A story's own cluster is looked through for keys when the story has ended well.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            super::leaks::audit(self);
+        }
+    }
+}
+
 /// Reads a kubeconfig file.
 pub(crate) async fn config(file: &Path) -> Config {
     let kubeconfig = Kubeconfig::read_from(file).expect("a kubeconfig");

@@ -17,6 +17,22 @@ use super::operator::Builder;
 use super::proxy::Proxy;
 use super::wait;
 
+/// What leader election needs, in a stage's namespace.
+const LEASES: &str = "
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: claviger-leader-election}
+rules:
+- {apiGroups: [coordination.k8s.io], resources: [leases], verbs: [get, create, update]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: claviger-leader-election}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: claviger-leader-election}
+subjects:
+- {kind: ServiceAccount, name: claviger, namespace: claviger-system}
+";
+
 static NUMBER: AtomicU32 = AtomicU32::new(1);
 
 /// A namespace of its own.
@@ -46,6 +62,11 @@ impl Stage {
     /// A controller for this namespace that talks through a proxy.
     pub(crate) fn operator_via<'a>(&self, proxy: &'a Proxy) -> Builder<'a> {
         Builder::for_namespace(&self.cluster, &self.namespace).via(proxy)
+    }
+
+    /// Lets controllers elect their leader with a Lease of any name in this namespace.
+    pub(crate) fn allow_leases(&self) {
+        self.apply(LEASES);
     }
 
     /// Records every state of this namespace's ApiKeys and Secrets from now on.

@@ -152,6 +152,9 @@ fn kept(world: &World, there: Option<&SecretFacts>, ours: bool) -> &'static str 
         () if !holds => "SecretChanged",
         () if !secret.edited_entries.is_empty() && !template => "SecretChanged",
         () if secret.immutable && applied.metadata == wanted.metadata && template => "SecretImmutable",
+        () if matches!(world.delivery, Delivery::Refused(_)) && !(secret.immutable && applied.data != wanted.data) => {
+            "QuotaExceeded"
+        }
         () if secret.deleting => "settled",
         () if status.secret_ref.is_none_or(|recorded| recorded.uid != secret.uid) => "Active",
         () if template => "mend secret",

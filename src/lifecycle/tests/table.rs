@@ -312,7 +312,7 @@ fn a_delivered_secret_is_kept_and_what_is_wrong_with_it_is_said() {
                 model.wish(Wish::Template("silver"));
                 model.world.may_mend = false;
             }),
-            ACTIVE,
+            "write Active: !Ready(TemplateUndone) Stalled(TemplateUndone) Usable(Active) Delivered(Delivered) = Failed",
         ),
         (
             "The template changed, and the Secret is immutable: labels and annotations follow",
