@@ -1,6 +1,5 @@
 //! Lengths of time as people write them: `90d`, `12h`.
 
-use std::fmt;
 use std::str::FromStr;
 
 use jiff::{SignedDuration, Timestamp};
@@ -49,11 +48,5 @@ impl FromStr for Lifetime {
         let fits = (1..=5).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0');
         let count: i64 = if fits { digits.parse().map_err(|_| wrong())? } else { return Err(wrong()) };
         Ok(Self(SignedDuration::from_secs(count * seconds)))
-    }
-}
-
-impl fmt::Display for Lifetime {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}s", self.0.as_secs())
     }
 }

@@ -1,7 +1,5 @@
 //! Names that other people see on their objects.
 
-/// The API group.
-pub const GROUP: &str = "claviger.dev";
 /// Keeps an `ApiKey` until its Secret is gone.
 pub const FINALIZER: &str = "claviger.dev/finalizer";
 /// Who wrote, in `managedFields` and in events.

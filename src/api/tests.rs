@@ -63,7 +63,6 @@ proptest! {
         prop_assert_eq!(lifetime.duration(), SignedDuration::from_secs(count * unit.1));
         let start = Timestamp::from_second(start).unwrap();
         prop_assert_eq!(lifetime.after(start).duration_since(start), lifetime.duration());
-        prop_assert_eq!(lifetime.to_string(), format!("{}s", count * unit.1));
     }
 }
 

@@ -10,6 +10,7 @@ mod deliver;
 mod error;
 mod events;
 mod execute;
+mod health;
 pub mod leadership;
 mod memory;
 mod observe;

@@ -13,12 +13,13 @@ use tokio_util::sync::CancellationToken;
 use super::clock::{Clock, ServerClock};
 use super::context::{Context, Limits};
 use super::events::Events;
+use super::health::State;
 use super::leadership::{Elector, Fence, Leadership, LeadershipError, Shutdown, Timing};
 use super::startup::{self, StartupError};
 use super::watch::{self, Writers};
 use crate::key::{MintError, OsRandom, random_hex_128};
 use crate::lifecycle::Rules;
-use crate::telemetry::{self, Health, Metrics, RequestLayer, ServerError, Snapshot};
+use crate::telemetry::{self, Metrics, RequestLayer, ServerError};
 
 /// How long work that was begun may take when the process is told to stop.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -205,53 +206,5 @@ impl Parts {
         let requests = RequestLayer::new(self.metrics.clone(), move |date| heard.heard(date));
         let builder = ClientBuilder::try_from(self.config.clone()).map_err(|error| RunError::Client(Box::new(error)))?;
         Ok(builder.with_layer(&requests).with_layer(&fence.layer()).build())
-    }
-}
-
-/// What the admin server tells.
-struct State {
-    metrics: Arc<Metrics>,
-    context: OnceLock<Arc<Context>>,
-    ready: OnceLock<()>,
-    clock: Arc<dyn Clock>,
-}
-
-impl Health for State {
-    fn live(&self) -> Result<(), String> {
-        Ok(())
-    }
-
-    fn ready(&self) -> Result<(), String> {
-        self.ready.get().copied().ok_or_else(|| "waiting for the API server and the CustomResourceDefinition".to_owned())
-    }
-
-    fn metrics(&self) -> String {
-        let snapshot = self.context.get().map(|context| context.snapshot(self.clock.now())).unwrap_or_default();
-        self.metrics.render(&snapshot)
-    }
-}
-
-impl Context {
-    fn snapshot(&self, now: jiff::Timestamp) -> Snapshot {
-        let mut snapshot = Snapshot {
-            waiting: i64::try_from(self.memory.failing() + self.pending.len()).unwrap_or(i64::MAX),
-            ..Snapshot::default()
-        };
-        for object in self.apikeys.state() {
-            let Ok(apikey) = &object.0 else {
-                snapshot.undecodable += 1;
-                continue;
-            };
-            let phase = apikey.status.as_ref().and_then(|status| status.phase).unwrap_or(crate::api::Phase::Pending);
-            for (count, counted) in snapshot.by_phase.iter_mut().zip(crate::api::Phase::ALL) {
-                *count += i64::from(counted == phase);
-            }
-            let end = apikey.status.as_ref().filter(|status| !status.is_final()).and_then(|status| status.expires_at.as_ref());
-            if let Some(end) = end {
-                let left = end.0.duration_since(now).as_secs().max(0);
-                snapshot.next_expiry = Some(snapshot.next_expiry.map_or(left, |soonest| soonest.min(left)));
-            }
-        }
-        snapshot
     }
 }

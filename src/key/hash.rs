@@ -22,12 +22,6 @@ impl Hash {
     pub fn of(key: &[u8]) -> Self {
         Self(Sha256::digest(key).into())
     }
-
-    /// The digest itself.
-    #[must_use]
-    pub fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
 }
 
 impl fmt::Display for Hash {

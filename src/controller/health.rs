@@ -1,0 +1,60 @@
+//! What the admin server tells about the controller.
+
+use std::sync::{Arc, OnceLock};
+
+use super::clock::Clock;
+use super::context::Context;
+use crate::telemetry::{Health, Metrics, Snapshot};
+
+/// What the admin server tells.
+pub(super) struct State {
+    /// What is counted.
+    pub(super) metrics: Arc<Metrics>,
+    /// What works, once it does.
+    pub(super) context: OnceLock<Arc<Context>>,
+    /// Set when the start is complete.
+    pub(super) ready: OnceLock<()>,
+    /// Our clock.
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+impl Health for State {
+    fn live(&self) -> Result<(), String> {
+        // That this is answered is the point: a part that ends takes the process along.
+        Ok(())
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        self.ready.get().copied().ok_or_else(|| "waiting for the API server and the CustomResourceDefinition".to_owned())
+    }
+
+    fn metrics(&self) -> String {
+        let snapshot = self.context.get().map(|context| context.snapshot(self.clock.now())).unwrap_or_default();
+        self.metrics.render(&snapshot)
+    }
+}
+
+impl Context {
+    fn snapshot(&self, now: jiff::Timestamp) -> Snapshot {
+        let mut snapshot = Snapshot {
+            waiting: i64::try_from(self.memory.failing() + self.pending.len()).unwrap_or(i64::MAX),
+            ..Snapshot::default()
+        };
+        for object in self.apikeys.state() {
+            let Ok(apikey) = &object.0 else {
+                snapshot.undecodable += 1;
+                continue;
+            };
+            let phase = apikey.status.as_ref().and_then(|status| status.phase).unwrap_or(crate::api::Phase::Pending);
+            for (count, counted) in snapshot.by_phase.iter_mut().zip(crate::api::Phase::ALL) {
+                *count += i64::from(counted == phase);
+            }
+            let end = apikey.status.as_ref().filter(|status| !status.is_final()).and_then(|status| status.expires_at.as_ref());
+            if let Some(end) = end {
+                let left = end.0.duration_since(now).as_secs().max(0);
+                snapshot.next_expiry = Some(snapshot.next_expiry.map_or(left, |soonest| soonest.min(left)));
+            }
+        }
+        snapshot
+    }
+}
