@@ -1,7 +1,5 @@
 //! What is told. Nothing is told that was not checked before.
 
-use std::fs;
-
 use claviger::key::{self, Hash};
 
 use crate::error::Error;
@@ -16,11 +14,11 @@ pub(crate) fn tell(stage: &Stage) -> Result<(), Error> {
     issue(stage)?;
     look_inside(stage)?;
     apply_again(stage)?;
-    examples(stage)?;
     restart(stage)?;
     expire(stage)?;
     revoke(stage)?;
-    delete(stage)
+    delete(stage)?;
+    examples(stage)
 }
 
 fn install(stage: &Stage) -> Result<(), Error> {
@@ -85,22 +83,6 @@ fn apply_again(stage: &Stage) -> Result<(), Error> {
     told("The same resourceVersions: nothing was written, nothing was minted.")
 }
 
-fn examples(stage: &Stage) -> Result<(), Error> {
-    let any = fs::read_dir("examples").is_ok_and(|mut files| {
-        files.any(|file| file.is_ok_and(|file| file.path().extension().is_some_and(|extension| extension == "yaml")))
-    });
-    if !any {
-        return Ok(());
-    }
-    chapter("The examples")?;
-    stage.show("kubectl apply -f examples/")?;
-    stage.show("kubectl wait --for=condition=Ready apikey --all --all-namespaces --timeout=60s")?;
-    let shown = stage.show("kubectl get ak --all-namespaces")?;
-    stage.show("kubectl get secrets --all-namespaces -l claviger.dev/apikey")?;
-    check("no example is left Pending", !shown.contains("Pending"), &shown)?;
-    told("Every example is as it asks to be; each Secret carries the name of its ApiKey as a label.")
-}
-
 fn restart(stage: &Stage) -> Result<(), Error> {
     chapter("A restart of the controller mints nothing")?;
     let before = stage.show(VERSIONS)?;
@@ -161,7 +143,17 @@ fn delete(stage: &Stage) -> Result<(), Error> {
     stage.show("kubectl delete ak billing-export --timeout=60s")?;
     let said = stage.show_refused("kubectl get secret billing-export")?;
     check("the Secret is gone when the ApiKey is", said.contains("NotFound"), &said)?;
-    told("The Secret goes first: when kubectl returns, both are gone.")?;
+    told("The Secret goes first: when kubectl returns, both are gone.")
+}
+
+fn examples(stage: &Stage) -> Result<(), Error> {
+    chapter("The examples")?;
+    stage.show("kubectl create namespace examples && kubectl apply -n examples -f examples/")?;
+    stage.show("kubectl wait -n examples --for=condition=Ready apikey --all --timeout=60s")?;
+    let shown = stage.show("kubectl get ak -n examples")?;
+    stage.show("kubectl get secrets -n examples -l claviger.dev/apikey")?;
+    check("no example is left Pending", !shown.contains("Pending"), &shown)?;
+    told("Every example is as it asks to be; each Secret carries the name of its ApiKey as a label.")?;
     told("All of this was checked as it was shown.")
 }
 
