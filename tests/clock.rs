@@ -1,7 +1,8 @@
 //! What clocks do, and what they cannot do. The controller runs in this process with a clock that the story sets; where the API
 //! server's clock has to go along, a proxy shifts the `Date` of its answers.
 
-use claviger::api::{ConditionType, Phase};
+use claviger::api::conditions::find;
+use claviger::api::{ApiKeyStatus, ConditionType, Phase};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::stories;
@@ -12,6 +13,7 @@ use crate::support::stage::{Stage, condition};
 stories![
     a_key_expires_at_its_second_and_not_before,
     a_key_due_in_years_is_not_forgotten,
+    an_owner_is_told_seven_days_and_one_day_before_the_end,
     a_clock_that_steps_back_revives_nothing,
     a_clock_that_jumps_ahead_expires_nothing_and_issues_nothing_that_expires,
 ];
@@ -55,6 +57,27 @@ fn a_key_due_in_years_is_not_forgotten() {
         look_again(&stage, name);
         assert_eq!(stage.status(name).phase, Some(Phase::Active), "{name} lives on");
     }
+}
+
+/// The notices come by themselves, once each, and the key passes on.
+fn an_owner_is_told_seven_days_and_one_day_before_the_end() {
+    let (stage, proxy, clock) = stage("notice");
+    let _controller = InProcess::start(&stage, &proxy, clock.clone());
+    stage.declare("k", "{expiry: {after: 30d}}");
+    let end = stage.wait_issued("k").expires_at.unwrap().0;
+    for (days, words) in [(7, "within 7 days"), (1, "within a day")] {
+        let notice = end - SignedDuration::from_hours(24 * days);
+        set(&proxy, &clock, notice - SignedDuration::from_secs(1));
+        look_again(&stage, "k");
+        let told = |status: &ApiKeyStatus| {
+            find(&status.conditions, ConditionType::Usable).is_some_and(|usable| usable.message.contains(words))
+        };
+        assert!(!told(&stage.status("k")), "not yet: {words}");
+        set(&proxy, &clock, notice);
+        let status = stage.wait("k", words, told);
+        assert_eq!(condition(&status, ConditionType::Usable), "True/ExpiringSoon");
+    }
+    stage.wait_event("k", "ExpiringSoon");
 }
 
 /// Incidents 18: what has expired stays expired, also for a controller that starts with the wrong time.
