@@ -193,7 +193,11 @@ async fn stop_on_signal(
 fn print_manifests() -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     for (_, yaml) in manifests::all()? {
-        writeln!(out, "---\n{yaml}")?;
+        match write!(out, "---\n{yaml}") {
+            // The reader has seen enough, as in `claviger manifests | head`.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
+            written => written?,
+        }
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ stories![
     a_delivery_in_doubt_is_found_though_the_quota_is_used_up,
     a_policy_that_quotes_the_key_is_not_quoted,
     a_template_with_the_tail_is_delivered_as_asked,
+    an_edited_entry_of_the_template_is_mended_by_asking_for_it_anew,
 ];
 
 /// Incidents 1, 25: the deletion arrives between the delivery and its activation.
@@ -132,4 +133,21 @@ fn a_template_with_the_tail_is_delivered_as_asked() {
     let status = stage.wait("k", "was looked at again", |status| status.observed_generation == Some(2));
     assert_eq!(condition(&status, ConditionType::Delivered), "True/Delivered");
     assert_eq!(condition(&status, ConditionType::Ready), "True/Issued");
+}
+
+/// Incidents 29: what was edited is left alone until the template is changed; then it is as asked.
+fn an_edited_entry_of_the_template_is_mended_by_asking_for_it_anew() {
+    let stage = Stage::new("anew");
+    let _operator = stage.operator().start_ready();
+    stage.declare("k", "{secret: {template: {data: {ID: '${keyId}'}}}}");
+    let issued = stage.wait_issued("k");
+    stage.patch("secret/k", "{\"data\": {\"ID\": null}}");
+    stage.wait_reason("k", ConditionType::Delivered, "SecretChanged");
+    stage.declare("k", "{}");
+    stage.wait_reason("k", ConditionType::Delivered, "Delivered");
+    stage.declare("k", "{secret: {template: {data: {ID: '${keyId}'}}}}");
+    wait::until_true("the entry is there", || stage.mounted("k").contains_key("ID"));
+    let status = stage.wait_reason("k", ConditionType::Ready, "Issued");
+    assert_eq!(Some(&stage.mounted("k")["ID"]), status.key_id.as_ref());
+    assert_eq!(status.hash, issued.hash, "and the key is the same");
 }

@@ -22,7 +22,7 @@ stories![
 /// The way out when the controller was uninstalled first and ApiKeys hang in deletion: takes the finalizers off all of them. It
 /// stands in the README.
 const TAKE_FINALIZERS_OFF: &str = r#"kubectl get apikeys --all-namespaces -o jsonpath='{range .items[*]}-n {.metadata.namespace} apikey/{.metadata.name}{"\n"}{end}' \
-  | xargs -L1 kubectl patch --type=merge -p '{"metadata":{"finalizers":null}}'"#;
+  | xargs -r -L1 kubectl patch --type=merge -p '{"metadata":{"finalizers":null}}'"#;
 
 /// Removes the Secrets that were left behind when the definition went without a controller. It stands in the README.
 const REMOVE_SECRETS: &str = "kubectl delete secrets --all-namespaces -l claviger.dev/apikey";

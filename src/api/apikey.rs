@@ -15,9 +15,8 @@ use crate::key::Prefix;
 pub const DEFAULT_DATA_KEY: &str = "api-key";
 
 /// What is asked for. `spec: {}` is valid: a key that never expires, in a Secret of the ApiKey's name.
-///
-/// Rules that compare with the past stand on the whole spec or on the root, and compare presence as well as value: a rule on
-/// an optional field itself does not run when the field is removed and added again.
+// Rules that compare with the past stand on the whole spec or on the root, and compare presence as well as value: a rule on
+// an optional field itself does not run when the field is removed and added again.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[kube(
     group = "claviger.dev", version = "v1alpha1", kind = "ApiKey", plural = "apikeys", singular = "apikey", shortname = "ak",

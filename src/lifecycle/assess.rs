@@ -151,7 +151,11 @@ fn clock(world: &World) -> Option<Trouble> {
 fn immutable(world: &World, secret: &SecretFacts) -> Option<Trouble> {
     (secret.immutable && secret::data_changed(world, secret)).then(|| Trouble {
         reason: reason::SECRET_IMMUTABLE,
-        message: format!("{} is immutable, so the change of spec.secret.template.data cannot be made", place(&world.apikey)),
+        message: format!(
+            "{} was made immutable, so the change of spec.secret.template.data cannot be made: take the change back, or delete the \
+             Secret and put it back from a copy without immutable",
+            place(&world.apikey)
+        ),
         stalled: true,
         undelivered: false,
     })
