@@ -82,6 +82,7 @@ async fn remove_finalizer(context: &Context, world: &mut World, notes: &mut Note
         Err(Error::Api { source, .. }) if is_not_found(&source) => {}
         other => other?,
     }
+    notes.done = true;
     // Nothing of the object is left to look at: the loop ends with the next plan.
     world.apikey = Arc::new({
         let mut gone = ApiKey::clone(&world.apikey);

@@ -28,6 +28,8 @@ pub(super) struct Notes {
     pub(super) refused: Option<(Refusal, Instant)>,
     /// The resourceVersion that our last write returned, and when, until the watch has shown it.
     pub(super) written: Option<(String, Instant)>,
+    /// Our finalizer was taken off: nothing is left to do, whatever the watch still shows.
+    pub(super) done: bool,
     /// How many times in a row the object was not as it should be.
     pub(super) failures: u32,
     /// When the Secret's metadata was last mended, and how many times in a row.
@@ -149,6 +151,7 @@ impl Notes {
             && self.read.is_none()
             && self.refused.is_none()
             && self.written.is_none()
+            && !self.done
             && self.failures == 0
             && self.mended.is_none()
     }

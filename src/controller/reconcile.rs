@@ -81,6 +81,9 @@ async fn guarded(object: Arc<DeserializeGuard<ApiKey>>, context: &Context, uid: 
     };
     context.secrets_shown().await?;
     let mut notes = context.memory.borrow(uid);
+    if notes.done {
+        return Ok((Action::await_change(), Outcome::Unchanged));
+    }
     if is_stale(&apikey, &notes) {
         // Our own write has not come around yet; it triggers another look when it does.
         return Ok((Action::requeue(Duration::from_secs(5)), Outcome::Waiting));
