@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{CustomResource, KubeSchema, ResourceExt};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::schema::values_at_most_256;
-use super::{ApiKeyStatus, Lifetime, SecretTemplate};
+use super::{ApiKeyStatus, Lifetime, Rotation, SecretTemplate, Source, names};
 use crate::key::Prefix;
 
 /// The entry of the Secret that holds the key, unless `secret.key` says otherwise.
@@ -35,6 +36,8 @@ pub const DEFAULT_DATA_KEY: &str = "api-key";
     // The names in effect are compared, so that writing a default down is no change.
     validation = Rule::new("(has(self.spec.secret) && has(self.spec.secret.name) ? self.spec.secret.name : self.metadata.name) == (has(oldSelf.spec.secret) && has(oldSelf.spec.secret.name) ? oldSelf.spec.secret.name : oldSelf.metadata.name)")
         .message("secret.name cannot be changed after creation").field_path(".spec.secret"),
+    validation = Rule::new("!has(self.spec.source) || !has(self.spec.source.secretRef) || self.spec.source.secretRef.name != (has(self.spec.secret) && has(self.spec.secret.name) ? self.spec.secret.name : self.metadata.name)")
+        .message("source.secretRef must name another Secret than the one that the key is delivered into: set secret.name").field_path(".spec.source"),
     // At the root: a rule on the status itself would not run when a writer drops the status whole.
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.keyId) || (has(self.status) && has(self.status.keyId) && self.status.keyId == oldSelf.status.keyId)")
         .message("status.keyId is set once and stays"),
@@ -46,8 +49,14 @@ pub const DEFAULT_DATA_KEY: &str = "api-key";
         .message("status.expiredAt is set once and stays"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.revokedAt) || (has(self.status) && has(self.status.revokedAt) && self.status.revokedAt == oldSelf.status.revokedAt)")
         .message("status.revokedAt is set once and stays"),
-    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.versions) || oldSelf.status.versions.all(o, o.phase == 'Announced' || (has(self.status) && has(self.status.versions) && self.status.versions.exists(n, n.version == o.version && n.hash == o.hash && n.phase != 'Announced')))")
-        .message("a delivered version stays listed, and its hash stays as it is"),
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.organization) || (has(self.status) && has(self.status.organization) && self.status.organization == oldSelf.status.organization)")
+        .message("status.organization is set once and stays"),
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.revision) || (has(self.status) && has(self.status.revision) && self.status.revision >= oldSelf.status.revision)")
+        .message("status.revision can only grow"),
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.versions) || oldSelf.status.versions.all(o, o.phase in ['Announced', 'Retired'] || (has(self.status) && has(self.status.versions) && self.status.versions.exists(n, n.version == o.version && n.hash == o.hash && n.phase != 'Announced')))")
+        .message("a delivered version stays listed until it is retired, and its hash stays as it is"),
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.versions) || !has(self.status) || !has(self.status.versions) || oldSelf.status.versions.all(o, !(o.phase in ['Retiring', 'Retired']) || self.status.versions.all(n, n.version != o.version || (n.hash == o.hash && (n.phase == 'Retired' || (n.phase == o.phase && has(n.retiresAt) == has(o.retiresAt) && (!has(n.retiresAt) || n.retiresAt <= o.retiresAt))))))")
+        .message("a version that was replaced never becomes current again, and its end can only come nearer"),
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -61,6 +70,18 @@ pub const DEFAULT_DATA_KEY: &str = "api-key";
         .message("revocation is one-way: a revoked key stays revoked; create another ApiKey").field_path(".revoked"),
     validation = Rule::new("!has(self.revocationReason) || has(self.revoked)")
         .message("revocationReason goes with revoked: true").field_path(".revocationReason"),
+    validation = Rule::new("!has(self.revokedBy) || has(self.revoked)")
+        .message("revokedBy goes with revoked: true").field_path(".revokedBy"),
+    validation = Rule::new("!has(oldSelf.revoked) || (has(self.revokedBy) == has(oldSelf.revokedBy) && (!has(self.revokedBy) || self.revokedBy == oldSelf.revokedBy))")
+        .message("revokedBy cannot be changed after the revocation").field_path(".revokedBy"),
+    validation = Rule::new("has(self.organization) == has(oldSelf.organization) && (!has(self.organization) || self.organization == oldSelf.organization)")
+        .message("organization cannot be changed, added or removed after creation").field_path(".organization"),
+    validation = Rule::new("(has(self.revision) ? self.revision : 0) >= (has(oldSelf.revision) ? oldSelf.revision : 0)")
+        .message("revision can only grow").field_path(".revision"),
+    validation = Rule::new("has(self.source) == has(oldSelf.source) && (!has(self.source) || self.source == oldSelf.source)")
+        .message("source cannot be changed, added or removed after creation").field_path(".source"),
+    validation = Rule::new("(has(self.secret) && has(self.secret.retention) && self.secret.retention == 'UntilCollected') == (has(oldSelf.secret) && has(oldSelf.secret.retention) && oldSelf.secret.retention == 'UntilCollected')")
+        .message("secret.retention cannot be changed to or from UntilCollected after creation").field_path(".secret"),
 )]
 pub struct ApiKeySpec {
     /// What the key is for: more than 10 and fewer than 100 characters.
@@ -75,6 +96,14 @@ pub struct ApiKeySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub application: Option<String>,
+    /// The organization that the key belongs to: its namespace's (label `claviger.dev/organization`, which is also the default) or
+    /// one below it; dots separate levels. Cannot be changed after creation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"))]
+    pub organization: Option<String>,
+    /// Whether the key also counts for the organizations below its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub include_sub_organizations: Option<bool>,
     /// The protected APIs that the key is for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 253)))]
@@ -94,6 +123,13 @@ pub struct ApiKeySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(merge_strategy = MapMerge::Atomic)]
     pub expiry: Option<Expiry>,
+    /// When versions are replaced by new ones. May be edited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<Rotation>,
+    /// Raise it to have the next version minted and delivered now. Can only grow; each value is acted on once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub revision: Option<i64>,
     /// What the key begins with (default `clv`), so that secret scanners recognise it. Cannot be changed after creation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 16), regex(pattern = "^[a-z][a-z0-9_]{0,14}[a-z0-9]$"))]
@@ -101,6 +137,10 @@ pub struct ApiKeySpec {
     /// The Secret that the key is delivered into.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<SecretSpec>,
+    /// Takes over a key that exists elsewhere as version 1, instead of minting one. Cannot be changed after creation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(merge_strategy = MapMerge::Atomic)]
+    pub source: Option<Source>,
     /// Handed to whoever asks about the key: at most 16 entries.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16), transform = values_at_most_256)]
@@ -114,6 +154,10 @@ pub struct ApiKeySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     pub revocation_reason: Option<String>,
+    /// Who revoked the key: the user who set `revoked`. Set or checked by the admission policies, where they are installed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub revoked_by: Option<String>,
 }
 
 /// When a key ends: exactly one of the three.
@@ -152,9 +196,24 @@ pub struct SecretSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = "^([-_a-zA-Z0-9]|[.][-_a-zA-Z0-9])[-._a-zA-Z0-9]*$"))]
     pub key: Option<String>,
+    /// How long the Secret stays (default Always). `UntilCollected` cannot be chosen or given up after creation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Retention>,
     /// What to put on the Secret besides the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<SecretTemplate>,
+}
+
+/// How long a delivered Secret stays.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub enum Retention {
+    /// As long as the ApiKey.
+    #[default]
+    Always,
+    /// Until the key expires or is revoked.
+    WhileActive,
+    /// Shown once: until somebody has marked it collected, at most 24 hours. After that the key's text is nowhere in the cluster.
+    UntilCollected,
 }
 
 impl ApiKey {
@@ -174,6 +233,18 @@ impl ApiKey {
     #[must_use]
     pub fn template(&self) -> SecretTemplate {
         self.secret_spec().and_then(|secret| secret.template.clone()).unwrap_or_default()
+    }
+
+    /// How long its Secret stays.
+    #[must_use]
+    pub fn retention(&self) -> Retention {
+        self.secret_spec().and_then(|secret| secret.retention).unwrap_or_default()
+    }
+
+    /// Whether somebody asks for the key of a Secret that has the name already to be taken over.
+    #[must_use]
+    pub fn is_adopting(&self) -> bool {
+        self.annotations().get(names::ANNOTATION_ADOPT).is_some_and(|value| value == "true")
     }
 
     /// What its keys begin with. A prefix that the schema would have refused counts as the default.

@@ -14,6 +14,8 @@ pub enum ConditionType {
     Usable,
     /// The Secret holds the current version.
     Delivered,
+    /// No policy is violated.
+    Compliant,
 }
 
 /// Reasons that conditions and events give. A reason is one CamelCase word, stable for scripts.
@@ -56,6 +58,40 @@ pub mod reason {
     pub const NOT_STALLED: &str = "NotStalled";
     /// The Secret of a deleted ApiKey was removed.
     pub const DELETED: &str = "Deleted";
+    /// The next version was delivered.
+    pub const ROTATED: &str = "Rotated";
+    /// The next version is on its way into the Secret.
+    pub const ROTATING: &str = "Rotating";
+    /// A rotation is due, and too many versions overlap.
+    pub const ROTATION_WAITS: &str = "RotationWaits";
+    /// A replaced version stopped passing.
+    pub const RETIRED: &str = "Retired";
+    /// The Secret of a key that is shown once was collected.
+    pub const COLLECTED: &str = "Collected";
+    /// Nobody collected the Secret of a key that is shown once.
+    pub const UNCOLLECTED: &str = "Uncollected";
+    /// The Secret was removed because the key has ended.
+    pub const REMOVED: &str = "Removed";
+    /// A key that exists elsewhere was taken over.
+    pub const IMPORTED: &str = "Imported";
+    /// The Secret of the import does not hold a key.
+    pub const SOURCE_MISSING: &str = "SourceMissing";
+    /// The key of the import is too weak, or cannot be a key.
+    pub const SOURCE_REFUSED: &str = "SourceRefused";
+    /// Another ApiKey has the same key.
+    pub const DUPLICATE_KEY: &str = "DuplicateKey";
+    /// The Secret that is to be adopted cannot be.
+    pub const ADOPTION_REFUSED: &str = "AdoptionRefused";
+    /// The controller was told not to mint.
+    pub const MINTING_HELD: &str = "MintingHeld";
+    /// A listed role does not exist.
+    pub const ROLE_MISSING: &str = "RoleMissing";
+    /// An ApiKeyPolicy forbids what is asked for.
+    pub const POLICY_VIOLATED: &str = "PolicyViolated";
+    /// The key does not belong to its namespace's organization.
+    pub const WRONG_ORGANIZATION: &str = "WrongOrganization";
+    /// No policy is violated.
+    pub const COMPLIANT: &str = "Compliant";
     /// The stored object cannot be read.
     pub const UNDECODABLE: &str = "Undecodable";
 }
@@ -82,6 +118,7 @@ impl ConditionType {
             Self::Stalled => "Stalled",
             Self::Usable => "Usable",
             Self::Delivered => "Delivered",
+            Self::Compliant => "Compliant",
         }
     }
 }

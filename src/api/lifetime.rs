@@ -4,7 +4,9 @@ use std::str::FromStr;
 
 use jiff::{SignedDuration, Timestamp};
 
-/// A length of time in whole seconds: `<n>(s|m|h|d|w)` with n of one to five digits. A day has 24 hours.
+/// A length of time in whole seconds: `<n>(s|m|h|d|w)` with n of one to five digits, without leading zeros. A day has 24 hours.
+///
+/// Zero is one, too: schemas refuse it where it makes no sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Lifetime(SignedDuration);
 
@@ -14,10 +16,7 @@ pub struct Lifetime(SignedDuration);
 pub struct LifetimeError(String);
 
 impl Lifetime {
-    /// What [`FromStr`] accepts, as a schema pattern.
-    pub const PATTERN: &str = "^[1-9][0-9]{0,4}[smhdw]$";
-
-    /// The length, at least one second and at most 99,999 weeks.
+    /// The length, at most 99,999 weeks.
     #[must_use]
     pub fn duration(self) -> SignedDuration {
         self.0
@@ -45,7 +44,9 @@ impl FromStr for Lifetime {
             _ => return Err(wrong()),
         };
         let digits = text.strip_suffix(unit).unwrap_or_default();
-        let fits = (1..=5).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0');
+        let fits = (1..=5).contains(&digits.len())
+            && digits.bytes().all(|b| b.is_ascii_digit())
+            && (digits == "0" || !digits.starts_with('0'));
         let count: i64 = if fits { digits.parse().map_err(|_| wrong())? } else { return Err(wrong()) };
         Ok(Self(SignedDuration::from_secs(count * seconds)))
     }

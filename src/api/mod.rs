@@ -8,13 +8,24 @@ pub mod conditions;
 mod lifetime;
 pub mod manifests;
 pub mod names;
+mod policy;
+mod role;
+mod rotation;
 mod schema;
+mod source;
 mod status;
 mod template;
 
-pub use apikey::{ApiKey, ApiKeySpec, DEFAULT_DATA_KEY, Expiry, SecretSpec};
+pub use apikey::{ApiKey, ApiKeySpec, DEFAULT_DATA_KEY, Expiry, Retention, SecretSpec};
 pub use conditions::ConditionType;
 pub use lifetime::{Lifetime, LifetimeError};
+pub use policy::{
+    AllowList, ApiKeyPolicy, ApiKeyPolicySpec, Imports, LifetimeLimits, NamespaceSelector, RequiredField, RotationLimits,
+    TemplateLimits,
+};
+pub use role::{ApiKeyRole, ApiKeyRoleSpec};
+pub use rotation::Rotation;
+pub use source::{Source, SourceSecret};
 pub use status::{ApiKeyStatus, DeliveredSecret, Phase, Version, VersionPhase, whole_second};
 pub use template::{Facts, SecretTemplate, TemplateMetadata};
 

@@ -18,3 +18,13 @@ pub const ANNOTATION_EXPIRES_AT: &str = "claviger.dev/expires-at";
 /// Annotation on a delivered Secret: the template as it was last applied, so that what it no longer asks for can be
 /// told from what others added.
 pub const ANNOTATION_TEMPLATE: &str = "claviger.dev/applied-template";
+/// Annotation on a delivered Secret: when its key was revoked or expired (RFC 3339). A copy that carries it is never adopted.
+pub const ANNOTATION_ENDED_AT: &str = "claviger.dev/ended-at";
+/// Annotation on the Secret of a key that is shown once, set to `true` by whoever collected it, guarded by the resourceVersion.
+pub const ANNOTATION_COLLECTED: &str = "claviger.dev/collected";
+/// Annotation on an `ApiKey`, set to `true` by who has the verb `adopt`: the key of a Secret that has the name already is taken over.
+pub const ANNOTATION_ADOPT: &str = "claviger.dev/adopt";
+/// Label on a namespace: its organization. Dots separate levels.
+pub const LABEL_ORGANIZATION: &str = "claviger.dev/organization";
+/// What the names of our own annotations begin with.
+pub const OWN_PREFIX: &str = "claviger.dev/";

@@ -22,6 +22,14 @@ pub struct ApiKeyStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 32, max = 32), regex(pattern = "^[0-9a-f]{32}$"))]
     pub key_id: Option<String>,
+    /// The organization that the key belongs to, as it was when it was first announced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub organization: Option<String>,
+    /// The last `spec.revision` that was acted on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub revision: Option<i64>,
     /// A name for audit logs in the shape of an e-mail address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 320))]
@@ -50,15 +58,18 @@ pub struct ApiKeyStatus {
     /// When its revocation was recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked_at: Option<Time>,
-    /// The Secret as it was delivered.
+    /// When the next version is due, as `spec.rotation.every` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotates_at: Option<Time>,
+    /// The Secret as it was delivered. Absent where none was, and once it was removed as `spec.secret.retention` says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<DeliveredSecret>,
-    /// The minted keys of this ApiKey.
+    /// The versions of this ApiKey's key that count, and the last five retired ones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
+    #[schemars(length(max = 24))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["version".into()]))]
     pub versions: Vec<Version>,
-    /// Ready, Stalled, Usable and Delivered.
+    /// Ready, Stalled, Usable, Delivered and Compliant.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -91,13 +102,29 @@ pub struct Version {
     /// The last six characters of its key.
     #[schemars(length(max = 6))]
     pub tail: String,
-    /// Announced or Current.
+    /// Announced, Current, Retiring or Retired.
     pub phase: VersionPhase,
     /// When its hash was written here.
     pub announced_at: Time,
     /// When its delivery was recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activated_at: Option<Time>,
+    /// The `spec.revision` that it was minted for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub revision: Option<i64>,
+    /// When another version took its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced_at: Option<Time>,
+    /// When a replaced version stops passing. It can only come nearer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retires_at: Option<Time>,
+    /// When somebody marked its Secret collected (`UntilCollected`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub collected_at: Option<Time>,
+    /// When nobody had marked its Secret collected in time (`UntilCollected`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discarded_at: Option<Time>,
 }
 
 /// Where in its life a version stands.
@@ -107,6 +134,10 @@ pub enum VersionPhase {
     Announced,
     /// Delivered, and the one in use.
     Current,
+    /// Replaced, and passing until its `retiresAt`.
+    Retiring,
+    /// Replaced, and not passing any more.
+    Retired,
 }
 
 /// The Secret as it was delivered.

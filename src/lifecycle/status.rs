@@ -71,6 +71,11 @@ impl Announcement {
             phase: VersionPhase::Announced,
             announced_at: Time(self.now),
             activated_at: None,
+            revision: None,
+            replaced_at: None,
+            retires_at: None,
+            collected_at: None,
+            discarded_at: None,
         });
         finish(status, self.generation, None, self.now)
     }
