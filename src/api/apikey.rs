@@ -43,8 +43,9 @@ pub const DEFAULT_DATA_KEY: &str = "api-key";
         .message("status.keyId is set once and stays"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.phase) || !(oldSelf.status.phase in ['Expired', 'Revoked']) || (has(self.status) && has(self.status.phase) && self.status.phase == oldSelf.status.phase)")
         .message("Expired and Revoked are final"),
-    validation = Rule::new("!has(oldSelf.status) || !(has(oldSelf.status.keyId) || has(oldSelf.status.expiresAt)) || (has(self.status) && has(self.status.expiresAt) == has(oldSelf.status.expiresAt) && (!has(self.status.expiresAt) || self.status.expiresAt == oldSelf.status.expiresAt))")
-        .message("status.expiresAt is fixed at the first announcement"),
+    // A key that is taken over from a Secret with an end of its own gets that, as long as nothing was issued.
+    validation = Rule::new("!has(oldSelf.status) || !(has(oldSelf.status.keyId) || has(oldSelf.status.expiresAt)) || (has(self.status) && ((has(self.status.expiresAt) == has(oldSelf.status.expiresAt) && (!has(self.status.expiresAt) || self.status.expiresAt == oldSelf.status.expiresAt)) || (!has(oldSelf.status.issuedAt) && has(self.status.expiresAt) && (!has(oldSelf.status.expiresAt) || self.status.expiresAt < oldSelf.status.expiresAt))))")
+        .message("status.expiresAt is fixed at the first announcement, and can only come nearer until the key is issued"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.expiredAt) || (has(self.status) && has(self.status.expiredAt) && self.status.expiredAt == oldSelf.status.expiredAt)")
         .message("status.expiredAt is set once and stays"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.revokedAt) || (has(self.status) && has(self.status.revokedAt) && self.status.revokedAt == oldSelf.status.revokedAt)")

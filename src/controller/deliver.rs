@@ -12,14 +12,14 @@ use tokio::time::Instant;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::context::Context;
-use super::error::{Error, is_conflict};
+use super::error::{Error, is_conflict, is_not_found};
 use super::memory::Notes;
 use super::observe;
 use crate::api::conditions::reason;
 use crate::api::names::FIELD_MANAGER;
 use crate::api::{ApiKey, ApiKeyStatus, Facts, SecretTemplate};
-use crate::key::Hash;
-use crate::lifecycle::{Delivery, Mending, Outstanding, Refusal, SecretView, World, shape};
+use crate::key::{Hash, Key};
+use crate::lifecycle::{Delivery, Mending, Outstanding, Refusal, SecretFacts, SecretView, World, replacement, shape};
 
 /// Characters of a refusal that are passed on.
 const MAX_WORDS: usize = 512;
@@ -37,12 +37,20 @@ impl Drop for Wiped {
     }
 }
 
-/// Asks with a dry run whether the Secret can be created, so that a try that would be refused announces nothing.
+/// Asks with a dry run whether the Secret can be created, or replaced, so that a try that would be refused announces nothing.
 pub(super) async fn ask(context: &Context, world: &mut World, notes: &mut Notes) -> Result<(), Error> {
-    let wanted = secret(&world.apikey, &world.status(), PLACEHOLDER, "");
-    let params = PostParams { dry_run: true, ..params() };
     let api = context.secrets_in(&world.apikey.namespace().unwrap_or_default());
-    match context.ask("create secrets (dry run)", api.create(&params, &wanted)).await {
+    let asked = if let Some(secret) = ours(world) {
+        let patch = Patch::Merge(Value::Object(replacing(world, secret, PLACEHOLDER, "")));
+        let params = PatchParams { dry_run: true, ..patch_params() };
+        let name = world.apikey.secret_name();
+        context.ask("patch secrets (dry run)", api.patch(&name, &params, &patch)).await.map(Wiped)
+    } else {
+        let wanted = secret(&world.apikey, &world.status(), PLACEHOLDER, "");
+        let params = PostParams { dry_run: true, ..params() };
+        context.ask("create secrets (dry run)", api.create(&params, &wanted)).await.map(Wiped)
+    };
+    match asked {
         Ok(_) => world.delivery = Delivery::Possible,
         // Some webhook in the way cannot be asked: only a real try can tell.
         Err(Error::Api { source, .. }) if knows_no_dry_run(&source) => world.delivery = Delivery::Possible,
@@ -52,53 +60,126 @@ pub(super) async fn ask(context: &Context, world: &mut World, notes: &mut Notes)
     Ok(())
 }
 
-/// Creates the Secret with the held key. The name is fixed, so that a create can never be carried out twice.
+/// Delivers the held key: creates the Secret, or replaces the key in the one that is ours.
 pub(super) async fn deliver(context: &Context, version: i64, world: &mut World, notes: &mut Notes) -> Result<(), Error> {
     // This process may have been frozen since the announcement was confirmed, and somebody else given it up meanwhile.
     let fresh = context.limits.announce_grace / 2;
     let Some(held) = notes.held.as_mut().filter(|held| held.version == version && held.confirmed.elapsed() < fresh) else {
         return Err(Error::Overtaken("the announcement is not fresh enough to deliver on"));
     };
-    let wanted = Wiped(secret(&world.apikey, &world.status(), held.key.expose(), held.key.tail().as_str()));
-    let api = context.secrets_in(&world.apikey.namespace().unwrap_or_default());
-    // Until an answer says otherwise, the Secret may have come into being.
+    // Until an answer says otherwise, the Secret may hold the key.
     let earlier = std::mem::replace(&mut held.ambiguous, true);
-    match context.ask("create secrets", api.create(&params(), &wanted.0)).await {
-        Ok(created) => {
-            let facts = observe::look(&Wiped(created).0, &world.apikey, &world.status());
+    let sent = match ours(world) {
+        Some(secret) => Sent::replaced(context, world, secret, &held.key).await,
+        None => Sent::created(context, world, &held.key).await,
+    };
+    match sent.answer {
+        Ok(delivered) => {
+            let facts = observe::look(&Wiped(delivered).0, &world.apikey, &world.status());
             notes.read = Some(observe::own_write(&facts));
             world.secret = SecretView::Present(facts);
             tracing::info!(version, "delivered");
             Ok(())
         }
+        Err(Error::Api { source, .. }) if sent.replaces && is_not_found(&source) => {
+            held.ambiguous = earlier;
+            notes.read = None;
+            Err(Error::Overtaken("the Secret was deleted by somebody"))
+        }
         Err(Error::Api { mut source, .. }) if is_typed_refusal(&source) => {
             held.ambiguous = earlier;
-            wanted.0.data.iter().flat_map(BTreeMap::values).for_each(|entry| withhold(&mut source, &entry.0));
+            for entry in &sent.entries {
+                withhold(&mut source, entry);
+            }
             world.outstanding = Outstanding::Held { version, ambiguous: earlier };
             refused(context, &source, world, notes).await
         }
         Err(error) => {
             if matches!(&error, Error::Api { source, .. } if was_not_carried_out(source)) {
                 held.ambiguous = earlier;
+                notes.read = None;
             }
             Err(error)
         }
     }
 }
 
+/// A delivery that was sent, and what came of it.
+struct Sent {
+    answer: Result<Secret, Error>,
+    replaces: bool,
+    entries: Vec<Zeroizing<Vec<u8>>>,
+}
+
+impl Sent {
+    /// The name is fixed, so that a create can never be carried out twice.
+    async fn created(context: &Context, world: &World, key: &Key) -> Self {
+        let wanted = Wiped(secret(&world.apikey, &world.status(), key.expose(), key.tail().as_str()));
+        let api = context.secrets_in(&world.apikey.namespace().unwrap_or_default());
+        let answer = context.ask("create secrets", api.create(&params(), &wanted.0)).await;
+        let entries = wanted.0.data.iter().flat_map(BTreeMap::values).map(|entry| Zeroizing::new(entry.0.clone())).collect();
+        Self { answer, replaces: false, entries }
+    }
+
+    /// Guarded by UID and resourceVersion: a write that lands late cannot take the place of a newer one.
+    async fn replaced(context: &Context, world: &World, secret: &SecretFacts, key: &Key) -> Self {
+        let patch = replacing(world, secret, key.expose(), key.tail().as_str());
+        let entries = entries_of(&patch);
+        let api = context.secrets_in(&world.apikey.namespace().unwrap_or_default());
+        let patch = Patch::Merge(Value::Object(patch));
+        let answer = context.ask("patch secrets", api.patch(&world.apikey.secret_name(), &patch_params(), &patch)).await;
+        Self { answer, replaces: true, entries }
+    }
+}
+
+/// The Secret, where it is there and ours.
+fn ours(world: &World) -> Option<&SecretFacts> {
+    match &world.secret {
+        SecretView::Present(secret) if world.owns(secret) => Some(secret),
+        _ => None,
+    }
+}
+
+/// The merge patch that puts another key into a Secret of ours.
+fn replacing(world: &World, secret: &SecretFacts, key: &str, tail: &str) -> Map<String, Value> {
+    let mending = replacement(world, secret);
+    let mut metadata = metadata_of(&mending);
+    merge(&mut metadata, json!({ "resourceVersion": secret.resource_version }));
+    let mut data = entries(&world.apikey, &world.status(), key, tail);
+    data.insert(world.apikey.data_key().to_owned(), ByteString(key.as_bytes().to_vec()));
+    let mut patch = Map::new();
+    patch.insert("metadata".to_owned(), metadata);
+    patch.insert("data".to_owned(), data_of(data, mending.data.as_deref().unwrap_or_default()));
+    patch
+}
+
+/// Labels, annotations and owners for a merge patch, guarded by the UID.
+fn metadata_of(mending: &Mending) -> Value {
+    let mut metadata = json!({ "uid": mending.uid, "labels": mending.labels, "annotations": mending.annotations });
+    if let Some(owners) = &mending.owner_references {
+        merge(&mut metadata, json!({ "ownerReferences": owners }));
+    }
+    metadata
+}
+
+/// Entries for a merge patch: those that are set, and those that go.
+fn data_of(set: BTreeMap<String, ByteString>, gone: &[String]) -> Value {
+    let removed = gone.iter().map(|name| (name.clone(), Value::Null));
+    let set = set.into_iter().filter_map(|(name, value)| Some((name, serde_json::to_value(value).ok()?)));
+    Value::Object(removed.chain(set).collect())
+}
+
 /// Writes what differs on a Secret of ours, guarded by its UID.
 pub(super) async fn mend(context: &Context, mending: &Mending, world: &mut World, notes: &mut Notes) -> Result<(), Error> {
     let api = context.secrets_in(&world.apikey.namespace().unwrap_or_default());
     let name = world.apikey.secret_name();
-    let mut metadata = json!({ "uid": mending.uid, "labels": mending.labels, "annotations": mending.annotations });
+    let mut metadata = metadata_of(mending);
     let mut patch = Map::new();
-    if let Some(owners) = &mending.owner_references {
-        let version = match &world.secret {
-            SecretView::Present(facts) => Some(facts.resource_version.clone()),
-            SecretView::Absent | SecretView::Unknown => None,
-        };
+    if mending.owner_references.is_some()
+        && let SecretView::Present(facts) = &world.secret
+    {
         // A list is replaced whole: what was added since must not get lost.
-        merge(&mut metadata, json!({ "ownerReferences": owners, "resourceVersion": version }));
+        merge(&mut metadata, json!({ "resourceVersion": facts.resource_version }));
     }
     if let Some(gone) = &mending.data {
         let live = Wiped(context.ask("get secrets", api.get(&name)).await?);
@@ -108,10 +189,10 @@ pub(super) async fn mend(context: &Context, mending: &Mending, world: &mut World
         patch.insert("data".to_owned(), entries);
     }
     patch.insert("metadata".to_owned(), metadata);
-    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
     notes.note_mending();
     let sent = entries_of(&patch);
-    let mended = match context.ask("patch secrets", api.patch(&name, &params, &Patch::Merge(&Value::Object(patch)))).await {
+    let mended = match context.ask("patch secrets", api.patch(&name, &patch_params(), &Patch::Merge(&Value::Object(patch)))).await
+    {
         Ok(mended) => mended,
         Err(Error::Api { call, mut source }) => {
             for entry in &sent {
@@ -137,9 +218,7 @@ fn entries_anew(live: &Secret, gone: &[String], world: &World) -> Option<(Value,
     let key = live.data.as_ref()?.get(world.apikey.data_key())?;
     let current = status.current().filter(|current| Hash::of(&key.0).to_string() == current.hash)?;
     let expanded = entries(&world.apikey, &status, std::str::from_utf8(&key.0).ok()?, &current.tail);
-    let removed = gone.iter().map(|name| (name.clone(), Value::Null));
-    let set = expanded.into_iter().filter_map(|(name, value)| Some((name, serde_json::to_value(value).ok()?)));
-    Some((Value::Object(removed.chain(set).collect()), live.resource_version()))
+    Some((data_of(expanded, gone), live.resource_version()))
 }
 
 /// The Secret as it is delivered.
@@ -260,6 +339,10 @@ fn is_plain_conflict(status: &kube::core::Status) -> bool {
 /// Answers that come before anything is done.
 fn was_not_carried_out(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if matches!(status.code, 401 | 409 | 429))
+}
+
+fn patch_params() -> PatchParams {
+    PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() }
 }
 
 fn params() -> PostParams {

@@ -5,6 +5,7 @@
 //! `deliver`.
 
 mod clock;
+mod cluster;
 mod context;
 mod deliver;
 mod error;
@@ -16,6 +17,7 @@ mod memory;
 mod observe;
 mod reconcile;
 mod run;
+mod source;
 mod startup;
 mod watch;
 
