@@ -11,8 +11,8 @@ use kube::api::PartialObjectMeta;
 use kube::runtime::reflector::ObjectRef;
 use tokio::time::Instant;
 
+use super::body::Wiped;
 use super::context::Context;
-use super::deliver::Wiped;
 use super::error::Error;
 use super::memory::{Held, Notes, Reading};
 use super::source;

@@ -5,8 +5,8 @@ use kube::ResourceExt;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
+use super::body::Wiped;
 use super::context::Context;
-use super::deliver::Wiped;
 use super::error::Error;
 use super::memory::{Held, Notes};
 use super::observe;
@@ -162,11 +162,10 @@ pub(super) fn duplicate(context: &Context, apikey: &ApiKey, source: &SourceView)
     let others = others.iter().filter_map(|other| other.0.as_ref().ok());
     let others = others.filter(|other| other.metadata.uid != apikey.metadata.uid && !other.is_deleting());
     let counts = |other: &&ApiKey| status.current().is_none() || age(other) < age(apikey);
-    let same = others.filter(counts).find_map(|other| {
+    others.filter(counts).find_map(|other| {
         let theirs = other.status.as_ref()?;
         theirs.versions.iter().any(|version| hashes.contains(&version.hash)).then(|| theirs.key_id.clone().unwrap_or_default())
-    });
-    same
+    })
 }
 
 fn age(apikey: &ApiKey) -> (Option<jiff::Timestamp>, Option<&str>) {
