@@ -39,7 +39,7 @@ lint: prerequisites ## Check format, lints and documentation
 	$(CARGO) clippy --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items
 
-control-plane: prerequisites ## Find or build etcd, kube-apiserver and kube-controller-manager (once; about five minutes)
+control-plane: prerequisites ## Find or build etcd, kube-apiserver, kube-controller-manager and helm (once; about seven minutes)
 	@bash dev/build-control-plane.sh >/dev/null
 
 clean: ## Remove what was built in the checkout (the control plane's binaries stay in their cache)
