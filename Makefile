@@ -29,10 +29,9 @@ bench: control-plane ## Measure: the pure parts, then issuing 1,000 keys against
 	$(CARGO) bench --bench pure
 	$(CARGO) bench --bench issuing
 
-manifests: prerequisites ## Write crds/ anew from the source
-	@$(CARGO) run --quiet --bin claviger -- manifests | sed 1d >crds/.new
-	@mv crds/.new crds/apikeys.claviger.dev.yaml
-	@echo "crds/apikeys.claviger.dev.yaml is up to date"
+manifests: prerequisites ## Write crds/, and the chart's copy of it, anew from the source
+	@bash dev/write-manifests.sh crds charts/claviger/crd-files
+	@echo "crds/ and charts/claviger/crd-files/ are up to date"
 
 lint: prerequisites ## Check format, lints and documentation
 	$(CARGO) fmt --check
