@@ -13,7 +13,13 @@ use super::leaks::Evidence;
 use super::proxy::Proxy;
 
 /// The definitions as they are shipped.
-pub(crate) const CRDS: &str = include_str!("../../crds/apikeys.claviger.dev.yaml");
+pub(crate) const CRDS: &str = concat!(
+    include_str!("../../crds/apikeypolicies.claviger.dev.yaml"),
+    "---\n",
+    include_str!("../../crds/apikeyroles.claviger.dev.yaml"),
+    "---\n",
+    include_str!("../../crds/apikeys.claviger.dev.yaml"),
+);
 /// The rights that the controller needs, and no more.
 pub(crate) const RBAC: &str = include_str!("../../dev/rbac.yaml");
 
@@ -78,7 +84,9 @@ impl Cluster {
     /// Installs the definitions and waits until they are served and their objects are collected.
     pub(crate) fn install_definitions(&self) {
         self.kubectl_with(&["apply", "--server-side", "-f", "-"], CRDS);
-        self.kubectl(&["wait", "--for=condition=Established", "crd/apikeys.claviger.dev", "--timeout=60s"]);
+        for plural in ["apikeys", "apikeyroles", "apikeypolicies"] {
+            self.kubectl(&["wait", "--for=condition=Established", &format!("crd/{plural}.claviger.dev"), "--timeout=60s"]);
+        }
         self.control_plane.restart_controller_manager().unwrap_or_else(|error| panic!("{error}"));
     }
 
