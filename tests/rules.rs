@@ -57,27 +57,27 @@ pub(crate) fn stories() -> Vec<Story> {
 /// What Claviger defines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    ApiKey,
-    ApiKeyRole,
-    ApiKeyPolicy,
+    Key,
+    Role,
+    Policy,
 }
 
 impl Kind {
-    const ALL: [Self; 3] = [Self::ApiKey, Self::ApiKeyRole, Self::ApiKeyPolicy];
+    const ALL: [Self; 3] = [Self::Key, Self::Role, Self::Policy];
 
     fn name(self) -> &'static str {
         match self {
-            Self::ApiKey => "ApiKey",
-            Self::ApiKeyRole => "ApiKeyRole",
-            Self::ApiKeyPolicy => "ApiKeyPolicy",
+            Self::Key => "ApiKey",
+            Self::Role => "ApiKeyRole",
+            Self::Policy => "ApiKeyPolicy",
         }
     }
 
     fn plural(self) -> &'static str {
         match self {
-            Self::ApiKey => "apikeys",
-            Self::ApiKeyRole => "apikeyroles",
-            Self::ApiKeyPolicy => "apikeypolicies",
+            Self::Key => "apikeys",
+            Self::Role => "apikeyroles",
+            Self::Policy => "apikeypolicies",
         }
     }
 
@@ -103,9 +103,9 @@ enum Part {
 impl Part {
     fn kind(self) -> Kind {
         match self {
-            Self::Spec | Self::Status => Kind::ApiKey,
-            Self::Role => Kind::ApiKeyRole,
-            Self::Policy => Kind::ApiKeyPolicy,
+            Self::Spec | Self::Status => Kind::Key,
+            Self::Role => Kind::Role,
+            Self::Policy => Kind::Policy,
         }
     }
 
@@ -132,7 +132,7 @@ struct Swept<'a>(&'a Stage, Kind);
 
 impl Drop for Swept<'_> {
     fn drop(&mut self) {
-        if self.1 != Kind::ApiKey {
+        if self.1 != Kind::Key {
             let _ = self.0.try_kubectl(&["delete", self.1.plural(), "-l", &format!("{STORY}={}", self.0.namespace)]);
         }
     }

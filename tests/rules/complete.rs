@@ -15,7 +15,7 @@ stories![no_rule_of_the_definitions_goes_untold];
 fn no_rule_of_the_definitions_goes_untold() {
     for kind in Kind::ALL {
         let mut told: BTreeSet<String> = rules(kind).into_iter().map(|rule| rule.what).collect();
-        if kind == Kind::ApiKey {
+        if kind == Kind::Key {
             told.extend(names::TOLD.map(str::to_owned));
         }
         let mut shipped = BTreeSet::new();
@@ -32,7 +32,7 @@ fn no_rule_of_the_definitions_goes_untold() {
 
 fn rules(kind: Kind) -> Vec<Rule> {
     match kind {
-        Kind::ApiKey => [
+        Kind::Key => [
             bounds::rules(),
             changes::rules(),
             choices::rules(),
@@ -48,8 +48,8 @@ fn rules(kind: Kind) -> Vec<Rule> {
         .into_iter()
         .flatten()
         .collect(),
-        Kind::ApiKeyRole => roles::rules(),
-        Kind::ApiKeyPolicy => policies::rules(),
+        Kind::Role => roles::rules(),
+        Kind::Policy => policies::rules(),
     }
 }
 

@@ -67,7 +67,7 @@ fn nothing_but_the_empty_spec_is_a_default() {
     });
     assert!(places > 120, "{places} places were looked at");
     assert_eq!(found, ["ApiKey.spec default"]);
-    assert_eq!(Kind::ApiKey.schema()["properties"]["spec"]["default"], serde_json::json!({}));
+    assert_eq!(Kind::Key.schema()["properties"]["spec"]["default"], serde_json::json!({}));
 }
 
 /// Every place in every definition, by its kind and path.

@@ -146,7 +146,7 @@ fn roles_and_policies() -> Vec<(Part, Value)> {
 fn roles_and_policies_stay_as_they_are_applied() {
     for how in [&["apply"][..], &["apply", "--server-side"]] {
         let stage = Stage::new("definers");
-        let _swept = [Swept(&stage, Kind::ApiKeyRole), Swept(&stage, Kind::ApiKeyPolicy)];
+        let _swept = [Swept(&stage, Kind::Role), Swept(&stage, Kind::Policy)];
         let all = roles_and_policies();
         let name = |number: usize| format!("{}-{number}", stage.namespace);
         let documents = all.iter().enumerate().map(|(number, (part, spec))| document(&stage, *part, &name(number), spec));

@@ -120,22 +120,24 @@ fn revisions() -> Vec<Rule> {
 fn retentions() -> Vec<Rule> {
     let of = |retention: &str| json!({ "secret": { "retention": retention } });
     let once = || of("UntilCollected");
-    let stays = |before: Value, broken: Value, nearest: Value| {
+    let settled = |before: Value, broken: Value, nearest: Value| {
         Rule::change(RETENTION, before, broken, &format!("spec.secret: … {RETENTION}"), nearest)
     };
     let says = "spec.secret.retention: … supported values: \"Always\", \"WhileActive\", \"UntilCollected\"";
     vec![
         Rule::new("spec.secret.retention enum", of("Never"), says, of("WhileActive")),
         Rule::new("spec.secret.retention enum", of("always"), says, of("Always")),
-        stays(once(), of("Always"), json!({ "secret": { "retention": "UntilCollected", "key": "api-key" } })),
-        stays(once(), of("WhileActive"), once()),
-        stays(once(), json!({ "secret": {} }), once()),
-        stays(once(), json!({}), once()),
-        stays(json!({}), once(), of("Always")),
-        stays(json!({ "secret": { "key": "token" } }), json!({ "secret": { "key": "token", "retention": "UntilCollected" } }), {
-            json!({ "secret": { "key": "token", "retention": "WhileActive" } })
-        }),
-        stays(of("Always"), once(), of("WhileActive")),
-        stays(of("WhileActive"), once(), json!({})),
+        settled(once(), of("Always"), json!({ "secret": { "retention": "UntilCollected", "key": "api-key" } })),
+        settled(once(), of("WhileActive"), once()),
+        settled(once(), json!({ "secret": {} }), once()),
+        settled(once(), json!({}), once()),
+        settled(json!({}), once(), of("Always")),
+        settled(
+            json!({ "secret": { "key": "token" } }),
+            json!({ "secret": { "key": "token", "retention": "UntilCollected" } }),
+            json!({ "secret": { "key": "token", "retention": "WhileActive" } }),
+        ),
+        settled(of("Always"), once(), of("WhileActive")),
+        settled(of("WhileActive"), once(), json!({})),
     ]
 }

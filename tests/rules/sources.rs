@@ -50,12 +50,12 @@ fn a_source_cannot_be_changed() {
     tell(&stage, Part::Spec, &changes());
 }
 
-fn source(source: Value) -> Value {
+fn source(source: &Value) -> Value {
     json!({ "source": source })
 }
 
 fn secret(name: &str, key: &str) -> Value {
-    source(json!({ "secretRef": { "name": name, "key": key } }))
+    source(&json!({ "secretRef": { "name": name, "key": key } }))
 }
 
 fn secrets() -> Vec<Rule> {
@@ -70,7 +70,7 @@ fn secrets() -> Vec<Rule> {
     let whole = json!({ "name": "legacy", "key": "token" });
     let required = |field: &str| {
         let what = format!("spec.source.secretRef.{field} required");
-        let broken = source(json!({ "secretRef": with(&whole, field, Value::Null) }));
+        let broken = source(&json!({ "secretRef": with(&whole, field, Value::Null) }));
         Rule::new(&what, broken, &format!("spec.source.secretRef.{field}: Required value"), secret("legacy", "token"))
     };
     vec![
@@ -92,12 +92,12 @@ fn secrets() -> Vec<Rule> {
 }
 
 fn hashes() -> Vec<Rule> {
-    let of = |text: &str| source(json!({ "hash": text }));
+    let of = |text: &str| source(&json!({ "hash": text }));
     let sum = |keyword: &str, broken: &str, says: &str| {
         Rule::new(&format!("spec.source.hash {keyword}"), of(broken), &format!("spec.source.hash: … {says}"), of(&hash("0")))
     };
     let tail = |keyword: &str, broken: &str, says: &str, nearest: &str| {
-        let of = |tail: &str| source(json!({ "hash": hash("0"), "tail": tail }));
+        let of = |tail: &str| source(&json!({ "hash": hash("0"), "tail": tail }));
         let what = format!("spec.source.tail {keyword}");
         Rule::new(&what, of(broken), &format!("spec.source.tail: … {says}"), of(nearest))
     };
@@ -121,7 +121,7 @@ fn hashes() -> Vec<Rule> {
 fn choices() -> Vec<Rule> {
     let whole = json!({ "name": "legacy", "key": "token" });
     let rule = |message: &str, broken: Value, nearest: Value| {
-        Rule::new(message, source(broken), &format!("spec.source: … {message}"), source(nearest))
+        Rule::new(message, source(&broken), &format!("spec.source: … {message}"), source(&nearest))
     };
     vec![
         rule(ONE, json!({}), json!({ "hash": hash("0") })),
@@ -155,7 +155,7 @@ fn changes() -> Vec<Rule> {
     let stays = |before: Value, broken: Value, nearest: Value| {
         Rule::change(STAYS, before, broken, &format!("spec.source: … {STAYS}"), nearest)
     };
-    let of = |hash: &str, tail: &str| source(json!({ "hash": hash, "tail": tail }));
+    let of = |hash: &str, tail: &str| source(&json!({ "hash": hash, "tail": tail }));
     let (from_secret, from_hash) = (secret("legacy", "token"), of(&hash("0"), "2Xk9Qd"));
     vec![
         stays(from_secret.clone(), secret("legacy-2", "token"), from_secret.clone()),
@@ -164,7 +164,7 @@ fn changes() -> Vec<Rule> {
         stays(from_secret.clone(), json!({}), with(&from_secret, "owner", json!("billing"))),
         stays(from_hash.clone(), of(&hash("1"), "2Xk9Qd"), from_hash.clone()),
         stays(from_hash.clone(), of(&hash("0"), "2Xk9Qe"), from_hash.clone()),
-        stays(from_hash.clone(), source(json!({ "hash": hash("0") })), from_hash.clone()),
+        stays(from_hash.clone(), source(&json!({ "hash": hash("0") })), from_hash.clone()),
         stays(from_hash.clone(), json!({}), with(&from_hash, "revision", json!(1))),
         stays(json!({}), from_secret, json!({ "owner": "billing" })),
         stays(json!({}), from_hash, json!({})),

@@ -110,9 +110,12 @@ fn listed() -> Vec<Rule> {
         change(DELIVERED, &before, status(&[&retiring, &next]), status(&[&retiring, &retired(&current), &next])),
         change(DELIVERED, &before, status(&[&other(&retiring), &current]), status(&[&retiring, &current])),
         change(DELIVERED, &before, status(&[&retiring, &other(&current)]), status(&[&retiring, &current, &other(&next)])),
-        change(DELIVERED, &before, status(&[&retiring, &with(&current, "version", json!(4))]), {
-            status(&[&retiring, &with(&current, "phase", json!("Retiring")), &with(&next, "phase", json!("Current"))])
-        }),
+        change(
+            DELIVERED,
+            &before,
+            status(&[&retiring, &with(&current, "version", json!(4))]),
+            status(&[&retiring, &with(&current, "phase", json!("Retiring")), &with(&next, "phase", json!("Current"))]),
+        ),
         change(DELIVERED, &before, status(&[]), before.clone()),
         change(DELIVERED, &before, json!({}), before.clone()),
         change(DELIVERED, &before, Value::Null, before.clone()),

@@ -68,7 +68,7 @@ fn kubectl_get_shows_what_matters_and_finds_by_it() {
 
 fn roles_and_policies_are_shown_by_what_they_say() {
     let stage = Stage::new("view-definers");
-    let _swept = [Swept(&stage, Kind::ApiKeyRole), Swept(&stage, Kind::ApiKeyPolicy)];
+    let _swept = [Swept(&stage, Kind::Role), Swept(&stage, Kind::Policy)];
     let name = |what: &str| format!("{}-{what}", stage.namespace);
     let (viewer, bare, short, open) = (name("viewer"), name("bare"), name("short"), name("open"));
     let viewers = json!({ "title": "Viewer", "description": "Reads", "permissions": ["invoices:read", "invoices:list"] });
