@@ -12,7 +12,7 @@ stories![what_a_status_has_recorded_stays, the_status_of_an_issued_key_withstand
 
 const KEY_ID: &str = "status.keyId is set once and stays";
 const FINAL: &str = "Expired and Revoked are final";
-const EXPIRES: &str = "status.expiresAt is fixed at the first announcement";
+const EXPIRES: &str = "status.expiresAt is fixed at the first announcement, and can only come nearer until the key is issued";
 const EXPIRED: &str = "status.expiredAt is set once and stays";
 const REVOKED: &str = "status.revokedAt is set once and stays";
 const DELIVERED: &str = "a delivered version stays listed until it is retired, and its hash stays as it is";
@@ -48,7 +48,13 @@ pub(super) fn rules() -> Vec<Rule> {
         all.push(rule(message, &set, Value::Null, set.clone()));
     }
     // A key that was announced without an end does not get one later, and one that has an end keeps it.
-    all.push(rule(EXPIRES, &announced, with(&announced, "expiresAt", json!("2097-03-01T00:00:00Z")), announced.clone()));
+    let issued = with(&announced, "issuedAt", json!("2026-03-01T00:00:00Z"));
+    all.push(rule(EXPIRES, &issued, with(&issued, "expiresAt", json!("2097-03-01T00:00:00Z")), issued.clone()));
+    // Until then it can come nearer: a Secret that is adopted may say when its key ends.
+    let expires = |text: &str| with(&announced, "expiresAt", json!(text));
+    all.push(rule(EXPIRES, &expires("2026-03-02T00:00:00Z"), expires("2026-03-02T00:00:01Z"), expires("2026-03-01T00:00:00Z")));
+    let late = with(&issued, "expiresAt", json!("2026-03-02T00:00:00Z"));
+    all.push(rule(EXPIRES, &late, with(&late, "expiresAt", json!("2026-03-01T00:00:00Z")), late.clone()));
     let current = with(&version(1), "phase", json!("Current"));
     let status = |versions: &[&Value]| json!({ "versions": versions });
     let before = status(&[&current, &version(2)]);
@@ -61,7 +67,12 @@ pub(super) fn rules() -> Vec<Rule> {
             status(&[&version(1), &version(2)]),
             status(&[&current, &with(&version(2), "hash", json!(hash("b")))]),
         ),
-        rule(DELIVERED, &before, status(&[&version(2)]), status(&[&current, &with(&version(2), "phase", json!("Current"))])),
+        rule(
+            DELIVERED,
+            &before,
+            status(&[&version(2)]),
+            status(&[&with(&current, "phase", json!("Retiring")), &with(&version(2), "phase", json!("Current"))]),
+        ),
         rule(DELIVERED, &before, json!({ "phase": "Active" }), with(&before, "phase", json!("Active"))),
         rule(DELIVERED, &before, Value::Null, before.clone()),
     ]);

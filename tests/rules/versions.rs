@@ -12,6 +12,8 @@ stories![a_replaced_version_goes_one_way, a_version_is_listed_until_it_is_retire
 const ORGANIZATION: &str = "status.organization is set once and stays";
 const REVISION: &str = "status.revision can only grow";
 const DELIVERED: &str = "a delivered version stays listed until it is retired, and its hash stays as it is";
+const ONE_CURRENT: &str = "at most one version is Current";
+const HIGHER: &str = "a new version has a higher number than all that are listed";
 const REPLACED: &str = "a version that was replaced never becomes current again, and its end can only come nearer";
 
 pub(super) fn rules() -> Vec<Rule> {
@@ -70,7 +72,6 @@ fn replaced() -> Vec<Rule> {
             status(&[&endless, &current]),
             status(&[&with(&endless, "phase", json!("Retired")), &current]),
         ),
-        change(REPLACED, &status(&[&endless, &current]), passing.clone(), status(&[&endless, &current])),
         // With whatever number the next one has.
         change(
             REPLACED,
@@ -92,7 +93,7 @@ fn replaced() -> Vec<Rule> {
         changed
     };
     all.extend([
-        change(REPLACED, &many, at(0, "Current"), at(3, "Current")),
+        change(REPLACED, &many, at(0, "Current"), at(1, "Retired")),
         change(REPLACED, &many, at(1, "Current"), at(1, "Retired")),
         change(REPLACED, &many, at(0, "Retiring"), at(2, "Retiring")),
         change(REPLACED, &many, at(1, "Announced"), at(2, "Retired")),
@@ -119,6 +120,10 @@ fn listed() -> Vec<Rule> {
         change(DELIVERED, &before, status(&[]), before.clone()),
         change(DELIVERED, &before, json!({}), before.clone()),
         change(DELIVERED, &before, Value::Null, before.clone()),
+        change(ONE_CURRENT, &before, status(&[&retiring, &current, &with(&next, "phase", json!("Current"))]), before.clone()),
+        // What was forgotten does not come back under its number, nor under another that is not new.
+        change(HIGHER, &status(&[&current]), status(&[&retired(&version(1)), &current]), status(&[&current, &next])),
+        change(HIGHER, &status(&[&version(2)]), status(&[&version(1), &version(2)]), status(&[&version(2), &version(5)])),
         // One more step: what is retired or was only announced may go.
         change(DELIVERED, &status(&[&retired(&version(1)), &current, &next]), status(&[&next]), status(&[&current])),
     ]

@@ -12,6 +12,8 @@ stories![kubectl_get_shows_what_matters_and_finds_by_it, roles_and_policies_are_
 fn kubectl_get_shows_what_matters_and_finds_by_it() {
     let stage = Stage::new("views");
     let operator = stage.operator().start_ready();
+    stage.role("viewer", &["invoices:read"]);
+    stage.role("editor", &["invoices:write"]);
     stage
         .declare("billing", "{application: billing, description: Nightly export, roles: [viewer, editor], expiry: {after: 90d}}");
     stage.declare("shop", "{application: shop}");

@@ -10,6 +10,7 @@ use claviger::api::{ApiKey, ApiKeyStatus, ConditionType, Phase};
 use claviger::key::{self, Hash};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::Api;
+use serde_json::json;
 
 use super::cluster::{Cluster, runtime};
 use super::history::History;
@@ -99,6 +100,17 @@ impl Stage {
     /// Declares an ApiKey with this spec, as YAML in one line: `declare("k", "{expiry: {after: 90d}}")`.
     pub(crate) fn declare(&self, name: &str, spec: &str) {
         self.apply(&manifest(name, spec));
+    }
+
+    /// Makes a role, or makes it allow this. Roles are the cluster's own: one that a story takes away needs a name of its own.
+    pub(crate) fn role(&self, name: &str, permissions: &[&str]) {
+        let role = json!({
+            "apiVersion": "claviger.dev/v1alpha1",
+            "kind": "ApiKeyRole",
+            "metadata": { "name": name },
+            "spec": { "permissions": permissions },
+        });
+        self.apply(&role.to_string());
     }
 
     /// Merges something into an object: `patch("apikey/k", "{\"spec\": …}")`.
