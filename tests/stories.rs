@@ -19,6 +19,7 @@
 
 mod chart;
 mod clock;
+mod compliance;
 mod conflicts;
 mod contained;
 mod deleting;
@@ -45,6 +46,7 @@ fn main() {
     let mut all = Vec::new();
     all.extend(chart::stories());
     all.extend(clock::stories());
+    all.extend(compliance::stories());
     all.extend(conflicts::stories());
     all.extend(contained::stories());
     all.extend(deleting::stories());
