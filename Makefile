@@ -29,17 +29,16 @@ bench: control-plane ## Measure: the pure parts, then issuing 1,000 keys against
 	$(CARGO) bench --bench pure
 	$(CARGO) bench --bench issuing
 
-manifests: prerequisites ## Write crds/ anew from the source
-	@$(CARGO) run --quiet --bin claviger -- manifests | sed 1d >crds/.new
-	@mv crds/.new crds/apikeys.claviger.dev.yaml
-	@echo "crds/apikeys.claviger.dev.yaml is up to date"
+manifests: prerequisites ## Write crds/, and the chart's copy of it, anew from the source
+	@bash dev/write-manifests.sh crds charts/claviger/crd-files
+	@echo "crds/ and charts/claviger/crd-files/ are up to date"
 
 lint: prerequisites ## Check format, lints and documentation
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items
 
-control-plane: prerequisites ## Find or build etcd, kube-apiserver and kube-controller-manager (once; about five minutes)
+control-plane: prerequisites ## Find or build etcd, kube-apiserver, kube-controller-manager and helm (once; about seven minutes)
 	@bash dev/build-control-plane.sh >/dev/null
 
 clean: ## Remove what was built in the checkout (the control plane's binaries stay in their cache)

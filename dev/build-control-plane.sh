@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
-# Prints the folder that holds etcd, kube-apiserver and kube-controller-manager (and kubectl, where none is on
-# the PATH), building them from their Go modules first if nobody has yet. Everything else goes to stderr.
+# Prints two lines: the folder that holds etcd, kube-apiserver and kube-controller-manager (and kubectl, where none is
+# on the PATH), and the file that is helm 4. What nobody has built yet is built from its Go modules first. Everything
+# else goes to stderr.
 #
-# Looked for in this order: $KUBEBUILDER_ASSETS, then the cache; what is built goes into the cache.
+# Looked for in this order: $KUBEBUILDER_ASSETS, then the cache; what is built goes into the cache. helm is taken from the
+# PATH where that is helm 4; it has a folder of its own in the cache, so that neither's new version rebuilds the other.
 # The cache is $CLAVIGER_CACHE, else $XDG_CACHE_HOME/claviger, else ~/.cache/claviger.
 set -euo pipefail
 
 KUBERNETES_VERSION=1.36.3
 ETCD_VERSION=3.6.8
+HELM_VERSION=4.3.1
 GO_MINOR_NEEDED=26 # the oldest Go 1.x that compiles the above
 
 COMPONENTS=(etcd kube-apiserver kube-controller-manager)
@@ -24,44 +27,61 @@ holds() {
   [ -x "$1/kubectl" ] || command -v kubectl >/dev/null
 }
 
-if [ -n "${KUBEBUILDER_ASSETS:-}" ]; then
-  if holds "$KUBEBUILDER_ASSETS"; then
-    (cd -- "$KUBEBUILDER_ASSETS" && pwd)
+# find_helm: prints the helm 4 that is there, if any
+find_helm() {
+  local candidate
+  for candidate in "${KUBEBUILDER_ASSETS:-}/helm" "$(command -v helm)" "$helm_home/helm"; do
+    [ -x "$candidate" ] || continue
+    case $("$candidate" version --short 2>/dev/null) in
+      v4.*) realpath -- "$candidate"; return 0 ;;
+    esac
+  done
+}
+
+# Prints the answer and ends, if everything is there.
+answer_if_complete() {
+  helm=$(find_helm)
+  if [ -n "$home" ] && holds "$home" && [ -n "$helm" ]; then
+    printf '%s\n' "$home" "$helm"
     exit 0
   fi
-  say "control plane: KUBEBUILDER_ASSETS lacks one of ${COMPONENTS[*]} kubectl; using the cache instead"
+}
+
+home='' helm_home=''
+if [ -n "${KUBEBUILDER_ASSETS:-}" ]; then
+  if holds "$KUBEBUILDER_ASSETS"; then
+    home=$(cd -- "$KUBEBUILDER_ASSETS" && pwd)
+    # Whoever brings everything needs no cache.
+    answer_if_complete
+  else
+    say "control plane: KUBEBUILDER_ASSETS lacks one of ${COMPONENTS[*]} kubectl; using the cache instead"
+  fi
 fi
 
 if [ -z "${CLAVIGER_CACHE:-}${XDG_CACHE_HOME:-}${HOME:-}" ]; then
-  fail "no place for a cache; set CLAVIGER_CACHE to a folder that may hold about 250 MB"
+  fail "no place for a cache; set CLAVIGER_CACHE to a folder that may hold about 320 MB"
 fi
 cache=${CLAVIGER_CACHE:-${XDG_CACHE_HOME:-${HOME:-}/.cache}/claviger}
 mkdir -p -- "$cache" || fail "cannot create the cache folder $cache; set CLAVIGER_CACHE to one that can be written"
 cache=$(cd -- "$cache" && pwd)
-home=$cache/control-plane-$KUBERNETES_VERSION-etcd-$ETCD_VERSION
-
-if holds "$home"; then
-  printf '%s\n' "$home"
-  exit 0
-fi
+home=${home:-$cache/control-plane-$KUBERNETES_VERSION-etcd-$ETCD_VERSION}
+helm_home=$cache/helm-$HELM_VERSION
+answer_if_complete
 
 for tool in go flock awk sed; do
-  command -v "$tool" >/dev/null || fail "$tool is needed to build it: install $tool (Go: 1.$GO_MINOR_NEEDED or newer), or set KUBEBUILDER_ASSETS to a folder with ${COMPONENTS[*]}"
+  command -v "$tool" >/dev/null || fail "$tool is needed to build it: install $tool (Go: 1.$GO_MINOR_NEEDED or newer), or set KUBEBUILDER_ASSETS to a folder with ${COMPONENTS[*]} helm"
 done
 # Go can fetch a newer toolchain by itself, unless it was told to stay local.
 go_version=$(cd / && go env GOVERSION)
 go_minor=$(printf '%s' "$go_version" | sed -n 's/^go1\.\([0-9]*\).*/\1/p')
 if [ "${go_minor:-$GO_MINOR_NEEDED}" -lt "$GO_MINOR_NEEDED" ] && [ "$(cd / && go env GOTOOLCHAIN)" = local ]; then
-  fail "Go 1.$GO_MINOR_NEEDED or newer is needed to build it, found $go_version: install one, or set GOTOOLCHAIN=auto, or set KUBEBUILDER_ASSETS to a folder with ${COMPONENTS[*]}"
+  fail "Go 1.$GO_MINOR_NEEDED or newer is needed to build it, found $go_version: install one, or set GOTOOLCHAIN=auto, or set KUBEBUILDER_ASSETS to a folder with ${COMPONENTS[*]} helm"
 fi
 
 # Two at once build once: the second waits here and then finds the first one's work.
 exec 9>"$cache/.control-plane.lock"
 flock -n 9 || { say "control plane: waiting for another build of it"; flock 9; }
-if holds "$home"; then
-  printf '%s\n' "$home"
-  exit 0
-fi
+answer_if_complete
 
 # Whoever was killed half way left its folder; nobody else is building now, so it can go.
 rm -rf -- "$cache"/.building-*
@@ -90,6 +110,10 @@ build_go() {
   go build -mod=mod -trimpath -buildvcs=false -ldflags "-s -w $ldflags" -o "$output" "$@"
 }
 
+helm_module() {
+  go mod init claviger-helm && go mod edit -require="helm.sh/helm/v4@v$HELM_VERSION"
+}
+
 etcd_module() {
   go mod init claviger-etcd && go mod edit -require="go.etcd.io/etcd/server/v3@v$ETCD_VERSION"
 }
@@ -114,17 +138,18 @@ minor=${KUBERNETES_VERSION#*.}
 kubernetes_ldflags="-X $stamp.gitVersion=v$KUBERNETES_VERSION -X $stamp.gitMajor=${KUBERNETES_VERSION%%.*} -X $stamp.gitMinor=${minor%%.*} -X $stamp.gitTreeState=clean"
 
 kubernetes_packages=()
-for component in kube-apiserver kube-controller-manager; do
-  [ -x "$home/$component" ] || kubernetes_packages+=("k8s.io/kubernetes/cmd/$component")
-done
-[ -x "$home/kubectl" ] || command -v kubectl >/dev/null || kubernetes_packages+=(k8s.io/kubernetes/cmd/kubectl)
-
-say "control plane: building it into the cache, once (about five minutes on two cores)"
-if [ ! -x "$home/etcd" ]; then
-  say "control plane: building etcd $ETCD_VERSION"
-  mkdir "$work/etcd" && cd -- "$work/etcd"
-  logged etcd etcd_module
-  logged etcd build_go "" "$work/bin/etcd" go.etcd.io/etcd/server/v3
+if ! holds "$home"; then
+  say "control plane: building it into the cache, once (about five minutes on two cores)"
+  for component in kube-apiserver kube-controller-manager; do
+    [ -x "$home/$component" ] || kubernetes_packages+=("k8s.io/kubernetes/cmd/$component")
+  done
+  [ -x "$home/kubectl" ] || command -v kubectl >/dev/null || kubernetes_packages+=(k8s.io/kubernetes/cmd/kubectl)
+  if [ ! -x "$home/etcd" ]; then
+    say "control plane: building etcd $ETCD_VERSION"
+    mkdir "$work/etcd" && cd -- "$work/etcd"
+    logged etcd etcd_module
+    logged etcd build_go "" "$work/bin/etcd" go.etcd.io/etcd/server/v3
+  fi
 fi
 if [ "${#kubernetes_packages[@]}" -gt 0 ]; then
   say "control plane: building ${kubernetes_packages[*]##*/} $KUBERNETES_VERSION"
@@ -132,13 +157,24 @@ if [ "${#kubernetes_packages[@]}" -gt 0 ]; then
   logged Kubernetes kubernetes_module
   logged Kubernetes build_go "$kubernetes_ldflags" "$work/bin/" "${kubernetes_packages[@]}"
 fi
-
-if [ -d "$home" ]; then
-  # The folder lacked something, such as kubectl after it left the PATH: add only that.
-  for binary in "$work/bin"/*; do
-    mv -- "$binary" "$home/"
-  done
-else
-  mv -- "$work/bin" "$home"
+if [ -z "$helm" ]; then
+  say "control plane: building helm $HELM_VERSION, once (one to two minutes)"
+  mkdir "$work/helm" && cd -- "$work/helm"
+  logged helm helm_module
+  # The module's own version has no patch number in it.
+  logged helm build_go "-X helm.sh/helm/v4/internal/version.version=v$HELM_VERSION" "$work/helm-bin/helm" helm.sh/helm/v4/cmd/helm
 fi
-printf '%s\n' "$home"
+
+# put FOLDER HOME: moves what was built home. Where the folder only lacked something, such as kubectl after it left the
+# PATH, that alone is added.
+put() {
+  local binary
+  mkdir -p -- "$2"
+  for binary in "$1"/*; do
+    [ ! -e "$binary" ] || mv -- "$binary" "$2/"
+  done
+}
+put "$work/bin" "$home"
+put "$work/helm-bin" "$helm_home"
+answer_if_complete
+fail "what was built is not complete: remove $home and $helm_home, and start again"

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::drift::{create, eager, message, minted, pass, wait_condition};
 use crate::stories;
-use crate::support::cluster::{Cluster, RBAC};
+use crate::support::cluster::{ACCOUNT, Cluster};
 use crate::support::control_plane::Component;
 use crate::support::proxy::{Call, Verb};
 use crate::support::stage::{Stage, condition};
@@ -199,20 +199,25 @@ fn missing_rights_are_named_and_their_return_is_noticed() {
     let operator = eager(&stage);
     stage.declare("early", "{}");
     stage.wait_issued("early");
-    let all = "verbs: [get, list, watch, create, patch, delete]";
-    assert!(RBAC.contains(all));
-    let grant = |verbs: &str, create: &str, delete: &str| {
-        stage.cluster.apply(&RBAC.replace(all, verbs));
+    stage.cluster.deprive("the rights to create and to delete Secrets go and come back");
+    let role = stage.kubectl(&["get", "clusterrole", "claviger-controller", "-o", "json"]);
+    let role: Value = serde_json::from_str(&role).unwrap();
+    let at = role["rules"].as_array().unwrap().iter().position(|rule| rule["resources"] == json!(["secrets"])).unwrap();
+    let all = &role["rules"][at]["verbs"];
+    assert!(["create", "delete"].iter().all(|verb| all.as_array().unwrap().contains(&json!(verb))), "{all}");
+    let grant = |verbs: &Value, create: &str, delete: &str| {
+        let patch = json!([{ "op": "replace", "path": format!("/rules/{at}/verbs"), "value": verbs }]).to_string();
+        stage.kubectl(&["patch", "clusterrole", "claviger-controller", "--type=json", "-p", &patch]);
         for (verb, wanted) in [("create", create), ("delete", delete)] {
             wait::until("the API server knows", || {
-                let ask = ["auth", "can-i", verb, "secrets", "--as=system:serviceaccount:claviger-system:claviger"];
+                let ask = ["auth", "can-i", verb, "secrets", &format!("--as={ACCOUNT}")];
                 let answer = stage.try_kubectl(&ask).stdout;
                 let answer = String::from_utf8_lossy(&answer).trim().to_owned();
                 if answer == wanted { Ok(()) } else { Err(answer) }
             });
         }
     };
-    grant("verbs: [get, list, watch, patch]", "no", "no");
+    grant(&json!(["get", "list", "watch", "patch"]), "no", "no");
     stage.declare("late", "{}");
     let refused = wait_condition(&stage, "late", ConditionType::Delivered, "False/DeliveryRefused");
     let text = message(&refused, ConditionType::Ready);

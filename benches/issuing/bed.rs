@@ -46,7 +46,6 @@ impl Bed {
     /// Starts everything.
     pub(crate) async fn make() -> Self {
         let control_plane = ControlPlane::start(&Options::default()).expect("a control plane");
-        let file = |path: &str| format!("{}/{path}", env!("CARGO_MANIFEST_DIR"));
         let kubectl = |arguments: &[&str]| {
             let mut command = Command::new(control_plane.kubectl());
             command.arg("--kubeconfig").arg(control_plane.kubeconfig()).args(arguments).stdin(Stdio::null());
@@ -54,10 +53,16 @@ impl Bed {
             assert!(output.status.success(), "kubectl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
             String::from_utf8(output.stdout).expect("text").trim().to_owned()
         };
-        kubectl(&["apply", "--server-side", "-f", &file("crds/apikeys.claviger.dev.yaml")]);
-        kubectl(&["apply", "-f", &file("dev/rbac.yaml")]);
+        let installed = Command::new(control_plane.helm())
+            .args(["install", "claviger", concat!(env!("CARGO_MANIFEST_DIR"), "/charts/claviger")])
+            .args(["--namespace=claviger-system", "--create-namespace"])
+            .env("KUBECONFIG", control_plane.kubeconfig())
+            .stdin(Stdio::null())
+            .output()
+            .expect("helm runs");
+        assert!(installed.status.success(), "helm install: {}", String::from_utf8_lossy(&installed.stderr));
         kubectl(&["wait", "--for=condition=Established", "crd/apikeys.claviger.dev", "--timeout=60s"]);
-        let token = kubectl(&["create", "token", "claviger", "-n", "claviger-system", "--duration=24h"]);
+        let token = kubectl(&["create", "token", "claviger-controller", "-n", "claviger-system", "--duration=24h"]);
         let kubeconfig =
             control_plane.write_kubeconfig("service-account", control_plane.url(), Auth::Token(token)).expect("a kubeconfig");
         Self {

@@ -1,4 +1,4 @@
-//! Where the real components come from: a folder that has them, or a build of their Go modules.
+//! Where the real components and tools come from: a folder that has them, or a build of their Go modules.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,8 @@ pub(super) struct Binaries {
     directory: PathBuf,
     /// The `kubectl` beside the components, else the one on the `PATH`.
     pub(super) kubectl: PathBuf,
+    /// `helm`, version 4.
+    pub(super) helm: PathBuf,
 }
 
 impl Binaries {
@@ -32,10 +34,13 @@ impl Binaries {
         if !output.status.success() {
             return Err(Error::Binaries(format!("build-control-plane.sh ended with {}", output.status)));
         }
-        let directory = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim_end());
+        let answer = String::from_utf8_lossy(&output.stdout);
+        let [directory, helm] = answer.lines().map(PathBuf::from).collect::<Vec<_>>().try_into().map_err(|_| {
+            Error::Binaries(format!("build-control-plane.sh says {answer:?} instead of a folder and where helm is"))
+        })?;
         let kubectl = find_kubectl(&directory)
             .ok_or_else(|| Error::Binaries("kubectl is neither beside the components nor on the PATH".to_owned()))?;
-        Ok(Self { directory, kubectl })
+        Ok(Self { directory, kubectl, helm })
     }
 
     /// The executable of a component.

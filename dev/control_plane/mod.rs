@@ -188,6 +188,11 @@ impl ControlPlane {
         &self.binaries.kubectl
     }
 
+    /// A `helm` 4 that works with this control plane.
+    pub(crate) fn helm(&self) -> &Path {
+        &self.binaries.helm
+    }
+
     /// Writes `NAME.kubeconfig` into the directory, for a client that reaches the API server at `server_url` (which may
     /// be a proxy before it) and proves itself by `auth`. An older file of that name is replaced.
     ///

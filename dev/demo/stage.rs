@@ -30,7 +30,7 @@ impl Stage {
     /// # Errors
     /// [`Error::NotHere`] outside the checkout; [`Error::NoController`]; [`Error::ControlPlane`].
     pub(crate) fn set() -> Result<Self, Error> {
-        for needed in ["dev/demo/billing-export.yaml", "dev/rbac.yaml"] {
+        for needed in ["dev/demo/billing-export.yaml", "charts/claviger/Chart.yaml"] {
             if !Path::new(needed).is_file() {
                 return Err(Error::NotHere(needed));
             }
@@ -45,7 +45,8 @@ impl Stage {
         let control_plane = ControlPlane::start(&Options::default())?;
         let admin = Auth::ClientCert { user: "admin".to_owned(), groups: vec!["system:masters".to_owned()] };
         let kubeconfig = control_plane.write_kubeconfig("demo", control_plane.url(), admin)?;
-        let path = path_with([folder, control_plane.kubectl().parent().unwrap_or(folder)]);
+        let tools = [control_plane.kubectl(), control_plane.helm()].map(|tool| tool.parent().unwrap_or(folder));
+        let path = path_with([folder, tools[0], tools[1]]);
         Ok(Self { control_plane, kubeconfig, claviger, path })
     }
 
@@ -137,6 +138,10 @@ impl Stage {
             .args(["-c", command])
             .env("KUBECONFIG", &self.kubeconfig)
             .env("PATH", &self.path)
+            // What helm keeps goes with the control plane.
+            .env("HELM_CACHE_HOME", self.control_plane.dir().join("helm"))
+            .env("HELM_CONFIG_HOME", self.control_plane.dir().join("helm"))
+            .env("HELM_DATA_HOME", self.control_plane.dir().join("helm"))
             .stdin(Stdio::null())
             .output()
             .map_err(|source| Error::Shell { command: command.to_owned(), source })
@@ -150,7 +155,7 @@ impl Stage {
     /// # Errors
     /// [`Error::ControlPlane`] if it cannot be started; [`Error::NotAsTold`] if it does not come to lead.
     pub(crate) fn start_controller(&self) -> Result<(), Error> {
-        let token = self.ask("kubectl create token claviger -n claviger-system --duration=24h")?;
+        let token = self.ask("kubectl create token claviger-controller -n claviger-system --duration=24h")?;
         let auth = Auth::Token(token.trim().to_owned());
         let kubeconfig = self.control_plane.write_kubeconfig(CONTROLLER, self.control_plane.url(), auth)?;
         let arguments = [
@@ -235,7 +240,7 @@ fn until(told: &'static str, mut holds: impl FnMut() -> Result<Result<(), String
     }
 }
 
-fn path_with(first: [&Path; 2]) -> OsString {
+fn path_with(first: [&Path; 3]) -> OsString {
     let old = env::var_os("PATH").unwrap_or_default();
     let all = first.into_iter().map(Path::to_path_buf).chain(env::split_paths(&old));
     env::join_paths(all).unwrap_or(old.clone())

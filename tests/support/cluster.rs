@@ -1,7 +1,8 @@
-//! A control plane with Claviger's definitions and rights in it.
+//! A control plane with Claviger installed in it by its chart.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -14,10 +15,12 @@ use super::proxy::Proxy;
 
 /// The definitions as they are shipped.
 pub(crate) const CRDS: &str = include_str!("../../crds/apikeys.claviger.dev.yaml");
-/// The rights that the controller needs, and no more.
-pub(crate) const RBAC: &str = include_str!("../../dev/rbac.yaml");
+/// Where the chart is installed.
+pub(crate) const NAMESPACE: &str = "claviger-system";
+/// Whom the controller is to the API server.
+pub(crate) const ACCOUNT: &str = "system:serviceaccount:claviger-system:claviger-controller";
 
-/// A control plane with everything in it that Claviger needs.
+/// A control plane with everything in it that Claviger needs: what its chart installs.
 pub(crate) struct Cluster {
     pub(crate) control_plane: ControlPlane,
     /// The bearer token of the controller's ServiceAccount.
@@ -25,6 +28,7 @@ pub(crate) struct Cluster {
     /// What is looked through for keys at the end.
     pub(crate) evidence: Arc<Evidence>,
     admin: Mutex<Option<Client>>,
+    deprived: AtomicBool,
 }
 
 static SHARED: OnceLock<Arc<Cluster>> = OnceLock::new();
@@ -54,30 +58,67 @@ impl Cluster {
         Arc::new(Self::start(&Options { audit: true, ..Options::default() }))
     }
 
+    /// A cluster for one story, whose API server gets more arguments.
+    pub(crate) fn own_with(extra_apiserver_args: &[&str]) -> Arc<Self> {
+        let extra_apiserver_args = extra_apiserver_args.iter().map(|argument| (*argument).to_owned()).collect();
+        Arc::new(Self::start(&Options { audit: true, extra_apiserver_args }))
+    }
+
     /// A cluster with rights for the controller but without the definitions.
     pub(crate) fn without_definitions() -> Arc<Self> {
-        Arc::new(Self::bare(&Options { audit: true, ..Options::default() }))
+        let mut cluster = Self::empty(&Options { audit: true, ..Options::default() });
+        cluster.install(&["--set=crds.enabled=false"]);
+        cluster.token = cluster.new_token();
+        Arc::new(cluster)
+    }
+
+    /// A cluster with nothing in it.
+    pub(crate) fn without_claviger() -> Arc<Self> {
+        Arc::new(Self::empty(&Options { audit: true, ..Options::default() }))
     }
 
     fn start(options: &Options) -> Self {
-        let cluster = Self::bare(options);
+        let mut cluster = Self::empty(options);
         cluster.install_definitions();
+        cluster.token = cluster.new_token();
         cluster
     }
 
-    fn bare(options: &Options) -> Self {
+    fn empty(options: &Options) -> Self {
         let control_plane = ControlPlane::start(options).unwrap_or_else(|error| panic!("{error}"));
-        let evidence = Arc::new(Evidence::default());
-        let mut cluster = Self { control_plane, token: String::new(), evidence, admin: Mutex::new(None) };
-        cluster.apply(RBAC);
-        let token = cluster.kubectl(&["create", "token", "claviger", "-n", "claviger-system", "--duration=24h"]);
-        cluster.token = token.trim().into();
-        cluster
+        Self {
+            control_plane,
+            token: String::new(),
+            evidence: Arc::default(),
+            admin: Mutex::default(),
+            deprived: AtomicBool::default(),
+        }
     }
 
-    /// Installs the definitions and waits until they are served and their objects are collected.
+    /// A token for the controller's ServiceAccount, which is another one after each installation.
+    pub(crate) fn new_token(&self) -> String {
+        self.kubectl(&["create", "token", "claviger-controller", "-n", NAMESPACE, "--duration=24h"]).trim().to_owned()
+    }
+
+    /// Says that the story takes rights away from the controller on purpose, and why. All others have it work with its rights.
+    pub(crate) fn deprive(&self, why: &str) {
+        assert!(!why.is_empty());
+        self.deprived.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether rights were taken away on purpose.
+    pub(crate) fn is_deprived(&self) -> bool {
+        self.deprived.load(Ordering::Relaxed)
+    }
+
+    /// Installs the chart with the definitions, and waits until they are served and their objects are collected.
     pub(crate) fn install_definitions(&self) {
-        self.kubectl_with(&["apply", "--server-side", "-f", "-"], CRDS);
+        self.install(&[]);
+        self.await_definitions();
+    }
+
+    /// Waits until the definitions are served and their objects are collected.
+    pub(crate) fn await_definitions(&self) {
         self.kubectl(&["wait", "--for=condition=Established", "crd/apikeys.claviger.dev", "--timeout=60s"]);
         self.control_plane.restart_controller_manager().unwrap_or_else(|error| panic!("{error}"));
     }
@@ -158,10 +199,11 @@ impl Cluster {
 }
 
 impl Drop for Cluster {
-    /// A story's own cluster is looked through for keys when the story has ended well.
+    /// A story's own cluster is looked through when the story has ended well: for keys, and for what the controller asked.
     fn drop(&mut self) {
         if !std::thread::panicking() {
             super::leaks::audit(self);
+            super::rights::gather(self);
         }
     }
 }

@@ -4,11 +4,13 @@
 //! - [`stage`]: a namespace for one story, and what a person does and sees in it
 //! - [`many`]: many ApiKeys at once
 //! - [`operator`]: the controller as a process, with its logs and metrics
+//! - [`helm`]: the real helm, and what it makes of the chart
 //! - [`history`]: every state that ApiKeys and Secrets went through, and what must hold in all of them
 //! - [`inprocess`]: the controller in this process, with a clock of its own
 //! - [`kstatus`]: what deployment tools make of an object
 //! - [`leaks`]: looks for keys where none may be
 //! - [`proxy`]: misbehaves between the controller and the API server
+//! - [`rights`]: what the controller's ServiceAccount asked for
 
 #![allow(
     dead_code,
@@ -23,6 +25,7 @@
 pub(crate) mod cluster;
 #[path = "../../dev/control_plane/mod.rs"]
 pub(crate) mod control_plane;
+pub(crate) mod helm;
 pub(crate) mod history;
 pub(crate) mod inprocess;
 pub(crate) mod kstatus;
@@ -30,6 +33,7 @@ pub(crate) mod leaks;
 pub(crate) mod many;
 pub(crate) mod operator;
 pub(crate) mod proxy;
+pub(crate) mod rights;
 pub(crate) mod stage;
 pub(crate) mod wait;
 

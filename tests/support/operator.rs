@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::cluster::Cluster;
+use super::control_plane::Auth;
 use super::proxy::Proxy;
 use super::wait;
 
@@ -20,6 +21,7 @@ pub(crate) struct Builder<'a> {
     cluster: Arc<Cluster>,
     proxy: Option<&'a Proxy>,
     arguments: Vec<String>,
+    token: Option<String>,
 }
 
 /// A running controller. Its logs and metrics become evidence when it ends; it is killed when dropped.
@@ -43,7 +45,7 @@ impl<'a> Builder<'a> {
     /// A controller with nothing said but what tests need: debug logs, a free port, and times that suit proxies which bound
     /// every request.
     pub(crate) fn bare(cluster: &Arc<Cluster>) -> Self {
-        Self { cluster: cluster.clone(), proxy: None, arguments: Vec::new() }.args(&[
+        Self { cluster: cluster.clone(), proxy: None, arguments: Vec::new(), token: None }.args(&[
             "--admin-address=127.0.0.1:0",
             "--log-level=debug,hyper_util=info,tower=info",
             "--request-timeout=2s",
@@ -54,6 +56,12 @@ impl<'a> Builder<'a> {
     /// Lets it talk through a proxy.
     pub(crate) fn via(mut self, proxy: &'a Proxy) -> Self {
         self.proxy = Some(proxy);
+        self
+    }
+
+    /// Lets it prove itself by another token than the cluster's first, straight to the API server.
+    pub(crate) fn token(mut self, token: String) -> Self {
+        self.token = Some(token);
         self
     }
 
@@ -73,7 +81,13 @@ impl<'a> Builder<'a> {
     /// Starts it, without waiting for anything.
     pub(crate) fn start(self) -> Operator {
         let name = format!("operator-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        let kubeconfig = self.cluster.operator_kubeconfig(&name, self.proxy);
+        let kubeconfig = match self.token {
+            Some(token) => {
+                let control_plane = &self.cluster.control_plane;
+                control_plane.write_kubeconfig(&name, control_plane.url(), Auth::Token(token)).expect("a kubeconfig")
+            }
+            None => self.cluster.operator_kubeconfig(&name, self.proxy),
+        };
         let log = self.cluster.control_plane.dir().join(format!("{name}.stderr"));
         let child = Command::new(env!("CARGO_BIN_EXE_claviger"))
             .arg("controller")

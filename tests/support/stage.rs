@@ -30,7 +30,7 @@ kind: RoleBinding
 metadata: {name: claviger-leader-election}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: claviger-leader-election}
 subjects:
-- {kind: ServiceAccount, name: claviger, namespace: claviger-system}
+- {kind: ServiceAccount, name: claviger-controller, namespace: claviger-system}
 ";
 
 static NUMBER: AtomicU32 = AtomicU32::new(1);
