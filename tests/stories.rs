@@ -16,6 +16,7 @@
     reason = "a story that does not go as told stops at once"
 )]
 
+mod access;
 mod clock;
 mod conflicts;
 mod contained;
@@ -40,6 +41,7 @@ use libtest_mimic::{Arguments, Trial};
 fn main() {
     let arguments = Arguments::from_args();
     let mut all = Vec::new();
+    all.extend(access::stories());
     all.extend(clock::stories());
     all.extend(conflicts::stories());
     all.extend(contained::stories());

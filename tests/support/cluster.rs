@@ -119,8 +119,11 @@ impl Cluster {
 
     /// Waits until the definitions are served and their objects are collected.
     pub(crate) fn await_definitions(&self) {
-        self.kubectl(&["wait", "--for=condition=Established", "crd/apikeys.claviger.dev", "--timeout=60s"]);
+        let definitions = ["apikeys", "apikeypolicies", "apikeyroles"].map(|name| format!("crd/{name}.claviger.dev"));
+        let definitions: Vec<&str> = definitions.iter().map(String::as_str).collect();
+        self.kubectl(&[&["wait", "--for=condition=Established", "--timeout=60s"], &definitions[..]].concat());
         self.control_plane.restart_controller_manager().unwrap_or_else(|error| panic!("{error}"));
+        self.await_policies();
     }
 
     /// Runs kubectl as administrator; it must succeed.
