@@ -45,6 +45,13 @@ struct ControllerArgs {
     /// RoleBinding may go before the ApiKeys do and nobody could take the finalizer off; there garbage collection removes the Secret.
     #[arg(long, value_name = "BOOL", action = ArgAction::Set)]
     finalizer: Option<bool>,
+    /// Look at ApiKeyRoles, ApiKeyPolicies and the labels of namespaces. They are the cluster's own: false where an installation in one
+    /// namespace has no right to; policies then hold at admission only, and roles that do not exist are not reported.
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
+    cluster_objects: bool,
+    /// Mint, import and adopt nothing, as long as a restore is under way. Expiry, revocation and deletion go on.
+    #[arg(long)]
+    hold_minting: bool,
     /// The kubeconfig to use. Default: KUBECONFIG or ~/.kube/config, or the ServiceAccount of the pod.
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
@@ -143,7 +150,9 @@ fn settings(args: &ControllerArgs) -> Result<Settings, Failure> {
         rules: Rules {
             finalizer: args.finalizer.unwrap_or(args.namespace.is_none()),
             principal_domain: args.principal_domain.clone(),
+            hold_minting: args.hold_minting,
         },
+        cluster_objects: args.cluster_objects,
         limits: Limits {
             announce_grace: args.announce_grace,
             max_backoff: args.max_backoff,

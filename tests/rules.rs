@@ -1,7 +1,7 @@
-//! Every bound of the schema and every CEL rule of `ApiKey`, as a person meets them: what `kubectl apply` answers to a manifest
-//! that breaks one, and that the nearest manifest that does not is taken.
+//! Every bound of the schemas and every CEL rule of `ApiKey`, `ApiKeyRole` and `ApiKeyPolicy`, as a person meets them: what
+//! `kubectl apply` answers to a manifest that breaks one, and that the nearest manifest that does not is taken.
 //!
-//! [`complete`] holds the tables here against the definition as it is shipped, so that none of its rules goes untold.
+//! [`complete`] holds the tables here against the definitions as they are shipped, so that none of their rules goes untold.
 
 mod bounds;
 mod changes;
@@ -10,14 +10,21 @@ mod complete;
 mod definition;
 mod drift;
 mod names;
+mod organizations;
+mod policies;
 mod protection;
 mod revocation;
+mod roles;
+mod rotation;
+mod sources;
 mod statuses;
 mod templates;
+mod versions;
 mod views;
 
 use std::collections::BTreeMap;
 
+use claviger::api::manifests;
 use serde_json::{Value, json};
 
 use crate::support::Story;
@@ -32,24 +39,107 @@ pub(crate) fn stories() -> Vec<Story> {
         definition::stories(),
         drift::stories(),
         names::stories(),
+        organizations::stories(),
+        policies::stories(),
         protection::stories(),
         revocation::stories(),
+        roles::stories(),
+        rotation::stories(),
+        sources::stories(),
         statuses::stories(),
         templates::stories(),
+        versions::stories(),
         views::stories(),
     ]
     .concat()
 }
 
-/// Which part of an ApiKey a rule is about: what people write, or what the controller does.
+/// What Claviger defines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Key,
+    Role,
+    Policy,
+}
+
+impl Kind {
+    const ALL: [Self; 3] = [Self::Key, Self::Role, Self::Policy];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Key => "ApiKey",
+            Self::Role => "ApiKeyRole",
+            Self::Policy => "ApiKeyPolicy",
+        }
+    }
+
+    fn plural(self) -> &'static str {
+        match self {
+            Self::Key => "apikeys",
+            Self::Role => "apikeyroles",
+            Self::Policy => "apikeypolicies",
+        }
+    }
+
+    /// The schema in its definition as it is shipped.
+    fn schema(self) -> Value {
+        let file = format!("{}.claviger.dev.yaml", self.plural());
+        let all = manifests::all().expect("definitions");
+        let (_, yaml) = all.into_iter().find(|(name, _)| *name == file).expect("its definition");
+        let definition: Value = serde_saphyr::from_str(&yaml).expect("YAML");
+        definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
+    }
+}
+
+/// Which part of which kind a rule is about: what people write, or what the controller does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
     Spec,
     Status,
+    Role,
+    Policy,
+}
+
+impl Part {
+    fn kind(self) -> Kind {
+        match self {
+            Self::Spec | Self::Status => Kind::Key,
+            Self::Role => Kind::Role,
+            Self::Policy => Kind::Policy,
+        }
+    }
+
+    fn field(self) -> &'static str {
+        if self == Self::Status { "status" } else { "spec" }
+    }
+
+    /// What is written for `value`. A policy that does not choose its namespaces is told to hold for none, so that no other
+    /// story meets it.
+    fn written(self, stage: &Stage, value: &Value) -> Value {
+        let mut value = value.clone();
+        if let (Self::Policy, Some(fields)) = (self, value.as_object_mut()) {
+            fields.entry("namespaces").or_insert_with(|| json!({ "matchLabels": { STORY: stage.namespace } }));
+        }
+        value
+    }
+}
+
+/// The label of what is not in a story's namespace: the name of that namespace.
+const STORY: &str = "claviger.dev/story";
+
+/// Takes away what a story has put outside its namespace, however it ends.
+struct Swept<'a>(&'a Stage, Kind);
+
+impl Drop for Swept<'_> {
+    fn drop(&mut self) {
+        if self.1 != Kind::Key {
+            let _ = self.0.try_kubectl(&["delete", self.1.plural(), "-l", &format!("{STORY}={}", self.0.namespace)]);
+        }
+    }
 }
 
 /// One rule, and the two sides of it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Rule {
     /// The place and the keyword in the schema, or the message of the CEL rule.
     what: String,
@@ -76,15 +166,16 @@ impl Rule {
 
 /// Tells both sides of each rule, with a dry run and in earnest.
 fn tell(stage: &Stage, part: Part, rules: &[Rule]) {
-    let name = |number: usize| format!("rule-{number}");
+    let _swept = Swept(stage, part.kind());
+    let name = |number: usize| format!("{}-rule-{number}", stage.namespace);
     let named = |pick: fn(&Rule) -> Option<&Value>| -> String {
         let picked = rules.iter().enumerate().filter_map(|(number, rule)| Some((name(number), pick(rule)?)));
-        picked.map(|(name, value)| document(part, &name, value)).collect()
+        picked.map(|(name, value)| document(stage, part, &name, value)).collect()
     };
     let (before, broken, nearest) =
         (named(|rule| rule.before.as_ref()), named(|rule| Some(&rule.broken)), named(|rule| Some(&rule.nearest)));
     if part == Part::Status {
-        let plain: String = (0..rules.len()).map(|number| document(Part::Spec, &name(number), &json!({}))).collect();
+        let plain: String = (0..rules.len()).map(|number| document(stage, Part::Spec, &name(number), &json!({}))).collect();
         accepted(stage, Part::Spec, &plain, &[]);
     }
     if !before.is_empty() {
@@ -102,32 +193,34 @@ fn tell(stage: &Stage, part: Part, rules: &[Rule]) {
     }
     let live = stored(stage, part);
     for (number, rule) in rules.iter().enumerate() {
-        assert_eq!(live.get(&name(number)), rule.before.as_ref(), "{}: what was refused has changed nothing", rule.what);
+        let before = rule.before.as_ref().map(|before| part.written(stage, before));
+        assert_eq!(live.get(&name(number)), before.as_ref(), "{}: what was refused has changed nothing", rule.what);
     }
     accepted(stage, part, &nearest, &["--dry-run=server"]);
     accepted(stage, part, &nearest, &[]);
     let live = stored(stage, part);
     for (number, rule) in rules.iter().enumerate() {
-        assert_eq!(live.get(&name(number)), Some(&rule.nearest), "{}: kept as it was written, nothing added", rule.what);
+        let nearest = part.written(stage, &rule.nearest);
+        assert_eq!(live.get(&name(number)), Some(&nearest), "{}: kept as it was written, nothing added", rule.what);
     }
 }
 
-fn document(part: Part, name: &str, value: &Value) -> String {
-    let (spec, status) = match part {
-        Part::Spec => (value, Value::Null),
-        Part::Status => (&json!({}), value.clone()),
-    };
-    let mut apikey =
-        json!({ "apiVersion": "claviger.dev/v1alpha1", "kind": "ApiKey", "metadata": { "name": name }, "spec": spec });
-    if !status.is_null() {
-        apikey["status"] = status;
+fn document(stage: &Stage, part: Part, name: &str, value: &Value) -> String {
+    let metadata = json!({ "name": name, "labels": { STORY: stage.namespace } });
+    let mut document = json!({ "apiVersion": "claviger.dev/v1alpha1", "kind": part.kind().name(), "metadata": metadata });
+    let value = part.written(stage, value);
+    if part == Part::Status {
+        document["spec"] = json!({});
     }
-    format!("{apikey}\n")
+    if !value.is_null() {
+        document[part.field()] = value;
+    }
+    format!("{document}\n")
 }
 
 fn command(stage: &Stage, part: Part, more: &[&str]) -> Vec<String> {
     let verb: &[&str] = match part {
-        Part::Spec => &["apply"],
+        Part::Spec | Part::Role | Part::Policy => &["apply"],
         Part::Status => &["replace", "--subresource=status"],
     };
     [&["-n", &stage.namespace][..], verb, more, &["-f", "-"]].concat().into_iter().map(str::to_owned).collect()
@@ -147,9 +240,10 @@ fn refusals(stage: &Stage, part: Part, manifests: &str, more: &[&str]) -> BTreeM
     let output = stage.cluster.try_kubectl(&command.iter().map(String::as_str).collect::<Vec<_>>(), manifests);
     let mut answers = BTreeMap::new();
     let mut about = String::new();
+    let quoted = format!("\"{}-rule-", stage.namespace);
     for line in String::from_utf8_lossy(&output.stderr).lines() {
-        if let Some((_, rest)) = line.split_once("\"rule-") {
-            about = format!("rule-{}", rest.split('"').next().unwrap_or_default());
+        if let Some((_, rest)) = line.split_once(&quoted) {
+            about = format!("{}{}", &quoted[1..], rest.split('"').next().unwrap_or_default());
         }
         let answer: &mut String = answers.entry(about.clone()).or_default();
         answer.push_str(line);
@@ -160,10 +254,11 @@ fn refusals(stage: &Stage, part: Part, manifests: &str, more: &[&str]) -> BTreeM
 
 /// What is stored, by name; without what is empty.
 fn stored(stage: &Stage, part: Part) -> BTreeMap<String, Value> {
-    let all: Value = serde_json::from_str(&stage.kubectl(&["get", "apikeys", "-o", "json"])).expect("JSON");
-    let field = if part == Part::Spec { "spec" } else { "status" };
+    let selector = format!("{STORY}={}", stage.namespace);
+    let all = stage.kubectl(&["get", part.kind().plural(), "-l", &selector, "-o", "json"]);
+    let all: Value = serde_json::from_str(&all).expect("JSON");
     let items = all["items"].as_array().expect("a list");
-    let named = items.iter().map(|one| (one["metadata"]["name"].as_str().expect("a name").to_owned(), one[field].clone()));
+    let named = items.iter().map(|one| (one["metadata"]["name"].as_str().expect("a name").to_owned(), one[part.field()].clone()));
     named.filter(|(_, value)| !value.is_null()).collect()
 }
 

@@ -1,7 +1,8 @@
 //! Claviger's stories, told on a real API server.
 //!
 //! All stories share one control plane and one process; each has a namespace of its own. Those that stop, starve or reshape
-//! the API server start their own. After all of them, [`no_leak`] looks for their keys where none may be.
+//! the API server start their own. After all of them, [`no_leak`] looks for their keys where none may be, and [`rights`] at what
+//! the controller asked for.
 //!
 //! `cargo test --test stories -- --list` lists them; a name or a part of one runs those.
 
@@ -17,6 +18,7 @@
 )]
 
 mod access;
+mod chart;
 mod clock;
 mod conflicts;
 mod contained;
@@ -29,6 +31,7 @@ mod killed_anywhere;
 mod memory;
 mod no_leak;
 mod refusals;
+mod rights;
 mod rules;
 mod stale;
 mod startup;
@@ -42,6 +45,7 @@ fn main() {
     let arguments = Arguments::from_args();
     let mut all = Vec::new();
     all.extend(access::stories());
+    all.extend(chart::stories());
     all.extend(clock::stories());
     all.extend(conflicts::stories());
     all.extend(contained::stories());
@@ -73,7 +77,7 @@ fn main() {
     let told = libtest_mimic::run(&arguments, trials(all));
     // What the stories left behind is looked through when all of them have ended, whichever were told.
     let everything = Arguments { filter: None, skip: Vec::new(), exact: false, ..arguments };
-    let audited = libtest_mimic::run(&everything, trials(no_leak::stories()));
+    let audited = libtest_mimic::run(&everything, trials([no_leak::stories(), rights::stories()].concat()));
     if told.has_failed() || audited.has_failed() {
         std::process::exit(101);
     }

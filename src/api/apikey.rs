@@ -43,8 +43,9 @@ pub const DEFAULT_DATA_KEY: &str = "api-key";
         .message("status.keyId is set once and stays"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.phase) || !(oldSelf.status.phase in ['Expired', 'Revoked']) || (has(self.status) && has(self.status.phase) && self.status.phase == oldSelf.status.phase)")
         .message("Expired and Revoked are final"),
-    validation = Rule::new("!has(oldSelf.status) || !(has(oldSelf.status.keyId) || has(oldSelf.status.expiresAt)) || (has(self.status) && has(self.status.expiresAt) == has(oldSelf.status.expiresAt) && (!has(self.status.expiresAt) || self.status.expiresAt == oldSelf.status.expiresAt))")
-        .message("status.expiresAt is fixed at the first announcement"),
+    // A key that is taken over from a Secret with an end of its own gets that, as long as nothing was issued.
+    validation = Rule::new("!has(oldSelf.status) || !(has(oldSelf.status.keyId) || has(oldSelf.status.expiresAt)) || (has(self.status) && ((has(self.status.expiresAt) == has(oldSelf.status.expiresAt) && (!has(self.status.expiresAt) || self.status.expiresAt == oldSelf.status.expiresAt)) || (!has(oldSelf.status.issuedAt) && has(self.status.expiresAt) && (!has(oldSelf.status.expiresAt) || self.status.expiresAt < oldSelf.status.expiresAt))))")
+        .message("status.expiresAt is fixed at the first announcement, and can only come nearer until the key is issued"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.expiredAt) || (has(self.status) && has(self.status.expiredAt) && self.status.expiredAt == oldSelf.status.expiredAt)")
         .message("status.expiredAt is set once and stays"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.revokedAt) || (has(self.status) && has(self.status.revokedAt) && self.status.revokedAt == oldSelf.status.revokedAt)")
@@ -55,8 +56,12 @@ pub const DEFAULT_DATA_KEY: &str = "api-key";
         .message("status.revision can only grow"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.versions) || oldSelf.status.versions.all(o, o.phase in ['Announced', 'Retired'] || (has(self.status) && has(self.status.versions) && self.status.versions.exists(n, n.version == o.version && n.hash == o.hash && n.phase != 'Announced')))")
         .message("a delivered version stays listed until it is retired, and its hash stays as it is"),
-    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.versions) || !has(self.status) || !has(self.status.versions) || oldSelf.status.versions.all(o, !(o.phase in ['Retiring', 'Retired']) || self.status.versions.all(n, n.version != o.version || (n.hash == o.hash && (n.phase == 'Retired' || (n.phase == o.phase && has(n.retiresAt) == has(o.retiresAt) && (!has(n.retiresAt) || n.retiresAt <= o.retiresAt))))))")
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.versions) || !has(self.status) || !has(self.status.versions) || oldSelf.status.versions.all(o, !(o.phase in ['Retiring', 'Retired']) || self.status.versions.all(n, n.version != o.version || (n.hash == o.hash && (n.phase == 'Retired' || (n.phase == o.phase && (!has(o.retiresAt) || (has(n.retiresAt) && n.retiresAt <= o.retiresAt)))))))")
         .message("a version that was replaced never becomes current again, and its end can only come nearer"),
+    validation = Rule::new("!has(self.status) || !has(self.status.versions) || self.status.versions.filter(v, v.phase == 'Current').size() <= 1")
+        .message("at most one version is Current"),
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.versions) || !has(self.status) || !has(self.status.versions) || self.status.versions.all(n, oldSelf.status.versions.exists(o, o.version == n.version) || oldSelf.status.versions.all(o, o.version < n.version))")
+        .message("a new version has a higher number than all that are listed"),
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(

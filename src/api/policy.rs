@@ -10,6 +10,7 @@ use super::schema::values_at_most_63;
 
 /// What keys must comply with. Several policies apply together; the strictest wins. Checked by the API server when a key is created
 /// or a guarded field changed, where the admission policies are installed, and by the controller before anything is minted.
+#[expect(clippy::duplicated_attributes, reason = "every column has its own")]
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[kube(
     group = "claviger.dev",

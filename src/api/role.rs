@@ -4,6 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 /// What a role lets keys do. Editing it changes what all its keys may do at once; no key is touched.
+#[expect(clippy::duplicated_attributes, reason = "every column has its own")]
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[kube(
     group = "claviger.dev",

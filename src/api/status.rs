@@ -200,6 +200,13 @@ impl ApiKeyStatus {
         self.versions.iter().find(|version| version.hash == hash)
     }
 
+    /// The announced version whose key has this hash.
+    #[must_use]
+    pub fn announced_of(&self, hash: Hash) -> Option<&Version> {
+        let hash = hash.to_string();
+        self.versions.iter().find(|version| version.phase == VersionPhase::Announced && version.hash == hash)
+    }
+
     /// Whether the key has ended. `expiredAt` and `revokedAt` decide along with the phase.
     #[must_use]
     pub fn is_final(&self) -> bool {

@@ -18,13 +18,15 @@ fn at(text: &str) -> Timestamp {
 fn a_lifetime_is_a_number_and_a_unit() {
     let seconds = |text: &str| text.parse::<Lifetime>().map(|lifetime| lifetime.duration().as_secs());
     assert_eq!(seconds("1s"), Ok(1));
+    assert_eq!(seconds("0s"), Ok(0));
+    assert_eq!(seconds("0w"), Ok(0));
     assert_eq!(seconds("90m"), Ok(5_400));
     assert_eq!(seconds("12h"), Ok(43_200));
     assert_eq!(seconds("90d"), Ok(7_776_000));
     assert_eq!(seconds("99999w"), Ok(60_479_395_200));
     for wrong in [
-        "", "d", "90", "0d", "090d", "100000s", "-1d", "+1d", "1.5h", "1h30m", "1 d", " 1d", "1d ", "1D", "1y", "１d", "1µ",
-        "1日",
+        "", "d", "90", "00d", "090d", "0", "100000s", "-1d", "+1d", "1.5h", "1h30m", "1 d", " 1d", "1d ", "1D", "1y", "１d",
+        "1µ", "1日",
     ] {
         let error = wrong.parse::<Lifetime>().unwrap_err();
         assert!(error.to_string().contains("such as 90d"), "{wrong:?}");
@@ -39,13 +41,13 @@ fn a_lifetime_that_leads_out_of_time_ends_at_its_end() {
     assert_eq!(longest.after(at("2026-11-21T12:00:00Z")), at("3943-05-29T12:00:00Z"));
 }
 
-/// What `^[1-9][0-9]{0,4}[smhdw]$` matches, without a regular expression.
+/// What `^(0|[1-9][0-9]{0,4})[smhdw]$` matches, without a regular expression.
 fn is_lifetime(text: &str) -> bool {
     let mut chars: Vec<_> = text.chars().collect();
     let unit = chars.pop();
     matches!(unit, Some('s' | 'm' | 'h' | 'd' | 'w'))
         && (1..=5).contains(&chars.len())
-        && chars[0] != '0'
+        && (chars[0] != '0' || chars.len() == 1)
         && chars.iter().all(char::is_ascii_digit)
 }
 
@@ -53,12 +55,12 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_the_schema_accepts_is_what_can_be_read(text in prop_oneof!["[1-9][0-9]{0,4}[smhdw]", "[0-9]{0,6}[smhdwy]?", ".{0,8}"]) {
+    fn what_the_schema_accepts_is_what_can_be_read(text in prop_oneof!["(0|[1-9][0-9]{0,4})[smhdw]", "[0-9]{0,6}[smhdwy]?", ".{0,8}"]) {
         prop_assert_eq!(text.parse::<Lifetime>().is_ok(), is_lifetime(&text), "{:?}", text);
     }
 
     #[test]
-    fn a_lifetime_lasts_as_long_as_it_says(count in 1..=99_999_i64, unit in prop::sample::select(vec![('s', 1), ('m', 60), ('h', 3_600), ('d', 86_400), ('w', 604_800)]), start in 0..4_000_000_000_i64) {
+    fn a_lifetime_lasts_as_long_as_it_says(count in 0..=99_999_i64, unit in prop::sample::select(vec![('s', 1), ('m', 60), ('h', 3_600), ('d', 86_400), ('w', 604_800)]), start in 0..4_000_000_000_i64) {
         let lifetime: Lifetime = format!("{count}{}", unit.0).parse().unwrap();
         prop_assert_eq!(lifetime.duration(), SignedDuration::from_secs(count * unit.1));
         let start = Timestamp::from_second(start).unwrap();
@@ -67,8 +69,26 @@ proptest! {
 }
 
 #[test]
-fn the_pattern_in_the_schema_is_the_one_of_the_parser() {
-    assert_eq!(spec_schema()["properties"]["expiry"]["properties"]["after"]["pattern"], Lifetime::PATTERN);
+fn a_schema_takes_what_the_parser_reads_and_zero_only_where_it_ends_something() {
+    let mut found = Vec::new();
+    everywhere(&mut |path, schema| {
+        let Some(pattern) = schema["pattern"].as_str().filter(|pattern| pattern.contains("smhdw")) else { return };
+        let zero = pattern == "^(0|[1-9][0-9]{0,4})[smhdw]$";
+        assert!(zero || pattern == "^[1-9][0-9]{0,4}[smhdw]$", "{path}: {pattern}");
+        assert_eq!(schema["maxLength"], 6, "{path}");
+        found.push(format!("{path}{}", if zero { " or 0" } else { "" }));
+    });
+    assert_eq!(
+        found,
+        [
+            "ApiKeyPolicy.spec.lifetime.default",
+            "ApiKeyPolicy.spec.lifetime.max",
+            "ApiKeyPolicy.spec.rotation.maxInterval",
+            "ApiKey.spec.expiry.after",
+            "ApiKey.spec.rotation.every",
+            "ApiKey.spec.rotation.overlap or 0",
+        ]
+    );
 }
 
 #[test]
@@ -82,6 +102,58 @@ fn an_expiry_ends_after_a_while_at_a_moment_or_never() {
     assert_eq!(moment("1999-01-01T00:00:00Z").ends(noon), Some(at("1999-01-01T00:00:00Z")), "the past is for others to judge");
     assert_eq!(Expiry { never: Some(true), ..Expiry::default() }.ends(noon), None);
     assert_eq!(after("soon").ends(noon), Some(noon), "what nobody can read lives no longer than was meant");
+}
+
+// ---- What a policy allows -----------------------------------------------------------------------------------------------
+
+fn allow(patterns: &[&str]) -> AllowList {
+    AllowList { allowed: patterns.iter().map(|&pattern| pattern.to_owned()).collect() }
+}
+
+#[test]
+fn what_is_allowed_is_listed_or_begins_like_what_is_listed_with_a_star() {
+    let list = allow(&["viewer", "ic-*"]);
+    for name in ["viewer", "ic-", "ic-viewer", "ic-*"] {
+        assert!(list.allows(name), "{name}");
+    }
+    for name in ["", "view", "viewers", "Viewer", "ic", "IC-viewer", "xic-viewer", "*"] {
+        assert!(!list.allows(name), "{name}");
+    }
+    for name in ["", "viewer", "*", "鍵"] {
+        assert!(allow(&["*"]).allows(name), "a star alone stands for everything: {name}");
+        assert!(!allow(&[]).allows(name), "an empty list allows nothing: {name}");
+    }
+}
+
+#[test]
+fn only_the_last_star_stands_for_anything() {
+    // The schema refuses these; where one is stored anyway, it allows less and not more.
+    assert!(!allow(&["*:read"]).allows("invoices:read"));
+    assert!(!allow(&["invoices:**"]).allows("invoices:read"));
+    assert!(!allow(&["a*c"]).allows("abc"));
+    assert!(!allow(&[""]).allows("viewer"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_list_allows_what_its_patterns_say(patterns in prop::collection::vec("[ab]{0,3}[*]?", 0..4), name in "[ab]{0,4}") {
+        let list = AllowList { allowed: patterns.clone() };
+        let allowed = patterns.iter().any(|pattern| {
+            let beginning = pattern.trim_end_matches('*');
+            if beginning.len() < pattern.len() { name.get(..beginning.len()) == Some(beginning) } else { name == *pattern }
+        });
+        prop_assert_eq!(list.allows(&name), allowed, "{:?} {:?}", patterns, name);
+    }
+}
+
+#[test]
+fn a_field_that_can_be_required_is_named_as_in_the_spec() {
+    for field in [RequiredField::Description, RequiredField::Owner, RequiredField::Application, RequiredField::Expiry] {
+        assert_eq!(serde_json::to_value(field).unwrap(), field.as_str());
+        assert!(spec_schema()["properties"][field.as_str()].is_object(), "{field:?}");
+    }
 }
 
 // ---- Templates ----------------------------------------------------------------------------------------------------------
@@ -183,13 +255,24 @@ fn the_shipped_definitions_are_the_generated_ones() {
     assert_eq!(shipped, generated.len(), "and there are no others");
 }
 
-fn root_schema() -> Value {
-    let crd = manifests::apikeys().unwrap();
-    crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
+/// Every definition as it is shipped.
+fn definitions() -> Vec<Value> {
+    manifests::all().unwrap().into_iter().map(|(_, yaml)| serde_saphyr::from_str(&yaml).unwrap()).collect()
+}
+
+fn root_schema(definition: &Value) -> &Value {
+    &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
 }
 
 fn spec_schema() -> Value {
-    root_schema()["properties"]["spec"].clone()
+    root_schema(&manifests::apikeys().unwrap())["properties"]["spec"].clone()
+}
+
+/// Every schema within every definition, with its kind and path.
+fn everywhere(visit: &mut impl FnMut(&str, &Value)) {
+    for definition in definitions() {
+        walk(root_schema(&definition), definition["spec"]["names"]["kind"].as_str().unwrap(), visit);
+    }
 }
 
 /// Every schema within `schema`, with its path.
@@ -209,9 +292,9 @@ fn walk(schema: &Value, path: &str, visit: &mut impl FnMut(&str, &Value)) {
 #[test]
 fn every_string_list_and_map_is_bounded() {
     // The fields of Kubernetes' own Condition; only the controller writes them.
-    let theirs = ["message", "reason", "status", "type"].map(|field| format!(".status.conditions[].{field}"));
+    let theirs = ["message", "reason", "status", "type"].map(|field| format!("ApiKey.status.conditions[].{field}"));
     let (mut unbounded, mut count) = (Vec::new(), 0);
-    walk(&root_schema(), "", &mut |path, schema| {
+    everywhere(&mut |path, schema| {
         let bounded = match schema["type"].as_str().unwrap_or_else(|| panic!("{path} has no type")) {
             "string" => schema["maxLength"].is_u64() || schema["enum"].is_array() || schema["format"] == "date-time",
             "array" => schema["maxItems"].is_u64(),
@@ -225,18 +308,18 @@ fn every_string_list_and_map_is_bounded() {
         }
     });
     assert_eq!(unbounded, Vec::<String>::new());
-    assert!(count > 50, "only {count} schemas were looked at");
+    assert!(count > 120, "only {count} schemas were looked at");
 }
 
 #[test]
-fn the_definition_knows_no_null_and_no_defaults() {
+fn the_definitions_know_no_null_and_no_defaults() {
     let mut found = Vec::new();
-    walk(&root_schema(), "", &mut |path, schema| {
+    everywhere(&mut |path, schema| {
         if !schema["nullable"].is_null() {
             found.push(format!("{path}: nullable"));
         }
         // A spec that server-side apply has emptied is `{}`, and not null; nothing in it has a default.
-        let emptied = path == ".spec" && schema["default"] == serde_json::json!({});
+        let emptied = path == "ApiKey.spec" && schema["default"] == serde_json::json!({});
         if !emptied && schema.as_object().is_some_and(|fields| fields.contains_key("default")) {
             found.push(format!("{path}: default"));
         }
@@ -245,7 +328,9 @@ fn the_definition_knows_no_null_and_no_defaults() {
         }
     });
     assert_eq!(found, Vec::<String>::new());
-    assert!(!serde_json::to_string(&root_schema()).unwrap().contains("null"), "nowhere else either");
+    for definition in definitions() {
+        assert!(!definition.to_string().contains("null"), "nowhere else either");
+    }
 }
 
 #[test]
@@ -266,4 +351,69 @@ fn a_secret_can_have_another_name_and_entry() {
     let spec: ApiKeySpec = serde_json::from_value(serde_json::json!({"secret": {"name": "other", "key": "token"}})).unwrap();
     let apikey = ApiKey::new("billing", spec);
     assert_eq!((apikey.secret_name().as_str(), apikey.data_key()), ("other", "token"));
+}
+
+/// Reads `json` and writes it again.
+fn again<T: serde::de::DeserializeOwned + serde::Serialize>(json: &Value) -> Value {
+    serde_json::to_value(serde_json::from_value::<T>(json.clone()).unwrap()).unwrap()
+}
+
+#[test]
+fn what_is_read_is_written_again() {
+    let hash = format!("sha256:{}", "0a".repeat(32));
+    let spec = serde_json::json!({
+        "description": "Nightly export of invoices", "owner": "billing@example.com", "application": "billing",
+        "organization": "acme.eu", "includeSubOrganizations": false, "audiences": ["invoices-api"], "roles": ["ic-viewer"],
+        "permissions": ["invoices:read"], "expiry": {"after": "90d"}, "rotation": {"every": "30d", "overlap": "0s"},
+        "revision": 3, "prefix": "acme", "secret": {"name": "billing-export", "key": "token", "retention": "UntilCollected"},
+        "source": {"secretRef": {"name": "legacy", "key": "token"}}, "metadata": {"tier": "gold"}, "revoked": true,
+        "revocationReason": "leaked", "revokedBy": "ann",
+    });
+    assert_eq!(again::<ApiKeySpec>(&spec), spec);
+    assert_eq!(spec.as_object().unwrap().len(), spec_schema()["properties"].as_object().unwrap().len(), "every field");
+    let source = serde_json::json!({"hash": hash, "tail": "2Xk9Qd"});
+    assert_eq!(again::<Source>(&source), source);
+    let at = "2026-11-21T12:00:00Z";
+    let version = serde_json::json!({
+        "version": 1, "hash": hash, "tail": "2Xk9Qd", "phase": "Retiring", "announcedAt": at, "activatedAt": at, "revision": 3,
+        "replacedAt": at, "retiresAt": at, "collectedAt": at, "discardedAt": at,
+    });
+    assert_eq!(again::<Version>(&version), version);
+    let status = serde_json::json!({"organization": "acme.eu", "revision": 0, "rotatesAt": at, "versions": [version]});
+    assert_eq!(again::<ApiKeyStatus>(&status), status);
+    let role = serde_json::json!({"title": "Viewer", "description": "Reads", "permissions": ["invoices:read"]});
+    assert_eq!(again::<ApiKeyRoleSpec>(&role), role);
+    let policy = serde_json::json!({
+        "namespaces": {"matchLabels": {"team": "billing"}}, "lifetime": {"max": "90d", "default": "30d"},
+        "rotation": {"maxInterval": "30d", "required": false}, "roles": {"allowed": ["ic-*"]}, "permissions": {"allowed": []},
+        "audiences": {"allowed": ["*"]}, "prefixes": {"allowed": ["acme"]}, "imports": "Forbidden",
+        "template": {"annotationPrefixes": []}, "require": ["description", "owner", "application", "expiry"],
+    });
+    assert_eq!(again::<ApiKeyPolicySpec>(&policy), policy);
+}
+
+#[test]
+fn what_nobody_asked_for_is_not_written() {
+    let empty = serde_json::json!({});
+    assert_eq!(again::<ApiKeySpec>(&empty), empty);
+    assert_eq!(again::<ApiKeyStatus>(&empty), empty);
+    assert_eq!(again::<ApiKeyRoleSpec>(&empty), empty);
+    assert_eq!(again::<ApiKeyPolicySpec>(&empty), empty);
+    for part in ["namespaces", "lifetime", "rotation"] {
+        let policy = serde_json::json!({ part: {} });
+        assert_eq!(again::<ApiKeyPolicySpec>(&policy), policy, "an empty limit stays one");
+    }
+    for part in ["rotation", "secret"] {
+        let spec = serde_json::json!({ part: {} });
+        assert_eq!(again::<ApiKeySpec>(&spec), spec);
+    }
+}
+
+#[test]
+fn a_secret_stays_unless_something_else_is_asked_for() {
+    let retention = |spec: Value| ApiKey::new("billing", serde_json::from_value(spec).unwrap()).retention();
+    assert_eq!(retention(serde_json::json!({})), Retention::Always);
+    assert_eq!(retention(serde_json::json!({"secret": {}})), Retention::Always);
+    assert_eq!(retention(serde_json::json!({"secret": {"retention": "WhileActive"}})), Retention::WhileActive);
+    assert_eq!(retention(serde_json::json!({"secret": {"retention": "UntilCollected"}})), Retention::UntilCollected);
 }

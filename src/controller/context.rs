@@ -13,11 +13,12 @@ use kube::{Client, ResourceExt};
 use tokio::sync::OnceCell;
 
 use super::clock::{Clock, ServerClock};
+use super::cluster::ClusterObjects;
 use super::error::Error;
 use super::events::Events;
 use super::memory::Memory;
 use crate::api::{ApiKey, whole_second};
-use crate::lifecycle::Rules;
+use crate::lifecycle::{Rules, Surroundings};
 use crate::telemetry::Metrics;
 
 /// What every reconciliation shares.
@@ -26,8 +27,12 @@ pub(super) struct Context {
     pub(super) client: Client,
     /// The watched Secrets of ours: metadata only.
     pub(super) secrets: Store<PartialObjectMeta<Secret>>,
-    /// Set once that watch has shown everything there is.
-    pub(super) secrets_shown: OnceCell<()>,
+    /// The cluster's own objects, where they are looked at.
+    pub(super) cluster: Option<ClusterObjects>,
+    /// Set once these watches have shown everything there is.
+    pub(super) shown: OnceCell<()>,
+    /// When this process began to work.
+    pub(super) since: Timestamp,
     /// The watched ApiKeys.
     pub(super) apikeys: Store<DeserializeGuard<ApiKey>>,
     /// Tells people.
@@ -89,11 +94,21 @@ impl Pending {
 }
 
 impl Context {
-    /// Waits until the watch of Secrets has shown everything there is. The store itself wakes only one of those who wait for
-    /// it; here one waits and wakes the others.
-    pub(super) async fn secrets_shown(&self) -> Result<(), Error> {
-        let shown = self.secrets_shown.get_or_try_init(|| self.secrets.wait_until_ready()).await;
-        shown.copied().map_err(|_| Error::WatchesEnded)
+    /// Waits until the watches have shown everything there is besides ApiKeys. A store wakes only one of those who wait for it; here
+    /// one waits and wakes the others.
+    pub(super) async fn shown(&self) -> Result<(), Error> {
+        let shown = self.shown.get_or_try_init(|| async {
+            if let Some(cluster) = &self.cluster {
+                cluster.shown().await?;
+            }
+            self.secrets.wait_until_ready().await
+        });
+        shown.await.copied().map_err(|_| Error::WatchesEnded)
+    }
+
+    /// What there is in the cluster around an `ApiKey`.
+    pub(super) fn surroundings_of(&self, apikey: &ApiKey) -> Surroundings {
+        self.cluster.as_ref().map(|cluster| cluster.around(apikey)).unwrap_or_default()
     }
 
     /// A watch has shown an object.

@@ -17,7 +17,7 @@ use crate::api::conditions::reason;
 use crate::api::names::{FIELD_MANAGER, FINALIZER};
 use crate::api::{ApiKey, ApiKeyStatus};
 use crate::key::{Key, OsRandom, random_hex_128};
-use crate::lifecycle::{Announcement, News, Outstanding, SecretView, Step, Tone, World, news};
+use crate::lifecycle::{Announcement, FoundIn, News, Outstanding, SecretView, Step, Tone, World, news};
 
 /// Does `step`, which is not [`Step::Settled`].
 pub(super) async fn execute(context: &Context, step: Step, world: &mut World, notes: &mut Notes) -> Result<(), Error> {
@@ -35,16 +35,25 @@ pub(super) async fn execute(context: &Context, step: Step, world: &mut World, no
 }
 
 async fn announce(context: &Context, announcement: &Announcement, world: &mut World, notes: &mut Notes) -> Result<(), Error> {
-    let key = Key::mint(&world.apikey.prefix(), &mut OsRandom)?;
+    let version = announcement.version;
+    let key = match &announcement.taken {
+        None => Some(Key::mint(&world.apikey.prefix(), &mut OsRandom)?),
+        Some(taken) => notes.source.take().filter(|key| taken.place == FoundIn::Source && key.hash() == taken.hash),
+    };
+    let (hash, tail) = match (&key, &announcement.taken) {
+        (Some(key), _) => (key.hash(), key.tail().to_string()),
+        (None, Some(taken)) if taken.place != FoundIn::Source => (taken.hash, taken.tail.clone()),
+        (None, _) => return Err(Error::Overtaken("the key that is to be imported has to be read again")),
+    };
     let id = if announcement.needs_key_id() { Some(random_hex_128(&mut OsRandom)?) } else { None };
-    let (version, hash) = (announcement.version, key.hash());
-    let written = write_status(context, announcement.status(hash, &key.tail(), id), world, notes).await;
+    let written = write_status(context, announcement.status(hash, &tail, id), world, notes).await;
     // Where the outcome is unknown, the next look asks whether this hash stands announced, and only then goes on with the key.
-    if written.as_ref().err().is_none_or(|error| !error.is_race()) {
+    let raced = written.as_ref().err().is_some_and(Error::is_race);
+    if let Some(key) = key.filter(|_| !raced) {
         notes.held = Some(Held { version, hash, key, ambiguous: false, confirmed: Instant::now() });
+        world.outstanding = Outstanding::Held { version, ambiguous: false };
     }
     written?;
-    world.outstanding = Outstanding::Held { version, ambiguous: false };
     tracing::info!(version, "announced");
     Ok(())
 }
@@ -122,8 +131,11 @@ async fn delete_secret(context: &Context, uid: String, world: &mut World, notes:
             return Ok(());
         }
         Ok(_) => {
-            let note = format!("Secret {name} was deleted with its ApiKey");
-            context.events.tell(&*world.apikey, News { tone: Tone::Normal, reason: reason::DELETED.to_owned(), note });
+            if world.apikey.is_deleting() {
+                let note = format!("Secret {name} was deleted with its ApiKey");
+                context.events.tell(&*world.apikey, News { tone: Tone::Normal, reason: reason::DELETED.to_owned(), note });
+            }
+            tracing::info!("the Secret was deleted");
         }
         Err(Error::Api { source, .. }) if is_not_found(&source) => {}
         // Another Secret has taken the name: look at it.

@@ -20,6 +20,8 @@ pub(super) struct Memory(Mutex<HashMap<String, Notes>>);
 pub(super) struct Notes {
     /// A minted key on its way into its Secret.
     pub(super) held: Option<Held>,
+    /// A key that is to be copied from another Secret, until it is announced.
+    pub(super) source: Option<Key>,
     /// The announced versions that were seen, and since when they stand so.
     pub(super) announced: Option<(Vec<String>, Instant)>,
     /// What the Secret held when it was last read.
@@ -147,6 +149,7 @@ impl Notes {
 
     fn is_empty(&self) -> bool {
         self.held.is_none()
+            && self.source.is_none()
             && self.announced.is_none()
             && self.read.is_none()
             && self.refused.is_none()

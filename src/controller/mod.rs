@@ -1,10 +1,12 @@
 //! Making it so: watching, observing, executing, events, leadership.
 //!
 //! One reconciliation reads as the design does: look at the world, plan the next step, do it, until nothing is left to do
-//! (`reconcile`). All decisions are [`crate::lifecycle`]'s; all requests to the API server are in `observe`, `execute` and
-//! `deliver`.
+//! (`reconcile`). All decisions are [`crate::lifecycle`]'s; all requests to the API server are in `observe`, `source`, `execute`
+//! and `deliver`.
 
+mod body;
 mod clock;
+mod cluster;
 mod context;
 mod deliver;
 mod error;
@@ -15,7 +17,9 @@ pub mod leadership;
 mod memory;
 mod observe;
 mod reconcile;
+mod refusal;
 mod run;
+mod source;
 mod startup;
 mod watch;
 

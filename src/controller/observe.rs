@@ -11,10 +11,11 @@ use kube::api::PartialObjectMeta;
 use kube::runtime::reflector::ObjectRef;
 use tokio::time::Instant;
 
+use super::body::Wiped;
 use super::context::Context;
-use super::deliver::Wiped;
 use super::error::Error;
 use super::memory::{Held, Notes, Reading};
+use super::source;
 use crate::api::{ApiKey, ApiKeyStatus, Facts, SecretTemplate, VersionPhase};
 use crate::key::Hash;
 use crate::lifecycle::{self, Clock, Delivery, Outstanding, SecretFacts, SecretView, World};
@@ -32,7 +33,7 @@ pub(super) async fn observe(context: &Context, mut apikey: Arc<ApiKey>, notes: &
         }
     }
     let mut clock = Clock::Agrees;
-    if clock_matters(&apikey, context) {
+    if lifecycle::clock_matters(&apikey, context.now()) {
         // An API server that tells no time confirms none.
         let judge = || context.server_clock.judge(context.clock.now()).unwrap_or(Clock::AheadBy(SignedDuration::ZERO));
         clock = judge();
@@ -44,27 +45,30 @@ pub(super) async fn observe(context: &Context, mut apikey: Arc<ApiKey>, notes: &
     }
     let status = apikey.status.clone().unwrap_or_default();
     drop_lost_key(&apikey, notes);
+    let source::Seen { source, own } = source::look(context, &apikey, notes).await?;
     let outstanding = outstanding(&status, notes, context.limits.announce_grace);
-    let secret = observe_secret(context, &apikey, &status, outstanding, notes).await?;
+    let secret = match own {
+        Some(facts) => SecretView::Present(facts),
+        None => observe_secret(context, &apikey, &status, outstanding, notes).await?,
+    };
     let delivery = match &notes.refused {
         Some((refusal, until)) if *until > Instant::now() => Delivery::Refused(refusal.clone()),
         _ => Delivery::Untried,
     };
-    let may_mend = notes.may_mend(context.limits.max_backoff);
-    Ok(World { apikey, secret, outstanding, delivery, clock, may_mend, rules: context.rules.clone() })
-}
-
-/// Whether this look may end the key by time, or fix when it ends.
-fn clock_matters(apikey: &ApiKey, context: &Context) -> bool {
-    let Some(status) = apikey.status.as_ref() else { return apikey.spec.expiry.is_some() };
-    if status.is_final() {
-        return false;
-    }
-    match (&status.key_id, &status.expires_at) {
-        (None, _) => apikey.spec.expiry.is_some(),
-        (Some(_), Some(end)) => end.0 <= context.now(),
-        (Some(_), None) => false,
-    }
+    let duplicate = source::duplicate(context, &apikey, &source);
+    Ok(World {
+        surroundings: context.surroundings_of(&apikey),
+        secret,
+        outstanding,
+        delivery,
+        clock,
+        may_mend: notes.may_mend(context.limits.max_backoff),
+        source,
+        duplicate,
+        since: context.since,
+        rules: context.rules.clone(),
+        apikey,
+    })
 }
 
 /// Wipes a held key that can no longer be delivered: it is not the newest announced one, or the ApiKey has ended or is going.
@@ -116,24 +120,18 @@ async fn observe_secret(
 ) -> Result<SecretView, Error> {
     let namespace = apikey.namespace().unwrap_or_default();
     let watched = context.secrets.get(&ObjectRef::new(&apikey.secret_name()).within(&namespace));
-    let issued = status.current().is_some();
-    if !issued && !worth_a_read(apikey, status, outstanding, watched.is_some()) {
+    if !lifecycle::needs_secret(apikey, outstanding, watched.is_some()) {
         return Ok(SecretView::Unknown);
     }
-    if let Some(facts) = known(status, watched.as_deref(), notes) {
-        return Ok(SecretView::Present(facts));
-    }
-    read_secret(context, apikey, status, notes).await
-}
-
-/// Whether a Secret of an `ApiKey` that was not issued is to be read.
-fn worth_a_read(apikey: &ApiKey, status: &ApiKeyStatus, outstanding: Outstanding, watched: bool) -> bool {
-    match outstanding {
-        _ if apikey.is_deleting() => status.key_id.is_some() || watched,
-        _ if status.versions.is_empty() || status.is_final() => false,
-        Outstanding::Held { .. } => false,
-        Outstanding::Unsettled => watched,
-        Outstanding::Settled => true,
+    // Whether a delivery of unknown outcome has landed is for the API server to say.
+    let in_doubt = match outstanding {
+        Outstanding::Held { ambiguous, .. } => ambiguous,
+        Outstanding::Settled => status.newest_announced().is_some(),
+        Outstanding::Unsettled => false,
+    };
+    match known(status, watched.as_deref(), notes) {
+        Some(facts) if !in_doubt => Ok(SecretView::Present(facts)),
+        _ => read_secret(context, apikey, status, notes).await,
     }
 }
 

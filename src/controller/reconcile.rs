@@ -19,7 +19,7 @@ use super::memory::Notes;
 use super::observe::{is_older, observe};
 use crate::api::ApiKey;
 use crate::api::conditions::reason;
-use crate::lifecycle::{News, Step, Tone, Wake, clip, plan};
+use crate::lifecycle::{News, Step, Tone, Wake, clip, needs_duplicates, plan};
 use crate::telemetry::Outcome;
 
 /// No sequence of steps is longer: finalizer, question, announcement, delivery, activation, and conditions between them.
@@ -28,6 +28,8 @@ const MAX_STEPS: usize = 16;
 const MAX_CALLS: u32 = 35;
 /// How long the watch may take to show our own write; after that, what it shows is taken for what there is.
 const COMES_AROUND: Duration = Duration::from_secs(30);
+/// After a key was taken over, whether another has it, too, is looked at once more after this time.
+const ALSO_TAKEN: Duration = Duration::from_secs(2);
 /// The longest nap. Times far away are looked at again from here, so that no timer has to run for years.
 const LONGEST_NAP: Duration = Duration::from_secs(3_600);
 
@@ -79,7 +81,7 @@ async fn guarded(object: Arc<DeserializeGuard<ApiKey>>, context: &Context, uid: 
             return Err(Error::Undecodable(invalid.error.clone()));
         }
     };
-    context.secrets_shown().await?;
+    context.shown().await?;
     let mut notes = context.memory.borrow(uid);
     if notes.done {
         return Ok((Action::await_change(), Outcome::Unchanged));
@@ -98,7 +100,10 @@ async fn to_the_end(apikey: Arc<ApiKey>, context: &Context, notes: &mut Notes) -
         let plan = plan(&world, context.now());
         tracing::debug!(step = plan.step.name(), "plan");
         if let Step::Settled { wake, at } = plan.step {
-            return Ok(rest(context, notes, wake, at, done > 0));
+            let (action, outcome) = rest(context, notes, wake, at, done > 0);
+            // Another ApiKey may have taken the same key over at the same time, and the watch shows it a moment later.
+            let again = done > 0 && needs_duplicates(&world.apikey);
+            return Ok((if again { Action::requeue(ALSO_TAKEN) } else { action }, outcome));
         }
         execute(context, plan.step, &mut world, notes).await?;
     }

@@ -11,12 +11,13 @@ use tokio::sync::watch as signal;
 use tokio_util::sync::CancellationToken;
 
 use super::clock::{Clock, ServerClock};
+use super::cluster::ClusterObjects;
 use super::context::{Context, Limits};
 use super::events::Events;
 use super::health::State;
 use super::leadership::{Elector, Fence, Leadership, LeadershipError, Shutdown, Timing};
 use super::startup::{self, StartupError};
-use super::watch::{self, Writers};
+use super::watch::{self, ClusterWriters, Writers};
 use crate::key::{MintError, OsRandom, random_hex_128};
 use crate::lifecycle::Rules;
 use crate::telemetry::{self, Metrics, RequestLayer, ServerError};
@@ -29,6 +30,8 @@ const DRAIN: Duration = Duration::from_secs(20);
 pub struct Settings {
     /// Only this namespace; `None` is the whole cluster.
     pub namespace: Option<String>,
+    /// Whether roles, policies and namespaces, which are the cluster's own, are looked at.
+    pub cluster_objects: bool,
     /// What holds for all keys.
     pub rules: Rules,
     /// Times and numbers.
@@ -114,8 +117,12 @@ struct Parts {
 impl Parts {
     async fn run(self, token: &CancellationToken) -> Result<(), RunError> {
         let plain = self.client(&Fence::open())?;
-        let namespace = self.settings.namespace.as_deref();
-        startup::check(&plain, &self.config, namespace, self.settings.limits.request_timeout, token).await?;
+        let wanted = startup::Wanted {
+            namespace: self.settings.namespace.as_deref(),
+            cluster_objects: self.settings.cluster_objects,
+            limit: self.settings.limits.request_timeout,
+        };
+        startup::check(&plain, &self.config, wanted, token).await?;
         let _ = self.state.ready.set(());
         let Some(lease) = &self.settings.lease else {
             self.metrics.leading(true);
@@ -167,13 +174,24 @@ impl Parts {
     async fn work(&self, client: Client, stop: &CancellationToken) {
         let (apikeys, apikeys_writer) = reflector::store();
         let (secrets, secrets_writer) = reflector::store();
+        let (cluster, cluster_writers) = if self.settings.cluster_objects {
+            let (roles, roles_writer) = reflector::store();
+            let (policies, policies_writer) = reflector::store();
+            let (namespaces, namespaces_writer) = reflector::store();
+            let writers = ClusterWriters { roles: roles_writer, policies: policies_writer, namespaces: namespaces_writer };
+            (Some(ClusterObjects { roles, policies, namespaces }), Some(writers))
+        } else {
+            (None, None)
+        };
         let telling = CancellationToken::new();
         let (events, publisher) =
             Events::start(client.clone(), self.settings.instance.clone(), self.metrics.clone(), telling.clone());
         let context = Arc::new(Context {
             client,
             secrets,
-            secrets_shown: tokio::sync::OnceCell::new(),
+            cluster,
+            shown: tokio::sync::OnceCell::new(),
+            since: crate::api::whole_second(self.clock.now()),
             apikeys,
             events,
             metrics: self.metrics.clone(),
@@ -185,7 +203,7 @@ impl Parts {
             limits: self.settings.limits,
         });
         let _ = self.state.context.set(context.clone());
-        let writers = Writers { apikeys: apikeys_writer, secrets: secrets_writer };
+        let writers = Writers { apikeys: apikeys_writer, secrets: secrets_writer, cluster: cluster_writers };
         let working = watch::work(context, writers, self.settings.namespace.as_deref(), stop.clone());
         let overdue = async {
             stop.cancelled().await;

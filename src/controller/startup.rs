@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::api::{Api, ListParams, PartialObjectMeta};
-use kube::core::DeserializeGuard;
-use kube::{Client, Config};
+use kube::core::{DeserializeGuard, NamespaceResourceScope};
+use kube::{Client, Config, Resource};
+use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use super::error::describe;
-use crate::api::ApiKey;
+use crate::api::{ApiKey, ApiKeyPolicy, ApiKeyRole};
 
 /// How long an API server that does not answer is asked again before giving up.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -77,32 +78,44 @@ pub enum StartupError {
 pub(super) async fn check(
     client: &Client,
     config: &Config,
-    namespace: Option<&str>,
-    limit: Duration,
+    wanted: Wanted<'_>,
     token: &CancellationToken,
 ) -> Result<(), StartupError> {
-    let starting = Starting { client, server: config.cluster_url.to_string(), namespace, limit };
+    let starting = Starting { client, server: config.cluster_url.to_string(), wanted };
     tokio::select! {
         () = token.cancelled() => Err(StartupError::Cancelled),
         checked = starting.check() => checked,
     }
 }
 
+/// What the controller is going to look at.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    /// Only this namespace.
+    pub(super) namespace: Option<&'a str>,
+    /// Roles, policies and namespaces, too.
+    pub(super) cluster_objects: bool,
+    /// How long an answer is waited for.
+    pub(super) limit: Duration,
+}
+
 struct Starting<'a> {
     client: &'a Client,
     server: String,
-    namespace: Option<&'a str>,
-    limit: Duration,
+    wanted: Wanted<'a>,
 }
 
 impl Starting<'_> {
     async fn check(&self) -> Result<(), StartupError> {
         self.version().await?;
-        self.resource().await?;
-        let secrets: Api<PartialObjectMeta<Secret>> = match self.namespace {
-            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
-            None => Api::all(self.client.clone()),
-        };
+        self.resource(self.scoped::<DeserializeGuard<ApiKey>>(), "apikeys.claviger.dev").await?;
+        if self.wanted.cluster_objects {
+            self.resource(Api::<PartialObjectMeta<ApiKeyRole>>::all(self.client.clone()), "apikeyroles.claviger.dev").await?;
+            self.resource(Api::<PartialObjectMeta<ApiKeyPolicy>>::all(self.client.clone()), "apikeypolicies.claviger.dev")
+                .await?;
+            self.resource(Api::<PartialObjectMeta<Namespace>>::all(self.client.clone()), "namespaces").await?;
+        }
+        let secrets = self.scoped::<PartialObjectMeta<Secret>>();
         match self.ask(secrets.list_metadata(&ListParams::default().limit(1).labels(crate::api::names::LABEL_APIKEY))).await {
             Ok(_) => Ok(()),
             Err(error) => Err(self.explain(&error, "list", "secrets")),
@@ -124,19 +137,29 @@ impl Starting<'_> {
         }
     }
 
-    async fn resource(&self) -> Result<(), StartupError> {
-        let apikeys: Api<DeserializeGuard<ApiKey>> = match self.namespace {
+    fn scoped<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        match self.wanted.namespace {
             Some(namespace) => Api::namespaced(self.client.clone(), namespace),
             None => Api::all(self.client.clone()),
-        };
+        }
+    }
+
+    async fn resource<K>(&self, api: Api<K>, name: &'static str) -> Result<(), StartupError>
+    where
+        K: Clone + DeserializeOwned + std::fmt::Debug,
+    {
         let mut told = false;
         loop {
-            match self.ask(apikeys.list(&ListParams::default().limit(1))).await {
+            match self.ask(api.list_metadata(&ListParams::default().limit(1))).await {
                 Ok(_) => return Ok(()),
                 Err(kube::Error::Api(status)) if status.code == 404 => {
                     if !told {
                         tracing::error!(
-                            "the CustomResourceDefinition apikeys.claviger.dev is missing: install it with \
+                            "the CustomResourceDefinition {name} is missing: install it with \
                              `claviger manifests | kubectl apply --server-side -f -`; waiting for it"
                         );
                         told = true;
@@ -149,16 +172,16 @@ impl Starting<'_> {
                         "the API server does not answer; trying again"
                     );
                 }
-                Err(error) => return Err(self.explain(&error, "list", "apikeys.claviger.dev")),
+                Err(error) => return Err(self.explain(&error, "list", name)),
             }
             tokio::time::sleep(PAUSE).await;
         }
     }
 
     async fn ask<T>(&self, request: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
-        tokio::time::timeout(self.limit, request)
+        tokio::time::timeout(self.wanted.limit, request)
             .await
-            .unwrap_or_else(|_| Err(kube::Error::Service(format!("no answer within {} s", self.limit.as_secs()).into())))
+            .unwrap_or_else(|_| Err(kube::Error::Service(format!("no answer within {} s", self.wanted.limit.as_secs()).into())))
     }
 
     fn explain(&self, error: &kube::Error, verb: &'static str, resource: &'static str) -> StartupError {
@@ -166,8 +189,10 @@ impl Starting<'_> {
         match error {
             kube::Error::Api(status) if status.code == 401 => StartupError::Unauthorized { server, reason },
             kube::Error::Api(status) if status.is_forbidden() => {
-                let place =
-                    self.namespace.map_or_else(|| "in the whole cluster".to_owned(), |name| format!("in namespace {name}"));
+                let place = self
+                    .wanted
+                    .namespace
+                    .map_or_else(|| "in the whole cluster".to_owned(), |name| format!("in namespace {name}"));
                 StartupError::Forbidden { verb, resource, place, reason: status.message.clone() }
             }
             kube::Error::Api(_) => StartupError::Unexpected { server, reason },

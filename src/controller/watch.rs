@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt, TryStreamExt, stream};
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::api::{Api, ObjectMeta, PartialObjectMeta};
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::store::Writer;
@@ -15,11 +15,12 @@ use kube::runtime::{Controller, PredicateConfig, WatchStreamExt, controller, pre
 use kube::{Client, Resource, ResourceExt};
 use tokio_util::sync::CancellationToken;
 
+use super::cluster::{self, ClusterObjects};
 use super::context::Context;
 use super::error::describe;
 use super::reconcile::{after_error, reconcile};
-use crate::api::ApiKey;
-use crate::api::names::LABEL_APIKEY;
+use crate::api::names::{LABEL_APIKEY, OWN_PREFIX};
+use crate::api::{ApiKey, ApiKeyPolicy, ApiKeyRole};
 use crate::telemetry::Metrics;
 
 /// How often notes of objects that are gone are dropped.
@@ -31,6 +32,18 @@ pub(super) struct Writers {
     pub(super) apikeys: Writer<DeserializeGuard<ApiKey>>,
     /// Our Secrets, metadata only.
     pub(super) secrets: Writer<PartialObjectMeta<Secret>>,
+    /// The cluster's own objects, where they are looked at.
+    pub(super) cluster: Option<ClusterWriters>,
+}
+
+/// The same for the cluster's own objects.
+pub(super) struct ClusterWriters {
+    /// Roles, metadata only.
+    pub(super) roles: Writer<PartialObjectMeta<ApiKeyRole>>,
+    /// Policies.
+    pub(super) policies: Writer<DeserializeGuard<ApiKeyPolicy>>,
+    /// Namespaces, metadata only.
+    pub(super) namespaces: Writer<PartialObjectMeta<Namespace>>,
 }
 
 /// Watches and works until `stop` is cancelled and what was begun is done.
@@ -47,9 +60,13 @@ pub(super) async fn work(context: Arc<Context>, writers: Writers, namespace: Opt
     let secrets = with_losses(secrets, context.secrets.clone()).reflect(writers.secrets).touched_objects();
     let tidying = tokio::spawn(tidy(context.clone(), stop.clone()));
     let going = context.clone();
-    Controller::for_stream(apikeys, context.apikeys.clone())
+    let mut controller = Controller::for_stream(apikeys, context.apikeys.clone())
         .with_config(controller::Config::default().concurrency(context.limits.concurrency))
-        .watches_stream(secrets, |secret| apikeys_of(&secret))
+        .watches_stream(secrets, |secret| apikeys_of(&secret));
+    if let (Some(writers), Some(stores)) = (writers.cluster, context.cluster.clone()) {
+        controller = with_cluster_objects(controller, &context, writers, stores);
+    }
+    controller
         .graceful_shutdown_on(stop.clone().cancelled_owned())
         .run(reconcile, after_error, context)
         .for_each(|done| {
@@ -65,6 +82,33 @@ pub(super) async fn work(context: Arc<Context>, writers: Writers, namespace: Opt
     if let Err(error) = tidying.await {
         tracing::warn!(%error, "tidying ended badly");
     }
+}
+
+/// Also looks at the ApiKeys that a change of a role, a policy or a namespace's labels matters for.
+fn with_cluster_objects(
+    controller: Controller<DeserializeGuard<ApiKey>>,
+    context: &Context,
+    writers: ClusterWriters,
+    stores: ClusterObjects,
+) -> Controller<DeserializeGuard<ApiKey>> {
+    let (client, metrics) = (context.client.clone(), &context.metrics);
+    let roles = watched(Api::all(client.clone()), watcher::Config::default(), "apikeyroles", metrics)
+        .modify(|role: &mut PartialObjectMeta<ApiKeyRole>| forget_what_is_not_read(role.meta_mut()));
+    let roles = with_losses(roles, stores.roles).reflect(writers.roles).touched_objects();
+    let policies = watched(Api::all(client.clone()), watcher::Config::default(), "apikeypolicies", metrics)
+        .modify(|policy: &mut DeserializeGuard<ApiKeyPolicy>| forget_what_is_not_read(policy.meta_mut()));
+    let policies = with_losses(policies, stores.policies).reflect(writers.policies).touched_objects();
+    let namespaces = watched(Api::all(client), watcher::Config::default(), "namespaces", metrics).modify(
+        |namespace: &mut PartialObjectMeta<Namespace>| {
+            namespace.meta_mut().annotations = None;
+        },
+    );
+    let namespaces = with_losses(namespaces, stores.namespaces).reflect(writers.namespaces).touched_objects();
+    let (by_role, by_policy, by_namespace) = (context.apikeys.clone(), context.apikeys.clone(), context.apikeys.clone());
+    controller
+        .watches_stream(roles, move |role| cluster::with_role(&by_role, &role))
+        .watches_stream(policies, move |_| cluster::living(&by_policy))
+        .watches_stream(namespaces, move |namespace| cluster::in_namespace(&by_namespace, &namespace))
 }
 
 /// A list made anew shows what is there; what went while events were lost shows by its absence alone. Here it becomes an event
@@ -122,11 +166,14 @@ where
         .modify(|object| object.meta_mut().managed_fields = None)
 }
 
-/// Drops what people and tools hang on an ApiKey, such as kubectl's copy of the manifest: it is never read, and a write of the
-/// status leaves it as it is.
+/// Drops what people and tools hang on an object, such as kubectl's copy of the manifest: it is never read, and a write of the
+/// status leaves it as it is. Only our own annotations stay.
 fn forget_what_is_not_read(meta: &mut ObjectMeta) {
     meta.labels = None;
-    meta.annotations = None;
+    if let Some(annotations) = &mut meta.annotations {
+        annotations.retain(|name, _| name.starts_with(OWN_PREFIX));
+    }
+    meta.annotations = meta.annotations.take().filter(|annotations| !annotations.is_empty());
     meta.owner_references = None;
 }
 

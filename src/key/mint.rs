@@ -61,6 +61,11 @@ impl Key {
         Ok(Self(text))
     }
 
+    /// A key that was made elsewhere, judged by the caller.
+    pub(super) fn from_text(text: Zeroizing<String>) -> Self {
+        Self(text)
+    }
+
     /// The key's text. For delivering it, and for nothing else.
     #[must_use]
     pub fn expose(&self) -> &str {

@@ -8,18 +8,27 @@
 //! minted over, but stays listed until another is confirmed; and a Secret that the status does not know is never touched.
 
 mod assess;
+mod look;
 mod news;
 mod plan;
+mod policy;
+mod retention;
+mod rotation;
 mod secret;
 mod status;
+mod words;
 mod world;
 
+pub use look::{clock_matters, needs_duplicates, needs_secret, needs_source};
 pub use news::{News, Tone, clip, news};
 pub use plan::{Plan, Step, Wake, plan};
 pub(crate) use secret::applied_template;
-pub use secret::{Mending, SecretShape, owner_reference, shape};
+pub use secret::{Mending, SecretShape, owner_reference, replacement, shape};
 pub use status::Announcement;
-pub use world::{Clock, Delivery, Outstanding, Refusal, Rules, SecretFacts, SecretView, World};
+pub use world::{
+    Clock, Delivery, FoundIn, FoundKey, Outstanding, Refusal, Rules, SecretFacts, SecretView, SourceView, Surroundings, Unfit,
+    World,
+};
 
 #[cfg(test)]
 mod tests;

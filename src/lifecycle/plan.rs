@@ -3,12 +3,13 @@
 use jiff::Timestamp;
 
 use super::assess::{self, Trouble};
+use super::retention::{self, Due};
 use super::secret::{self, Mending};
 use super::status::{self, Announcement};
-use super::{Clock, Delivery, Outstanding, SecretFacts, SecretView, World};
+use super::{Clock, Delivery, FoundIn, Outstanding, SecretFacts, SecretView, SourceView, World, look};
 use crate::api::conditions::reason;
 use crate::api::names::FINALIZER;
-use crate::api::{ApiKeyStatus, VersionPhase};
+use crate::api::{ApiKeyStatus, Version, VersionPhase};
 
 /// The next step.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,9 +34,9 @@ pub enum Step {
     RemoveFinalizer,
     /// Ask with a dry run whether the Secret can be created.
     AskDelivery,
-    /// Mint a key and write its hash and tail into the status.
+    /// Mint a key, or take one over, and write its hash and tail into the status.
     Announce(Box<Announcement>),
-    /// Create the Secret with the held key of this version.
+    /// Create the Secret with the held key of this version, or replace what the Secret of ours holds.
     Deliver {
         /// The announced version.
         version: i64,
@@ -99,28 +100,68 @@ fn step(world: &World, now: Timestamp) -> Step {
         return match world.clock {
             Clock::Agrees => write(status::expired(world, now)),
             Clock::AheadBy(_) => {
-                let trouble = assess::trouble(world).unwrap_or_else(assess::unconfirmed_end);
+                let trouble = assess::trouble(world, now).unwrap_or_else(assess::unconfirmed_end);
                 settle_with(world, now, Some(&trouble), Wake::BackOff)
             }
         };
     }
     if status.is_final() {
-        return settle_with(world, now, assess::trouble(world).as_ref(), Wake::OnEvent);
+        return ended(world, &status, now);
     }
-    if status.current().is_some() { keep(world, &status, now) } else { issue(world, &status, now) }
+    // And what ends a version before anything is begun.
+    if let Some(aged) = status::aged(world, now) {
+        return write(aged);
+    }
+    match status.newest_announced() {
+        Some(announced) => issue(world, &status, announced, now),
+        None if status.current().is_some() => keep(world, &status, now),
+        None => begin(world, &status, now),
+    }
 }
 
-/// Issued: keep the world as it is, say where it is not.
+/// Ended for good: its Secret goes, where it was to stay no longer than the key, and is marked otherwise.
+fn ended(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Step {
+    let trouble = assess::trouble(world, now);
+    if retention::ends_with_the_key(&world.apikey) {
+        if let Some(step) = remove(world, status, now) {
+            return step;
+        }
+    } else if let Some(mending) = retention::ours(world).and_then(|secret| secret::end_mark(status, secret)) {
+        if world.may_mend {
+            return Step::MendSecret(Box::new(mending));
+        }
+        return settle_with(world, now, trouble.as_ref(), Wake::BackOff);
+    }
+    settle_with(world, now, trouble.as_ref(), Wake::OnEvent)
+}
+
+/// In use: keep the world as it is, say where it is not.
 fn keep(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Step {
     if lacks_finalizer(world) {
         return Step::AddFinalizer;
     }
-    let trouble = assess::trouble(world);
+    match retention::due(world, status, now) {
+        Due::Collected => return write(status::collected(world, now)),
+        Due::Discarded if world.clock == Clock::Agrees => return write(status::discarded(world, now)),
+        Due::Removal => {
+            if let Some(step) = remove(world, status, now) {
+                return step;
+            }
+        }
+        Due::Discarded | Due::Nothing => {}
+    }
+    if assess::rotation_is_due(world, status, now)
+        && let Some(step) = rotate(world, status, now)
+    {
+        return step;
+    }
+    let amiss = assess::delivered(world, status);
     if let SecretView::Present(secret) = &world.secret
-        && trouble.as_ref().is_none_or(|trouble| trouble.reason == reason::SECRET_IMMUTABLE)
+        && amiss.as_ref().is_none_or(|trouble| trouble.reason == reason::SECRET_IMMUTABLE)
+        && world.owns(secret)
         && !secret.deleting
     {
-        if status.secret_ref.as_ref().is_none_or(|recorded| recorded.uid != secret.uid) {
+        if status.secret_ref.as_ref().is_some_and(|recorded| recorded.uid != secret.uid) {
             // Put back by somebody from a copy: it holds our key, so it is ours again.
             return write(status::recorded(world, secret, now));
         }
@@ -128,41 +169,55 @@ fn keep(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Step {
             if world.may_mend {
                 return Step::MendSecret(Box::new(mending));
             }
-            let undone = trouble.unwrap_or_else(assess::undone);
+            let undone = amiss.unwrap_or_else(assess::undone);
             return settle_with(world, now, Some(&undone), Wake::BackOff);
         }
     }
-    let wake = if trouble.is_some() { Wake::BackOff } else { Wake::OnEvent };
+    let trouble = assess::trouble(world, now);
+    let wake = match &trouble {
+        Some(trouble) => trouble.wake(),
+        // What is due by a clock that is not to be trusted sends no event.
+        None if world.clock != Clock::Agrees => Wake::BackOff,
+        None => Wake::OnEvent,
+    };
     settle_with(world, now, trouble.as_ref(), wake)
 }
 
-/// Not issued yet: announce, deliver, activate.
-fn issue(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Step {
+/// A version is announced: deliver and activate it, be it the first or one that replaces another.
+fn issue(world: &World, status: &ApiKeyStatus, announced: &Version, now: Timestamp) -> Step {
     if let SecretView::Present(secret) = &world.secret
-        && let Some(version) = secret.key.and_then(|hash| status.version_of(hash))
+        && let Some(version) = secret.key.and_then(|hash| status.announced_of(hash))
     {
         // A delivery has landed, whoever made it. Also where the Secret is about to go: somebody may hold its key by now.
         return write(status::activated(world, version.version, secret, now));
     }
-    let Some(announced) = status.newest_announced() else {
-        return begin(world, status, now);
-    };
+    let trouble = || assess::trouble(world, now);
     match world.outstanding {
-        Outstanding::Held { version, ambiguous } if version == announced.version => match &world.delivery {
-            Delivery::Refused(_) if !ambiguous => write(status::withdrawn(world, version, assess::trouble(world).as_ref(), now)),
-            Delivery::Refused(_) => settle_with(world, now, assess::trouble(world).as_ref(), Wake::BackOff),
-            Delivery::Untried | Delivery::Possible if lacks_finalizer(world) => Step::AddFinalizer,
-            Delivery::Untried | Delivery::Possible => Step::Deliver { version },
-        },
+        Outstanding::Held { version, ambiguous } if version == announced.version => {
+            let obstacle = if status.current().is_some() { assess::rotation_obstacle(world, status) } else { None };
+            let obstacle =
+                obstacle.filter(|trouble| matches!(trouble.reason, reason::SECRET_CONFLICT | reason::SECRET_IMMUTABLE));
+            match (&world.delivery, obstacle) {
+                (Delivery::Refused(_), _) if !ambiguous => write(status::withdrawn(world, version, trouble().as_ref(), now)),
+                (Delivery::Refused(_), _) => settle_with(world, now, trouble().as_ref(), Wake::BackOff),
+                (_, Some(obstacle)) if !ambiguous => write(status::withdrawn(world, version, Some(&obstacle), now)),
+                (_, Some(obstacle)) => settle_with(world, now, Some(&obstacle), Wake::BackOff),
+                (Delivery::Untried | Delivery::Possible, None) if lacks_finalizer(world) => Step::AddFinalizer,
+                (Delivery::Untried | Delivery::Possible, None) => Step::Deliver { version },
+            }
+        }
         // A key of an older number than the newest announced one is lost: somebody gave it up.
         Outstanding::Held { .. } | Outstanding::Unsettled => {
             settle_with(world, now, assess::last_refusal(status).as_ref(), Wake::WhenSettled)
         }
         Outstanding::Settled => match &world.secret {
+            SecretView::Absent | SecretView::Present(_) if status.current().is_some() => rotate(world, status, now)
+                .unwrap_or_else(|| {
+                    let obstacle = assess::rotation_obstacle(world, status).or_else(trouble);
+                    settle_with(world, now, obstacle.as_ref(), Wake::BackOff)
+                }),
             SecretView::Absent => begin(world, status, now),
-            SecretView::Present(_) | SecretView::Unknown => {
-                settle_with(world, now, assess::trouble(world).as_ref(), Wake::BackOff)
-            }
+            SecretView::Present(_) | SecretView::Unknown => settle_with(world, now, trouble().as_ref(), Wake::BackOff),
         },
     }
 }
@@ -172,13 +227,34 @@ fn begin(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Step {
     if lacks_finalizer(world) {
         return Step::AddFinalizer;
     }
-    if let Some(trouble) = assess::trouble(world) {
-        return settle_with(world, now, Some(&trouble), Wake::BackOff);
+    if let Some(trouble) = assess::trouble(world, now) {
+        return settle_with(world, now, Some(&trouble), trouble.wake());
     }
-    if world.delivery == Delivery::Untried && assess::last_refusal(status).is_some() {
+    let is_there = matches!(&world.source, SourceView::Found(found) if found.place != FoundIn::Source);
+    if world.delivery == Delivery::Untried && assess::last_refusal(status).is_some() && !is_there {
         return Step::AskDelivery;
     }
     Step::Announce(Box::new(Announcement::next(world, now)))
+}
+
+/// The next version is due: the same, unless something stands in the way.
+fn rotate(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Option<Step> {
+    if assess::rotation_obstacle(world, status).is_some() || matches!(world.delivery, Delivery::Refused(_)) {
+        return None;
+    }
+    if world.delivery == Delivery::Untried && assess::last_refusal(status).is_some() {
+        return Some(Step::AskDelivery);
+    }
+    Some(Step::Announce(Box::new(Announcement::next(world, now))))
+}
+
+/// Removes the Secret, and says so in the status once it is gone; `None` where that is done.
+fn remove(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Option<Step> {
+    if let Some(secret) = retention::ours(world) {
+        return Some(delete_secret(secret));
+    }
+    let seen = !matches!(world.secret, SecretView::Unknown);
+    (seen && status.secret_ref.is_some()).then(|| write(status::removed(world, now)))
 }
 
 /// Being deleted: the Secret goes first, then the finalizer.
@@ -235,7 +311,7 @@ fn settle_with(world: &World, now: Timestamp, trouble: Option<&Trouble>, wake: W
     if world.apikey.status.as_ref() != Some(&status) {
         return write(status);
     }
-    Step::Settled { wake, at: assess::next_moment(&status, world, now) }
+    Step::Settled { wake, at: look::next_moment(world, &status, now) }
 }
 
 fn write(status: ApiKeyStatus) -> Step {

@@ -7,7 +7,8 @@ use kube::{Resource, ResourceExt};
 
 use super::{SecretFacts, World};
 use crate::api::names::{
-    ANNOTATION_EXPIRES_AT, ANNOTATION_KEY_ID, ANNOTATION_TEMPLATE, LABEL_APIKEY, LABEL_MANAGED_BY, MANAGED_BY,
+    ANNOTATION_COLLECTED, ANNOTATION_ENDED_AT, ANNOTATION_EXPIRES_AT, ANNOTATION_KEY_ID, ANNOTATION_TEMPLATE, LABEL_APIKEY,
+    LABEL_MANAGED_BY, MANAGED_BY,
 };
 use crate::api::{ApiKey, ApiKeyStatus, SecretTemplate};
 
@@ -86,6 +87,43 @@ pub(super) fn mending(world: &World, secret: &SecretFacts) -> Option<Mending> {
         && mending.owner_references.is_none()
         && mending.data.is_none();
     (!nothing).then_some(mending)
+}
+
+/// What is to change on `secret` besides its key when a new version is delivered into it.
+#[must_use]
+pub fn replacement(world: &World, secret: &SecretFacts) -> Mending {
+    let mut mending = mending(world, secret).unwrap_or_else(|| Mending::nothing(secret));
+    let mut applied = applied(secret);
+    applied.data.remove(world.apikey.data_key());
+    mending.data = Some(gone(&applied.data, &world.apikey.template().data));
+    if secret.annotations.contains_key(ANNOTATION_COLLECTED) {
+        // It was set for the version before.
+        mending.annotations.insert(ANNOTATION_COLLECTED.to_owned(), None);
+    }
+    mending
+}
+
+/// A mark on the Secret of a key that has ended, so that a copy of it tells.
+pub(super) fn end_mark(status: &ApiKeyStatus, secret: &SecretFacts) -> Option<Mending> {
+    let ended = status.revoked_at.as_ref().or(status.expired_at.as_ref())?;
+    if secret.deleting || secret.annotations.contains_key(ANNOTATION_ENDED_AT) {
+        return None;
+    }
+    let annotations = [(ANNOTATION_ENDED_AT.to_owned(), Some(ended.0.to_string()))].into();
+    Some(Mending { annotations, ..Mending::nothing(secret) })
+}
+
+impl Mending {
+    /// Changes nothing.
+    fn nothing(secret: &SecretFacts) -> Self {
+        Self {
+            uid: secret.uid.clone(),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            owner_references: None,
+            data: None,
+        }
+    }
 }
 
 /// Whether the template asks for other things than were applied.

@@ -5,10 +5,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
 use super::assess::{self, Trouble};
-use super::{SecretFacts, World};
-use crate::api::conditions::{self, ConditionType, Statement, reason};
+use super::{Clock, FoundIn, FoundKey, SecretFacts, SourceView, World, policy, rotation, words};
+use crate::api::conditions;
 use crate::api::{ApiKeyStatus, DeliveredSecret, Phase, Version, VersionPhase};
-use crate::key::{Hash, Tail};
+use crate::key::Hash;
 
 /// At most so many versions whose outcome is unknown stay listed. The oldest were given up long before any request of
 /// theirs could still be under way.
@@ -19,10 +19,10 @@ const MAX_ANNOUNCED: usize = 8;
 pub struct Announcement {
     /// Its number.
     pub version: i64,
+    /// The key that is taken over; `None` where one is to be minted.
+    pub taken: Option<FoundKey>,
     now: Timestamp,
-    generation: Option<i64>,
-    domain: String,
-    namespace: String,
+    world: World,
     status: ApiKeyStatus,
 }
 
@@ -30,9 +30,20 @@ impl Announcement {
     /// The version after all that are listed.
     pub(super) fn next(world: &World, now: Timestamp) -> Self {
         let mut status = world.status();
-        let last = status.versions.iter().map(|version| version.version).max().unwrap_or(0);
+        let taken = match &world.source {
+            SourceView::Found(found) if status.current().is_none() => Some(found.clone()),
+            _ => None,
+        };
         if status.key_id.is_none() {
-            status.expires_at = world.apikey.spec.expiry.as_ref().and_then(|expiry| expiry.ends(now)).map(Time);
+            let asked = world.apikey.spec.expiry.as_ref();
+            let default = || policy::default_lifetime(world).map(|lifetime| lifetime.after(now));
+            status.expires_at = asked.map_or_else(default, |expiry| expiry.ends(now)).map(Time);
+            status.organization =
+                world.apikey.spec.organization.clone().or_else(|| world.surroundings.organization().map(ToOwned::to_owned));
+        }
+        if let Some(ends) = taken.as_ref().and_then(|taken| taken.ends) {
+            // The Secret says when its key ends, which can only shorten its life.
+            status.expires_at = Some(Time(status.expires_at.map_or(ends, |end| end.0.min(ends))));
         }
         let announced = status.versions.iter().filter(|version| version.phase == VersionPhase::Announced).count();
         for _ in MAX_ANNOUNCED..=announced {
@@ -40,14 +51,8 @@ impl Announcement {
                 status.versions.remove(oldest);
             }
         }
-        Self {
-            version: last + 1,
-            now,
-            generation: world.apikey.metadata.generation,
-            domain: world.rules.principal_domain.clone(),
-            namespace: world.apikey.namespace().unwrap_or_default(),
-            status,
-        }
+        let last = world.status().versions.iter().map(|version| version.version).max().unwrap_or(0);
+        Self { version: last.max(status.version.unwrap_or(0)) + 1, taken, now, world: world.clone(), status }
     }
 
     /// Whether the `ApiKey` has no key ID yet.
@@ -56,58 +61,108 @@ impl Announcement {
         self.status.key_id.is_none()
     }
 
-    /// The status that announces a key with this hash and tail. `key_id` is taken where there was none.
+    /// The status that announces a key with this hash and tail. `key_id` is taken where there was none. A key of which only the hash
+    /// is known is in use from here on: there is nothing to deliver.
     #[must_use]
-    pub fn status(&self, hash: Hash, tail: &Tail, key_id: Option<String>) -> ApiKeyStatus {
+    pub fn status(&self, hash: Hash, tail: &str, key_id: Option<String>) -> ApiKeyStatus {
         let mut status = self.status.clone();
         status.key_id = status.key_id.or(key_id);
         if status.principal.is_none() {
-            status.principal = status.key_id.as_ref().map(|id| format!("{id}@{}.{}", self.namespace, self.domain));
+            let (namespace, domain) = (self.world.apikey.namespace().unwrap_or_default(), &self.world.rules.principal_domain);
+            status.principal = status.key_id.as_ref().map(|id| format!("{id}@{namespace}.{domain}"));
         }
         status.versions.push(Version {
             version: self.version,
             hash: hash.to_string(),
-            tail: tail.to_string(),
+            tail: tail.to_owned(),
             phase: VersionPhase::Announced,
             announced_at: Time(self.now),
             activated_at: None,
-            revision: None,
+            revision: self.world.apikey.spec.revision,
             replaced_at: None,
             retires_at: None,
             collected_at: None,
             discarded_at: None,
         });
-        finish(status, self.generation, None, self.now)
+        if self.taken.as_ref().is_some_and(|taken| taken.place == FoundIn::Elsewhere) {
+            activate(&mut status, self.version, &self.world, self.now);
+        }
+        finish(status, &self.world, None, self.now)
     }
 }
 
-/// The delivered version becomes the current one; announced ones that lost are dropped.
+/// The delivered version becomes the current one and the one before it retiring; announced ones that lost are dropped.
 pub(super) fn activated(world: &World, version: i64, secret: &SecretFacts, now: Timestamp) -> ApiKeyStatus {
     let mut status = world.status();
+    activate(&mut status, version, world, now);
+    status.secret_ref = Some(reference(world, secret));
+    finish(status, world, None, now)
+}
+
+fn activate(status: &mut ApiKeyStatus, version: i64, world: &World, now: Timestamp) {
+    // What is fixed here is held against other clocks later.
+    let now = world.clock.corrected(now);
     status.versions.retain(|listed| listed.version == version || listed.phase != VersionPhase::Announced);
-    if let Some(current) = status.versions.iter_mut().find(|listed| listed.version == version) {
-        current.phase = VersionPhase::Current;
-        current.activated_at = Some(Time(now));
+    for listed in &mut status.versions {
+        if listed.version == version {
+            listed.phase = VersionPhase::Current;
+            listed.activated_at = Some(Time(now));
+            status.revision = listed.revision.max(status.revision);
+        } else if listed.phase == VersionPhase::Current {
+            rotation::replace(listed, now);
+        }
     }
     if status.issued_at.is_none() {
         status.issued_at = Some(Time(now));
     }
-    status.secret_ref = Some(reference(world, secret));
-    finish(status, world.apikey.metadata.generation, None, now)
+    rotation::age(status, &world.apikey, Some(now));
+}
+
+/// Replaced versions as they stand by now, where the status does not say so yet.
+pub(super) fn aged(world: &World, now: Timestamp) -> Option<ApiKeyStatus> {
+    let before = world.apikey.status.as_ref()?;
+    let mut status = before.clone();
+    rotation::age(&mut status, &world.apikey, (world.clock == Clock::Agrees).then_some(now));
+    (status.versions != before.versions).then(|| finish(status, world, assess::trouble(world, now).as_ref(), now))
+}
+
+/// Somebody has marked the Secret collected.
+pub(super) fn collected(world: &World, now: Timestamp) -> ApiKeyStatus {
+    shown(world, now, |current| current.collected_at = Some(Time(now)))
+}
+
+/// Nobody has marked the Secret collected in time.
+pub(super) fn discarded(world: &World, now: Timestamp) -> ApiKeyStatus {
+    shown(world, now, |current| current.discarded_at = Some(Time(now)))
+}
+
+fn shown(world: &World, now: Timestamp, mark: impl FnOnce(&mut Version)) -> ApiKeyStatus {
+    let mut status = world.status();
+    if let Some(current) = status.versions.iter_mut().find(|version| version.phase == VersionPhase::Current) {
+        mark(current);
+    }
+    finish(status, world, None, now)
+}
+
+/// The Secret was removed, as its retention asks.
+pub(super) fn removed(world: &World, now: Timestamp) -> ApiKeyStatus {
+    let mut status = world.status();
+    status.secret_ref = None;
+    finish(status, world, None, now)
 }
 
 /// A Secret that holds our key and was put there by somebody else is recorded as ours.
 pub(super) fn recorded(world: &World, secret: &SecretFacts, now: Timestamp) -> ApiKeyStatus {
     let mut status = world.status();
     status.secret_ref = Some(reference(world, secret));
-    finish(status, world.apikey.metadata.generation, None, now)
+    finish(status, world, None, now)
 }
 
 /// An announcement that came to nothing is taken back, in the write that says why.
 pub(super) fn withdrawn(world: &World, version: i64, trouble: Option<&Trouble>, now: Timestamp) -> ApiKeyStatus {
     let mut status = world.status();
     status.versions.retain(|listed| listed.version != version || listed.phase != VersionPhase::Announced);
-    finish(status, world.apikey.metadata.generation, trouble, now)
+    finish(status, world, trouble, now)
 }
 
 /// The key has ended by time.
@@ -118,7 +173,7 @@ pub(super) fn expired(world: &World, now: Timestamp) -> ApiKeyStatus {
     if status.expires_at.is_none() {
         status.expires_at = assess::end(world).map(Time);
     }
-    finish(status, world.apikey.metadata.generation, assess::trouble(world).as_ref(), now)
+    finish(status, world, assess::trouble(world, now).as_ref(), now)
 }
 
 /// The key was ended by decision. One that had expired before stays Expired.
@@ -128,12 +183,12 @@ pub(super) fn revoked(world: &World, now: Timestamp) -> ApiKeyStatus {
     if !status.phase.is_some_and(Phase::is_final) {
         status.phase = Some(Phase::Revoked);
     }
-    finish(status, world.apikey.metadata.generation, assess::trouble(world).as_ref(), now)
+    finish(status, world, assess::trouble(world, now).as_ref(), now)
 }
 
 /// The status as it stands, with conditions that say how things are.
 pub(super) fn reported(world: &World, trouble: Option<&Trouble>, now: Timestamp) -> ApiKeyStatus {
-    finish(world.status(), world.apikey.metadata.generation, trouble, now)
+    finish(world.status(), world, trouble, now)
 }
 
 fn reference(world: &World, secret: &SecretFacts) -> DeliveredSecret {
@@ -146,7 +201,7 @@ fn reference(world: &World, secret: &SecretFacts) -> DeliveredSecret {
 }
 
 /// Phase, what is said of the current version, conditions and observed generation from the rest, in the same write.
-fn finish(mut status: ApiKeyStatus, generation: Option<i64>, trouble: Option<&Trouble>, now: Timestamp) -> ApiKeyStatus {
+fn finish(mut status: ApiKeyStatus, world: &World, trouble: Option<&Trouble>, now: Timestamp) -> ApiKeyStatus {
     let phase = match status.phase {
         Some(phase) if phase.is_final() => phase,
         // The phase was corrupted; the dates decide.
@@ -159,59 +214,14 @@ fn finish(mut status: ApiKeyStatus, generation: Option<i64>, trouble: Option<&Tr
     if let Some(current) = status.current().cloned() {
         (status.version, status.hash, status.tail) = (Some(current.version), Some(current.hash), Some(current.tail));
     }
+    let generation = world.apikey.metadata.generation;
     status.observed_generation = generation;
-    for statement in statements(&status, phase, trouble, now) {
+    status.rotates_at = if phase.is_final() { None } else { rotation::scheduled(&world.apikey, &status).map(Time) };
+    let statements = words::statements(&status, phase, world, trouble, now);
+    let types: Vec<_> = statements.iter().map(|statement| statement.type_.as_str()).collect();
+    status.conditions.retain(|condition| types.contains(&condition.type_.as_str()));
+    for statement in statements {
         conditions::set(&mut status.conditions, statement, generation, now);
     }
     status
-}
-
-fn statements(status: &ApiKeyStatus, phase: Phase, trouble: Option<&Trouble>, now: Timestamp) -> [Statement; 4] {
-    let say = |type_, holds, reason, message: &str| Statement { type_, holds, reason, message: message.to_owned() };
-    let expires = status.expires_at.as_ref().map_or_else(|| "never".to_owned(), |time| time.0.to_string());
-    let ended = match phase {
-        Phase::Expired => Some((reason::EXPIRED, format!("the key expired at {expires}"))),
-        Phase::Revoked => Some((reason::REVOKED, "the key was revoked".to_owned())),
-        Phase::Pending | Phase::Active => None,
-    };
-    let announced = status.newest_announced().is_some();
-    let waiting =
-        if announced { (reason::ISSUING, "the key is on its way into the Secret") } else { (reason::PENDING, "not issued yet") };
-
-    let ready = match (&ended, trouble) {
-        (Some((reason, message)), _) => say(ConditionType::Ready, true, reason, message),
-        (None, Some(trouble)) => say(ConditionType::Ready, false, trouble.reason, &trouble.message),
-        (None, None) if phase == Phase::Active => {
-            say(ConditionType::Ready, true, reason::ISSUED, "the key was issued and delivered")
-        }
-        (None, None) => say(ConditionType::Ready, false, waiting.0, waiting.1),
-    };
-    let stalled = match trouble {
-        Some(trouble) if trouble.stalled && ended.is_none() => {
-            say(ConditionType::Stalled, true, trouble.reason, &trouble.message)
-        }
-        _ => say(ConditionType::Stalled, false, reason::NOT_STALLED, "nothing waits for a person"),
-    };
-    let usable = match (&ended, phase) {
-        (Some((reason, message)), _) => say(ConditionType::Usable, false, reason, message),
-        (None, Phase::Active) => match assess::notice(status, now) {
-            Some(words) => {
-                say(ConditionType::Usable, true, reason::EXPIRING_SOON, &format!("the key expires {words}, at {expires}"))
-            }
-            None => say(ConditionType::Usable, true, reason::ACTIVE, "the key passes"),
-        },
-        (None, _) => say(ConditionType::Usable, false, reason::PENDING, "no key was delivered yet"),
-    };
-    let delivered = match (&ended, trouble) {
-        // What stood in the way no longer matters, and would come and go with what this process happens to know.
-        (Some((reason, _)), _) if status.current().is_none() => {
-            say(ConditionType::Delivered, false, reason, "the key ended before it was delivered")
-        }
-        (_, Some(trouble)) if trouble.undelivered => say(ConditionType::Delivered, false, trouble.reason, &trouble.message),
-        _ if status.current().is_some() => {
-            say(ConditionType::Delivered, true, reason::DELIVERED, "the Secret holds the current version")
-        }
-        _ => say(ConditionType::Delivered, false, waiting.0, waiting.1),
-    };
-    [ready, stalled, usable, delivered]
 }

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
-use crate::api::{ApiKey, ApiKeyStatus};
+use crate::api::names::LABEL_ORGANIZATION;
+use crate::api::{ApiKey, ApiKeyPolicySpec, ApiKeyStatus, whole_second};
 use crate::key::Hash;
 
 /// What is known about one `ApiKey` and its surroundings.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct World {
     /// The object, as last read or as the last write returned it.
     pub apikey: Arc<ApiKey>,
@@ -24,8 +25,74 @@ pub struct World {
     pub clock: Clock,
     /// Whether the Secret's metadata may be mended now. False while somebody keeps undoing it.
     pub may_mend: bool,
+    /// What there is in the cluster besides.
+    pub surroundings: Surroundings,
+    /// The key that is to be taken over, where one is.
+    pub source: SourceView,
+    /// The key ID of another `ApiKey` that has the key already which this one takes or took over.
+    pub duplicate: Option<String>,
+    /// When this controller began to work. Rotations that were due by then are spread.
+    pub since: Timestamp,
     /// What the installation chose.
     pub rules: Arc<Rules>,
+}
+
+/// What there is in the cluster besides the `ApiKey` and its Secret.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Surroundings {
+    /// Whether the cluster's own objects are looked at at all. An installation in one namespace may lack the right.
+    pub known: bool,
+    /// The labels of the namespace.
+    pub namespace: Arc<BTreeMap<String, String>>,
+    /// The policies, by name; of one that cannot be read only the name is known.
+    pub policies: Arc<Vec<(String, Option<ApiKeyPolicySpec>)>>,
+    /// Listed roles that do not exist.
+    pub missing_roles: Vec<String>,
+}
+
+/// The key that is to be taken over instead of minting one. Nothing secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum SourceView {
+    /// There is none to be taken over, or it was not looked at because it no longer matters.
+    #[default]
+    NotAsked,
+    /// It is there.
+    Found(FoundKey),
+    /// It is not there, or not fit to be taken over.
+    Unfit(Unfit),
+}
+
+/// A key that exists already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundKey {
+    /// Its hash.
+    pub hash: Hash,
+    /// Its last characters, at most six.
+    pub tail: String,
+    /// Where it is.
+    pub place: FoundIn,
+    /// When it ends at the latest, as the Secret that holds it says.
+    pub ends: Option<Timestamp>,
+}
+
+/// Where a key that exists already is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FoundIn {
+    /// In another Secret, to be copied from there.
+    Source,
+    /// In the Secret that has our name, which is to become ours.
+    OwnSecret,
+    /// Outside the cluster: only its hash is known.
+    Elsewhere,
+}
+
+/// Why a key cannot be taken over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfit {
+    /// One of [`crate::api::conditions::reason`].
+    pub reason: &'static str,
+    /// For people: what is wrong, and what to do.
+    pub message: String,
 }
 
 /// What an installation chooses for all its keys.
@@ -35,6 +102,8 @@ pub struct Rules {
     pub finalizer: bool,
     /// The last part of every principal.
     pub principal_domain: String,
+    /// Mint, import and adopt nothing, because a restore is under way. Everything else goes on.
+    pub hold_minting: bool,
 }
 
 /// What is known about the Secret of the ApiKey's name.
@@ -134,7 +203,24 @@ impl World {
     }
 }
 
+impl Surroundings {
+    /// The organization of the namespace.
+    #[must_use]
+    pub fn organization(&self) -> Option<&str> {
+        self.namespace.get(LABEL_ORGANIZATION).map(String::as_str).filter(|name| !name.is_empty())
+    }
+}
+
 impl Clock {
+    /// What the API server's clock shows when ours shows `now`, as far as it was compared.
+    #[must_use]
+    pub fn corrected(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::Agrees => now,
+            Self::AheadBy(ahead) => whole_second(now.checked_sub(ahead).unwrap_or(now)),
+        }
+    }
+
     /// How far two clocks may be apart and still agree.
     pub const TOLERANCE: SignedDuration = SignedDuration::from_secs(60);
 

@@ -83,14 +83,16 @@ fn sizes() -> Vec<Rule> {
             "a key of metadata has 1 to 63 characters",
             entry("k", ""),
         ),
-        reason("spec.revocationReason minLength", "", short, "r"),
-        reason("spec.revocationReason maxLength", &letters(257), "more than 256", &letters(256)),
+        revocation("revocationReason", "minLength", "", short, "r"),
+        revocation("revocationReason", "maxLength", &letters(257), "more than 256", &letters(256)),
+        revocation("revokedBy", "minLength", "", short, "u"),
+        revocation("revokedBy", "maxLength", &letters(257), "more than 256", &letters(256)),
     ]
 }
 
-fn reason(what: &str, broken: &str, says: &str, nearest: &str) -> Rule {
-    let spec = |text: &str| json!({ "revoked": true, "revocationReason": text });
-    Rule::new(what, spec(broken), &format!("spec.revocationReason: … {says}"), spec(nearest))
+fn revocation(field: &str, keyword: &str, broken: &str, says: &str, nearest: &str) -> Rule {
+    let spec = |text: &str| json!({ "revoked": true, field: text });
+    Rule::new(&format!("spec.{field} {keyword}"), spec(broken), &format!("spec.{field}: … {says}"), spec(nearest))
 }
 
 fn patterns() -> Vec<Rule> {

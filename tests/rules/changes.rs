@@ -87,6 +87,10 @@ fn a_field_cannot_be_changed_by_removing_and_adding_it_again() {
         (PREFIX, "{prefix: acme}", "{prefix: evil}"),
         (NAME, "{secret: {name: a}}", "{secret: {name: b}}"),
         (KEY, "{secret: {key: a}}", "{secret: {key: b}}"),
+        ("organization cannot be changed", "{organization: acme}", "{organization: evil}"),
+        ("revision can only grow", "{revision: 2}", "{revision: 1}"),
+        ("source cannot be changed", "{source: {secretRef: {name: a, key: k}}}", "{source: {secretRef: {name: b, key: k}}}"),
+        ("secret.retention cannot be changed", "{secret: {retention: UntilCollected}}", "{secret: {retention: Always}}"),
     ];
     for (number, (message, before, after)) in fields.into_iter().enumerate() {
         let name = format!("key-{number}");
@@ -109,11 +113,14 @@ fn what_people_may_change_is_taken() {
           permissions: [p], metadata: {tier: gold}, secret: {template: {metadata: {labels: {a: b}}, data: {H: \"${key}\"}}}}",
         "{expiry: {after: 90d}, description: Hourly export of invoices, owner: p, application: b, audiences: [z], roles: [s], \
           permissions: [q], metadata: {tier: iron}, secret: {template: {metadata: {labels: {a: c}}, data: {G: \"${key}\"}}}}",
-        "{expiry: {after: 90d}}",
-        "{expiry: {after: 90d}, revoked: true}",
-        "{expiry: {after: 90d}, revoked: true, revocationReason: leaked}",
-        "{expiry: {after: 90d}, revoked: true, revocationReason: leaked in a build log}",
-        "{expiry: {after: 90d}, revoked: true}",
+        "{expiry: {after: 90d}, rotation: {every: 30d, overlap: 7d}, includeSubOrganizations: true}",
+        "{expiry: {after: 90d}, rotation: {every: 7d}, includeSubOrganizations: false, secret: {retention: WhileActive}}",
+        "{expiry: {after: 90d}, rotation: {overlap: 0s}, secret: {retention: Always}, revision: 1}",
+        "{expiry: {after: 90d}, revision: 20261121}",
+        "{expiry: {after: 90d}, revision: 20261122}",
+        "{expiry: {after: 90d}, revision: 20261123, revoked: true, revocationReason: leaked}",
+        "{expiry: {after: 90d}, revision: 20261123, revoked: true, revocationReason: leaked in a build log}",
+        "{expiry: {after: 90d}, revision: 20261123, revoked: true}",
     ] {
         let said = stage.apply(&manifest("plain", spec));
         assert!(said.contains("configured"), "{said}");

@@ -30,6 +30,7 @@ fn choices() -> Vec<Rule> {
     };
     let no_false = "revoked can only be true: leave the field out instead of writing false";
     let reason = "revocationReason goes with revoked: true";
+    let by = "revokedBy goes with revoked: true";
     vec![
         expiry(json!({}), json!({ "never": true })),
         expiry(json!({ "after": "90d", "never": true }), json!({ "after": "90d" })),
@@ -50,6 +51,12 @@ fn choices() -> Vec<Rule> {
             json!({ "revocationReason": "leaked" }),
             &format!("spec.revocationReason: … {reason}"),
             json!({ "revoked": true, "revocationReason": "leaked" }),
+        ),
+        Rule::new(
+            by,
+            json!({ "revokedBy": "ann@example.com" }),
+            &format!("spec.revokedBy: … {by}"),
+            json!({ "revoked": true, "revokedBy": "system:serviceaccount:flux-system:flux" }),
         ),
     ]
 }

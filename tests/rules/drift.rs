@@ -2,10 +2,17 @@
 
 use serde_json::{Value, json};
 
+use super::statuses::hash;
+use super::{Kind, Part, Swept, document};
 use crate::stories;
 use crate::support::stage::{Stage, manifest};
 
-stories![what_is_applied_is_what_is_kept, a_second_apply_changes_nothing, a_field_is_taken_away_by_leaving_it_out];
+stories![
+    what_is_applied_is_what_is_kept,
+    a_second_apply_changes_nothing,
+    roles_and_policies_stay_as_they_are_applied,
+    a_field_is_taken_away_by_leaving_it_out,
+];
 
 /// A spec with every field that there is.
 fn everything() -> Value {
@@ -13,28 +20,47 @@ fn everything() -> Value {
         "description": "Nightly export of invoices",
         "owner": "billing@example.com",
         "application": "billing",
+        "organization": "acme.eu",
+        "includeSubOrganizations": false,
         "audiences": ["invoices-api"],
         "roles": ["ic-viewer"],
         "permissions": ["invoices:read"],
         "expiry": { "at": "2097-03-01T00:00:00.500+01:00" },
+        "rotation": { "every": "30d", "overlap": "48h" },
+        "revision": 3,
         "prefix": "acme",
         "secret": {
             "name": "billing-export",
             "key": "token",
+            "retention": "UntilCollected",
             "template": {
                 "metadata": { "labels": { "team": "billing" }, "annotations": { "example.com/note": "" } },
                 "data": { "AUTH_HEADER": "Bearer ${key}" }
             }
         },
+        "source": { "secretRef": { "name": "legacy", "key": "token" } },
         "metadata": { "tier": "gold" },
         "revoked": true,
-        "revocationReason": "leaked in a build log"
+        "revocationReason": "leaked in a build log",
+        "revokedBy": "ann@example.com"
     })
 }
 
-fn specs() -> [(&'static str, Value); 4] {
-    let empty = json!({ "secret": { "template": { "metadata": { "labels": {} }, "data": {} } }, "roles": [], "metadata": {} });
-    [("bare", json!({})), ("full", everything()), ("empty", empty), ("never", json!({ "expiry": { "never": true } }))]
+/// What cannot stand beside the rest: a key of which only the hash is known, and the defaults in so many words.
+fn imported() -> Value {
+    json!({
+        "source": { "hash": hash("0"), "tail": "2Xk9Qd" },
+        "rotation": { "overlap": "0s" },
+        "secret": { "retention": "Always" },
+        "revoked": true
+    })
+}
+
+fn specs() -> [(&'static str, Value); 5] {
+    let template = json!({ "metadata": { "labels": {} }, "data": {} });
+    let empty = json!({ "secret": { "template": template }, "roles": [], "metadata": {}, "rotation": {} });
+    let never = json!({ "expiry": { "never": true } });
+    [("bare", json!({})), ("full", everything()), ("imported", imported()), ("empty", empty), ("never", never)]
 }
 
 fn manifests() -> String {
@@ -77,7 +103,9 @@ fn a_second_apply_changes_nothing() {
         for name in ["bare", "empty", "never"] {
             stage.wait_issued(name);
         }
-        stage.wait_phase("full", claviger::api::Phase::Revoked);
+        for name in ["full", "imported"] {
+            stage.wait_phase(name, claviger::api::Phase::Revoked);
+        }
         assert!(operator.stop().success(), "nothing else writes from here on");
         let before = live(&stage, "/metadata/resourceVersion");
         apply();
@@ -86,13 +114,78 @@ fn a_second_apply_changes_nothing() {
     }
 }
 
+/// Every field that there is, and every field that may stand empty.
+fn roles_and_policies() -> Vec<(Part, Value)> {
+    let full = json!({ "title": "Viewer", "description": "Reads invoices", "permissions": ["invoices:read", "invoices:list"] });
+    let limits = json!({
+        "lifetime": { "max": "90d", "default": "2160h" },
+        "rotation": { "maxInterval": "30d", "required": true },
+        "roles": { "allowed": ["ic-*", "viewer"] },
+        "permissions": { "allowed": ["*"] },
+        "audiences": { "allowed": ["invoices-api"] },
+        "prefixes": { "allowed": ["acme"] },
+        "imports": "Forbidden",
+        "template": { "annotationPrefixes": ["example.com/"] },
+        "require": ["owner", "description"]
+    });
+    let nothing = json!({
+        "lifetime": {},
+        "rotation": { "required": false },
+        "roles": { "allowed": [] },
+        "permissions": { "allowed": [] },
+        "audiences": { "allowed": [] },
+        "prefixes": { "allowed": [] },
+        "imports": "Allowed",
+        "template": { "annotationPrefixes": [] },
+        "require": []
+    });
+    let (role, policy) = (|spec| (Part::Role, spec), |spec| (Part::Policy, spec));
+    vec![role(json!({})), role(full), role(json!({ "permissions": [] })), policy(json!({})), policy(limits), policy(nothing)]
+}
+
+fn roles_and_policies_stay_as_they_are_applied() {
+    for how in [&["apply"][..], &["apply", "--server-side"]] {
+        let stage = Stage::new("definers");
+        let _swept = [Swept(&stage, Kind::Role), Swept(&stage, Kind::Policy)];
+        let all = roles_and_policies();
+        let name = |number: usize| format!("{}-{number}", stage.namespace);
+        let documents = all.iter().enumerate().map(|(number, (part, spec))| document(&stage, *part, &name(number), spec));
+        let manifests: String = documents.collect();
+        let apply = || stage.cluster.kubectl_with(&[how, &["-f", "-"]].concat(), &manifests);
+        let live = |field: &str| -> Vec<Value> {
+            let one = |(number, (part, _)): (usize, &(Part, Value))| {
+                let found = stage.kubectl(&["get", part.kind().plural(), &name(number), "-o", "json"]);
+                serde_json::from_str::<Value>(&found).expect("JSON").pointer(field).cloned().unwrap_or_default()
+            };
+            all.iter().enumerate().map(one).collect()
+        };
+        apply();
+        let written: Vec<_> = all.iter().map(|(part, spec)| part.written(&stage, spec)).collect();
+        assert_eq!(live("/spec"), written, "{how:?}");
+        let compare = [&["diff"], &how[1..], &["-f", "-"]].concat();
+        let diff = stage.cluster.try_kubectl(&compare, &manifests);
+        assert_eq!(diff.status.code(), Some(0), "{how:?}: {}", String::from_utf8_lossy(&diff.stdout));
+        let before = live("/metadata/resourceVersion");
+        apply();
+        apply();
+        assert_eq!(live("/metadata/resourceVersion"), before, "{how:?}");
+    }
+}
+
 /// However it is applied, and down to nothing.
 fn a_field_is_taken_away_by_leaving_it_out() {
     let stage = Stage::new("left-out");
     let full = json!({ "metadata": { "labels": { "a": "b" }, "annotations": { "a": "b" } }, "data": { "a": "b" } });
     let steps = [
-        json!({ "description": "Nightly export", "roles": ["viewer"], "metadata": { "tier": "gold" }, "secret": { "template": full } }),
-        json!({ "description": "Nightly export", "roles": ["viewer"], "secret": { "template": { "data": { "a": "b" } } } }),
+        json!({
+            "description": "Nightly export",
+            "roles": ["viewer"],
+            "metadata": { "tier": "gold" },
+            "rotation": { "every": "30d", "overlap": "7d" },
+            "includeSubOrganizations": true,
+            "secret": { "retention": "WhileActive", "template": full }
+        }),
+        json!({ "description": "Nightly export", "roles": ["viewer"], "rotation": { "every": "30d" }, "secret": { "template": { "data": { "a": "b" } } } }),
         json!({ "description": "Nightly export" }),
         json!({}),
         json!({ "roles": ["viewer"] }),

@@ -46,6 +46,11 @@ fn a_slip_of_the_pen_is_found() {
         ("{expiry: 90d}", "spec.expiry"),
         ("{revoked: \"yes\"}", "spec.revoked"),
         ("{roles: viewer}", "spec.roles"),
+        ("{organisation: acme}", "unknown field \"spec.organisation\""),
+        ("{rotation: {interval: 30d}}", "unknown field \"spec.rotation.interval\""),
+        ("{rotation: 30d}", "spec.rotation"),
+        ("{revision: next}", "spec.revision"),
+        ("{source: {secret: {name: a, key: b}}}", "unknown field \"spec.source.secret\""),
         ("{secret: {template: {labels: {a: b}}}}", "unknown field \"spec.secret.template.labels\""),
     ] {
         let answer = stage.refused(&manifest("slip", spec));

@@ -15,7 +15,7 @@ const FINAL: &str = "Expired and Revoked are final";
 const EXPIRES: &str = "status.expiresAt is fixed at the first announcement";
 const EXPIRED: &str = "status.expiredAt is set once and stays";
 const REVOKED: &str = "status.revokedAt is set once and stays";
-const DELIVERED: &str = "a delivered version stays listed, and its hash stays as it is";
+const DELIVERED: &str = "a delivered version stays listed until it is retired, and its hash stays as it is";
 
 fn what_a_status_has_recorded_stays() {
     let stage = Stage::new("protection");

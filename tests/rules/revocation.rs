@@ -1,17 +1,27 @@
 //! A revoked key stays revoked, whatever is tried (incidents 23).
 
 use claviger::api::{ConditionType, Phase};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Rule;
+use super::statuses::with;
 use crate::stories;
 use crate::support::stage::{Stage, condition, manifest};
 
-stories![a_revoked_key_cannot_be_brought_back_through_its_spec, a_revoked_key_cannot_be_brought_back_through_its_status];
+stories![
+    a_revoked_key_cannot_be_brought_back_through_its_spec,
+    a_revoked_key_cannot_be_brought_back_through_its_status,
+    who_revoked_a_key_is_settled_with_the_revocation,
+];
 
 const ONE_WAY: &str = "revocation is one-way: a revoked key stays revoked; create another ApiKey";
+const BY: &str = "revokedBy cannot be changed after the revocation";
 
 pub(super) fn rules() -> Vec<Rule> {
+    [one_way(), by()].concat()
+}
+
+fn one_way() -> Vec<Rule> {
     // Told with every way to try it, below.
     vec![Rule::change(
         ONE_WAY,
@@ -22,9 +32,36 @@ pub(super) fn rules() -> Vec<Rule> {
     )]
 }
 
+fn by() -> Vec<Rule> {
+    let change = |before: Value, broken: Value, nearest: Value| {
+        Rule::change(BY, before, broken, &format!("spec.revokedBy: … {BY}"), nearest)
+    };
+    let (ann, bob) = (json!({ "revoked": true, "revokedBy": "ann" }), json!({ "revoked": true, "revokedBy": "bob" }));
+    let somebody = json!({ "revoked": true });
+    let told = |whole: &Value| with(whole, "revocationReason", json!("leaked in a build log"));
+    vec![
+        change(ann.clone(), bob.clone(), told(&ann)),
+        change(ann.clone(), somebody.clone(), ann.clone()),
+        change(somebody.clone(), bob, told(&somebody)),
+        change(told(&somebody), ann.clone(), somebody),
+        change(told(&ann), json!({ "revoked": true, "revokedBy": "Ann" }), ann),
+    ]
+}
+
+fn who_revoked_a_key_is_settled_with_the_revocation() {
+    let stage = Stage::new("revoked-by");
+    super::tell(&stage, super::Part::Spec, &by());
+    // Whoever revokes says who it is in the same write, and nobody before.
+    stage.declare("leaked", "{}");
+    assert!(stage.refused(&manifest("leaked", "{revokedBy: ann}")).contains("revokedBy goes with revoked: true"));
+    stage.declare("leaked", "{revoked: true, revokedBy: ann}");
+    assert!(stage.refused(&manifest("leaked", "{revoked: true, revokedBy: bob}")).contains(BY));
+    assert!(stage.refused(&manifest("leaked", "{revokedBy: ann}")).contains(ONE_WAY));
+}
+
 fn a_revoked_key_cannot_be_brought_back_through_its_spec() {
     let stage = Stage::new("revoked-spec");
-    super::tell(&stage, super::Part::Spec, &rules());
+    super::tell(&stage, super::Part::Spec, &one_way());
     let operator = stage.operator().start_ready();
     // The manifest as it stood in Git before the leak.
     let before = manifest("leaked", "{description: Nightly export of invoices}");

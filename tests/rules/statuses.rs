@@ -56,6 +56,8 @@ fn fields() -> Vec<Rule> {
         one("minLength", "keyId", hex(31), "at least 32", hex(32)),
         one("maxLength", "keyId", hex(33), "more than 32", hex(32)),
         one("pattern", "keyId", json!("0A".repeat(16)), "should match", hex(32)),
+        one("maxLength", "organization", json!(letters(64)), "more than 63", json!(letters(63))),
+        one("minimum", "revision", json!(-1), "greater than or equal to 0", json!(0)),
         one("maxLength", "principal", json!(letters(321)), "more than 320", json!(letters(320))),
         one("minimum", "version", json!(0), "greater than or equal to 1", json!(1)),
         one("maxLength", "hash", json!(hash("a") + "a"), "more than 71", json!(hash("a"))),
@@ -105,7 +107,21 @@ fn versions() -> Vec<Rule> {
         one("maxLength", "hash", json!(hash("a") + "a"), "more than 71", json!(hash("a"))),
         one("pattern", "hash", json!("a".repeat(64)), "should match", json!(hash("a"))),
         one("maxLength", "tail", json!(letters(7)), "more than 6", json!(letters(6))),
-        one("enum", "phase", json!("Lost"), "supported values: \"Announced\", \"Current\"", json!("Current")),
+        one(
+            "enum",
+            "phase",
+            json!("Lost"),
+            "supported values: \"Announced\", \"Current\", \"Retiring\", \"Retired\"",
+            json!("Retiring"),
+        ),
+        one(
+            "enum",
+            "phase",
+            json!("retired"),
+            "supported values: \"Announced\", \"Current\", \"Retiring\", \"Retired\"",
+            json!("Retired"),
+        ),
+        one("minimum", "revision", json!(-1), "greater than or equal to 0", json!(0)),
         Rule::new(
             "status.versions map",
             status(vec![version(1), version(1)]),
@@ -114,9 +130,9 @@ fn versions() -> Vec<Rule> {
         ),
         Rule::new(
             "status.versions maxItems",
-            status((1..=17).map(version).collect()),
-            "status.versions: … at most 16 items",
-            status((1..=16).map(version).collect()),
+            status((1..=25).map(version).collect()),
+            "status.versions: … at most 24 items",
+            status((1..=24).map(version).collect()),
         ),
     ]);
     all
@@ -152,13 +168,13 @@ fn conditions() -> Vec<Rule> {
 
 fn moments() -> Vec<Rule> {
     let (broken, nearest) = (json!("2026-03-01"), json!("2026-03-01T00:00:00Z"));
-    let mut all: Vec<_> = ["issuedAt", "expiresAt", "expiredAt", "revokedAt"]
+    let mut all: Vec<_> = ["issuedAt", "expiresAt", "expiredAt", "revokedAt", "rotatesAt"]
         .map(|field| {
             let says = format!("status.{field}: … date-time");
             Rule::new(&format!("status.{field} date-time"), json!({ field: broken }), &says, json!({ field: nearest }))
         })
         .into();
-    for field in ["announcedAt", "activatedAt"] {
+    for field in ["announcedAt", "activatedAt", "replacedAt", "retiresAt", "collectedAt", "discardedAt"] {
         all.push(Rule::new(
             &format!("status.versions[].{field} date-time"),
             json!({ "versions": [with(&version(1), field, broken.clone())] }),

@@ -1,11 +1,13 @@
 //! What `kubectl get` shows, and by what it finds.
 
 use claviger::api::Phase;
+use serde_json::json;
 
+use super::{Kind, Part, Swept, document};
 use crate::stories;
 use crate::support::stage::Stage;
 
-stories![kubectl_get_shows_what_matters_and_finds_by_it];
+stories![kubectl_get_shows_what_matters_and_finds_by_it, roles_and_policies_are_shown_by_what_they_say];
 
 fn kubectl_get_shows_what_matters_and_finds_by_it() {
     let stage = Stage::new("views");
@@ -19,7 +21,7 @@ fn kubectl_get_shows_what_matters_and_finds_by_it() {
     stage.wait_phase("leaked", Phase::Revoked);
     let (tail, expires) = (billing.tail.unwrap(), billing.expires_at.unwrap().0.to_string());
 
-    for word in ["ak", "apikey", "apikeys", "apikeys.claviger.dev", "claviger"] {
+    for word in ["ak", "apikey", "apikeys", "apikeys.claviger.dev"] {
         let shown = stage.kubectl(&["get", word]);
         assert_eq!(columns(&shown), ["NAME", "PHASE", "READY", "TAIL", "EXPIRES", "AGE"], "{word}");
         assert_eq!(shown.lines().count(), 4, "{word}: {shown}");
@@ -62,6 +64,70 @@ fn kubectl_get_shows_what_matters_and_finds_by_it() {
         assert!(explained.contains(word), "{explained}");
     }
     assert!(operator.stop().success());
+}
+
+fn roles_and_policies_are_shown_by_what_they_say() {
+    let stage = Stage::new("view-definers");
+    let _swept = [Swept(&stage, Kind::Role), Swept(&stage, Kind::Policy)];
+    let name = |what: &str| format!("{}-{what}", stage.namespace);
+    let (viewer, bare, short, open) = (name("viewer"), name("bare"), name("short"), name("open"));
+    let viewers = json!({ "title": "Viewer", "description": "Reads", "permissions": ["invoices:read", "invoices:list"] });
+    let limits = json!({ "lifetime": { "max": "90d", "default": "30d" }, "rotation": { "maxInterval": "7d" } });
+    stage.apply(
+        &[
+            document(&stage, Part::Role, &viewer, &viewers),
+            document(&stage, Part::Role, &bare, &json!({})),
+            document(&stage, Part::Policy, &short, &limits),
+            document(&stage, Part::Policy, &open, &json!({ "lifetime": { "default": "30d" } })),
+            document(&stage, Part::Spec, "billing", &json!({})),
+        ]
+        .concat(),
+    );
+    let get = |words: &[&str]| stage.kubectl(&[&["get"], words].concat());
+
+    for word in ["akr", "apikeyrole", "apikeyroles", "apikeyroles.claviger.dev"] {
+        let shown = get(&[word, &viewer, &bare]);
+        assert_eq!(columns(&shown), ["NAME", "TITLE", "AGE"], "{word}");
+        assert_eq!(row(&shown, &viewer)[..2], [&viewer, "Viewer"], "{word}");
+        assert_eq!(row(&shown, &bare).len(), 2, "{word}: no title: {shown}");
+    }
+    let shown = get(&["akr", &viewer, "-o", "wide"]);
+    assert_eq!(columns(&shown), ["NAME", "TITLE", "PERMISSIONS", "AGE"]);
+    assert_eq!(row(&shown, &viewer)[..3], [&viewer, "Viewer", r#"["invoices:read","invoices:list"]"#], "{shown}");
+
+    for word in ["akp", "apikeypolicy", "apikeypolicies", "apikeypolicies.claviger.dev"] {
+        let shown = get(&[word, &short, &open]);
+        assert_eq!(columns(&shown), ["NAME", "MAX", "LIFETIME", "MAX", "INTERVAL", "AGE"], "{word}");
+        assert_eq!(row(&shown, &short)[..3], [&short, "90d", "7d"], "{word}");
+        assert_eq!(row(&shown, &open).len(), 2, "{word}: no limits: {shown}");
+    }
+
+    // One word for all that is Claviger's.
+    let all = get(&["claviger", "-o", "name"]);
+    for (kind, name) in [
+        ("apikeyrole", &viewer),
+        ("apikeyrole", &bare),
+        ("apikeypolicy", &short),
+        ("apikeypolicy", &open),
+        ("apikey", &"billing".to_owned()),
+    ] {
+        let line = format!("{kind}.claviger.dev/{name}");
+        assert!(all.lines().any(|shown| shown == line), "{line} is not in: {all}");
+    }
+
+    // People who know no resource look it up.
+    for (place, words) in [
+        ("apikeyrole.spec", ["permissions <[]string>", "title <string>", "Editing it changes"]),
+        ("apikeypolicy.spec", ["imports <string>", "enum: Allowed, Forbidden", "the strictest wins"]),
+        ("apikeypolicy.spec.lifetime", ["default <string>", "max <string>", "such as `90d`"]),
+        ("apikey.spec.rotation", ["every <string>", "overlap <string>", "only when `revision` is raised"]),
+    ] {
+        let explained = stage.kubectl(&["explain", place]);
+        let explained = explained.split_whitespace().collect::<Vec<_>>().join(" ");
+        for word in words {
+            assert!(explained.contains(word), "{word:?} is not in: {explained}");
+        }
+    }
 }
 
 fn columns(table: &str) -> Vec<&str> {

@@ -14,7 +14,13 @@ use super::leaks::Evidence;
 use super::proxy::Proxy;
 
 /// The definitions as they are shipped.
-pub(crate) const CRDS: &str = include_str!("../../crds/apikeys.claviger.dev.yaml");
+pub(crate) const CRDS: &str = concat!(
+    include_str!("../../crds/apikeypolicies.claviger.dev.yaml"),
+    "---\n",
+    include_str!("../../crds/apikeyroles.claviger.dev.yaml"),
+    "---\n",
+    include_str!("../../crds/apikeys.claviger.dev.yaml"),
+);
 /// Where the chart is installed.
 pub(crate) const NAMESPACE: &str = "claviger-system";
 /// Whom the controller is to the API server.
@@ -119,9 +125,9 @@ impl Cluster {
 
     /// Waits until the definitions are served and their objects are collected.
     pub(crate) fn await_definitions(&self) {
-        let definitions = ["apikeys", "apikeypolicies", "apikeyroles"].map(|name| format!("crd/{name}.claviger.dev"));
-        let definitions: Vec<&str> = definitions.iter().map(String::as_str).collect();
-        self.kubectl(&[&["wait", "--for=condition=Established", "--timeout=60s"], &definitions[..]].concat());
+        for plural in ["apikeys", "apikeyroles", "apikeypolicies"] {
+            self.kubectl(&["wait", "--for=condition=Established", &format!("crd/{plural}.claviger.dev"), "--timeout=60s"]);
+        }
         self.control_plane.restart_controller_manager().unwrap_or_else(|error| panic!("{error}"));
         self.await_policies();
     }

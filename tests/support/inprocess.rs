@@ -63,7 +63,8 @@ impl InProcess {
     pub(crate) fn start(stage: &Stage, proxy: &Proxy, clock: impl Clock) -> Self {
         let settings = Settings {
             namespace: Some(stage.namespace.clone()),
-            rules: Rules { finalizer: true, principal_domain: "claviger.local".to_owned() },
+            cluster_objects: true,
+            rules: Rules { finalizer: true, principal_domain: "claviger.local".to_owned(), hold_minting: false },
             limits: Limits {
                 announce_grace: Duration::from_secs(3),
                 request_timeout: Duration::from_secs(2),
