@@ -17,6 +17,7 @@
     reason = "a story that does not go as told stops at once"
 )]
 
+mod access;
 mod chart;
 mod clock;
 mod compliance;
@@ -44,6 +45,7 @@ use libtest_mimic::{Arguments, Trial};
 fn main() {
     let arguments = Arguments::from_args();
     let mut all = Vec::new();
+    all.extend(access::stories());
     all.extend(chart::stories());
     all.extend(clock::stories());
     all.extend(compliance::stories());

@@ -129,6 +129,7 @@ impl Cluster {
             self.kubectl(&["wait", "--for=condition=Established", &format!("crd/{plural}.claviger.dev"), "--timeout=60s"]);
         }
         self.control_plane.restart_controller_manager().unwrap_or_else(|error| panic!("{error}"));
+        self.await_policies();
     }
 
     /// Runs kubectl as administrator; it must succeed.

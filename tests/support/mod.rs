@@ -1,6 +1,7 @@
 //! The harness behind the stories: a shared cluster, rooms in it, controllers, and what is checked in all of them.
 //!
 //! - [`cluster`]: a control plane with Claviger's definitions and rights in it
+//! - [`admission`]: the admission policies that the chart installs
 //! - [`stage`]: a namespace for one story, and what a person does and sees in it
 //! - [`many`]: many ApiKeys at once
 //! - [`operator`]: the controller as a process, with its logs and metrics
@@ -22,6 +23,7 @@
     reason = "test support: a broken harness stops at once"
 )]
 
+pub(crate) mod admission;
 pub(crate) mod cluster;
 #[path = "../../dev/control_plane/mod.rs"]
 pub(crate) mod control_plane;

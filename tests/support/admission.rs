@@ -1,0 +1,39 @@
+//! The admission policies that the chart installs.
+
+use std::sync::Arc;
+
+use super::cluster::Cluster;
+use super::stage::manifest;
+use super::wait;
+
+/// A policy of the chart, and what shows that it is in force.
+const SIGNS: [(&str, &str); 3] = [
+    ("validatingadmissionpolicy/claviger-expiry", "which is past"),
+    ("mutatingadmissionpolicy/claviger-finalizer", "- claviger.dev/finalizer"),
+    ("mutatingadmissionpolicy/claviger-revoked-by", "revokedBy: admin"),
+];
+
+impl Cluster {
+    /// A cluster for one story, in which the controller puts the finalizer on ApiKeys: as before Kubernetes 1.36.
+    pub(crate) fn own_without_finalizer_policy() -> Arc<Self> {
+        let cluster = Self::own();
+        cluster.install(&["--set=admission.finalizer=false"]);
+        cluster.await_policies();
+        cluster
+    }
+
+    /// Waits until the API server enforces the admission policies that are installed, and no others: it takes up what is new
+    /// about once a second.
+    pub(crate) fn await_policies(&self) {
+        let installed = SIGNS.map(|(policy, _)| self.try_kubectl(&["get", policy], "").status.success());
+        wait::until("the admission policies are in force", || {
+            let probe = |spec: &str| {
+                let dry_run = ["create", "--dry-run=server", "-o", "yaml", "-f", "-"];
+                let output = self.try_kubectl(&dry_run, &manifest("probe", spec));
+                format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+            };
+            let said = format!("{}{}", probe("{expiry: {at: 2001-01-01T00:00:00Z}}"), probe("{revoked: true}"));
+            if SIGNS.map(|(_, sign)| said.contains(sign)) == installed { Ok(()) } else { Err(said) }
+        });
+    }
+}
