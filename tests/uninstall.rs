@@ -27,10 +27,13 @@ const TAKE_FINALIZERS_OFF: &str = r#"kubectl get apikeys --all-namespaces -o jso
 /// Removes the Secrets that were left behind when the definition went without a controller. It stands in the README.
 const REMOVE_SECRETS: &str = "kubectl delete secrets --all-namespaces -l claviger.dev/apikey";
 
+/// Removes the definitions of the chart, and with them every ApiKey that is left. It stands in the README.
+const REMOVE_DEFINITIONS: &str = "kubectl delete crd -l app.kubernetes.io/part-of=claviger";
+
 /// What the README says is what is tried here.
 fn the_readme_shows_the_way_out() {
     let readme = include_str!("../README.md");
-    for command in [TAKE_FINALIZERS_OFF, REMOVE_SECRETS] {
+    for command in [TAKE_FINALIZERS_OFF, REMOVE_SECRETS, REMOVE_DEFINITIONS] {
         assert!(readme.contains(command), "not in the README: {command}");
     }
 }
@@ -71,7 +74,8 @@ fn the_definition_goes_and_comes_back_under_a_running_controller() {
         assert_eq!(stage.apikey("k").finalizers(), [FINALIZER]);
     }
     let old = stage.status("k").hash;
-    cluster.kubectl(&["delete", "crd", "apikeys.claviger.dev", "--timeout=85s"]);
+    shell(&cluster, &format!("{REMOVE_DEFINITIONS} --timeout=85s"));
+    assert!(!cluster.try_kubectl(&["get", "crd", "apikeys.claviger.dev"], "").status.success());
     assert!(stage.secret("k").is_none() && other.secret("k").is_none(), "the Secrets went before");
     assert!(operator.runs());
     for history in histories {

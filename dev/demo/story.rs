@@ -28,8 +28,7 @@ fn install(stage: &Stage) -> Result<(), Error> {
     let said = stage.show("helm install claviger charts/claviger --namespace claviger-system --create-namespace")?;
     check("the chart is installed", said.contains("STATUS: deployed"), &said)?;
     stage.show("kubectl wait --for=condition=Established crd/apikeys.claviger.dev --timeout=60s")?;
-    told("The definitions, a ServiceAccount and its rights are there. No pod runs on this control plane, which has no nodes:")?;
-    told("what the chart's Deployment would run is started here by hand, with the token of that ServiceAccount.")?;
+    told("Definitions, ServiceAccount and rights are there. There are no nodes for pods: the controller is started by hand.")?;
     stage.show("kubectl create namespace demo && kubectl config set-context --current --namespace=demo")?;
     stage.start_controller()?;
     told("The controller works with the ServiceAccount of the chart and its rights, nothing more.")

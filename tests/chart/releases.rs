@@ -9,7 +9,7 @@ use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
 use crate::stories;
-use crate::support::cluster::{ACCOUNT, Cluster, NAMESPACE};
+use crate::support::cluster::{ACCOUNT, CRDS, Cluster, NAMESPACE};
 use crate::support::helm::{CHART, controller_arguments};
 use crate::support::operator::{Builder, Operator};
 use crate::support::rights;
@@ -42,7 +42,8 @@ fn keys_outlive_upgrade_rollback_uninstall_and_installation() {
     stage.wait_phase("ended", Phase::Revoked);
     let before = everything(&stage);
 
-    cluster.helm(&["upgrade", "claviger", CHART, "--set=controller.concurrency=4,controller.replicas=3"]);
+    let upgrade = ["upgrade", "claviger", CHART, "--reset-then-reuse-values"];
+    cluster.helm(&[&upgrade[..], &["--set=controller.concurrency=4,controller.replicas=3"]].concat());
     assert_eq!(deployed(&cluster)["spec"]["replicas"], 3);
     assert!(arguments(&cluster).contains(&"--concurrency=4".to_owned()));
     assert!(operator.stop().success());
@@ -101,7 +102,7 @@ fn an_upgrade_brings_the_definitions_along_and_touches_no_key() {
     assert!(columns().contains("ENDING"), "{}", columns());
     let (before, uid) = (everything(&stage), definition());
 
-    cluster.helm(&["upgrade", "claviger", CHART]);
+    cluster.helm(&["upgrade", "claviger", CHART, "--reset-then-reuse-values"]);
     assert_eq!(version(&cluster), env!("CARGO_PKG_VERSION"));
     wait::until("the new definition is served", || {
         let columns = columns();
@@ -119,12 +120,17 @@ fn an_upgrade_brings_the_definitions_along_and_touches_no_key() {
 }
 
 /// A team that may not have rights in the whole cluster; its keys are issued, others' are not looked at. Uninstalled with
-/// `crds.keep=false`, everything goes.
+/// `crds.keep=false`, everything goes. The definitions were there before the release, applied by hand: it takes them over when told to.
 fn a_release_for_one_namespace_works_there_with_the_rights_it_has() {
     let cluster = Cluster::without_claviger();
     let (stage, other) = (Stage::on(&cluster, "team"), Stage::on(&cluster, "other"));
     let namespace = format!("--set=watchNamespace={}", stage.namespace);
-    let said = cluster.helm(&["install", "claviger", CHART, "--create-namespace", &namespace, "--set=crds.keep=false"]);
+    cluster.kubectl_with(&["apply", "--server-side", "-f", "-"], CRDS);
+    let install = ["install", "claviger", CHART, "--create-namespace", &namespace, "--set=crds.keep=false"];
+    let refused = cluster.try_helm(&install);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("apikeys.claviger.dev") && said.contains("ownership"), "{said}");
+    let said = cluster.helm(&[&install[..], &["--take-ownership"]].concat());
     assert!(said.contains(&format!("works on the namespace {}", stage.namespace)), "{said}");
     assert!(said.contains("WARNING: crds.keep is false"), "{said}");
     cluster.await_definitions();
