@@ -34,9 +34,9 @@ fn granted(cluster: &Cluster) -> BTreeSet<Right> {
     let objects = cluster.render(&[]);
     let name = |object: &Value| text(object["metadata"]["name"].as_str().unwrap());
     let controllers = ["claviger-controller", "claviger-leader-election"];
-    let roles = of_kind(&objects, "ClusterRole").into_iter().chain(of_kind(&objects, "Role"));
+    let all_roles = of_kind(&objects, "ClusterRole").into_iter().chain(of_kind(&objects, "Role"));
     let rules =
-        roles.filter(|role| controllers.contains(&name(role).as_str())).flat_map(|role| role["rules"].as_array().unwrap());
+        all_roles.filter(|role| controllers.contains(&name(role).as_str())).flat_map(|role| role["rules"].as_array().unwrap());
     let list = |rule: &Value, field: &str| -> Vec<String> {
         rule[field].as_array().unwrap().iter().map(|one| text(one.as_str().unwrap())).collect()
     };

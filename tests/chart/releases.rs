@@ -41,6 +41,7 @@ fn keys_outlive_upgrade_rollback_uninstall_and_installation() {
     stage.patch("apikey/ended", "{\"spec\": {\"revoked\": true}}");
     stage.wait_phase("ended", Phase::Revoked);
     let before = everything(&stage);
+    assert_eq!(before.len(), 6, "{before:?}");
 
     let upgrade = ["upgrade", "claviger", CHART, "--reset-then-reuse-values"];
     cluster.helm(&[&upgrade[..], &["--set=controller.concurrency=4,controller.replicas=3"]].concat());
@@ -120,7 +121,7 @@ fn an_upgrade_brings_the_definitions_along_and_touches_no_key() {
 }
 
 /// A team that may not have rights in the whole cluster; its keys are issued, others' are not looked at. Uninstalled with
-/// `crds.keep=false`, everything goes. The definitions were there before the release, applied by hand: it takes them over when told to.
+/// `crds.keep=false`, everything goes. The definitions were there before, applied by hand: the release takes them over when told to.
 fn a_release_for_one_namespace_works_there_with_the_rights_it_has() {
     let cluster = Cluster::without_claviger();
     let (stage, other) = (Stage::on(&cluster, "team"), Stage::on(&cluster, "other"));
@@ -159,8 +160,8 @@ fn a_release_for_one_namespace_works_there_with_the_rights_it_has() {
     wait::until_true("and the Secret", || stage.secret("k").is_none());
 }
 
-/// Where the admission plugin OwnerReferencesPermissionEnforcement is on (OpenShift has it), `apikeys/finalizers` is asked about for
-/// owners whose deletion a Secret would block. Ours does not block it, so the chart does not grant that right.
+/// Where the admission plugin `OwnerReferencesPermissionEnforcement` is on (`OpenShift` has it), `apikeys/finalizers` is asked about
+/// for owners whose deletion a Secret would block. Ours does not block it, so the chart does not grant that right.
 fn guarded_owner_references_need_no_more_rights() {
     let cluster = Cluster::own_with(&["--enable-admission-plugins=OwnerReferencesPermissionEnforcement"]);
     let stage = Stage::on(&cluster, "guarded");
@@ -222,8 +223,9 @@ fn arguments(cluster: &Cluster) -> Vec<String> {
 
 /// Every ApiKey and Secret of the stage, with UID and resourceVersion: equal means that nothing was written.
 fn everything(stage: &Stage) -> Vec<String> {
-    let columns = "jsonpath={range .items[*]}{.kind} {.metadata.name} {.metadata.uid} {.metadata.resourceVersion} {.status.hash}{\"\\n\"}{end}";
-    stage.kubectl(&["get", "apikeys,secrets", "-o", columns]).lines().map(str::to_owned).collect()
+    let fields = "{.kind} {.metadata.name} {.metadata.uid} {.metadata.resourceVersion} {.status.hash}";
+    let lines = format!("jsonpath={{range .items[*]}}{fields}{{\"\\n\"}}{{end}}");
+    stage.kubectl(&["get", "apikeys,secrets", "-o", &lines]).lines().map(str::to_owned).collect()
 }
 
 /// Writes the chart as it might have been before into a folder, and returns where.

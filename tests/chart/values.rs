@@ -183,13 +183,16 @@ fn a_disruption_budget_only_where_a_replica_can_be_spared() {
 /// Everything that can be switched on and needs no foreign definition is checked, field by field, by the API server.
 fn every_optional_object_is_taken_by_the_api_server() {
     let stage = Stage::new("everything");
+    let digest = format!("--set=image.digest=sha256:{}", "0123456789abcdef".repeat(4));
+    let required = "controller.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution";
+    let term = format!("{required}.nodeSelectorTerms[0].matchExpressions[0]");
     let objects = stage.cluster.render(&[
-        "--set=crds.enabled=false,networkPolicy.enabled=true,image.digest=sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
-        "--set=networkPolicy.ingressFrom[0].namespaceSelector.matchLabels.team=monitoring,imagePullSecrets[0].name=registry",
+        "--set=crds.enabled=false,networkPolicy.enabled=true,imagePullSecrets[0].name=registry",
+        &digest,
+        "--set=networkPolicy.ingressFrom[0].namespaceSelector.matchLabels.team=monitoring",
         "--set=controller.priorityClassName=system-cluster-critical,controller.nodeSelector.zone=a,controller.podLabels.team=a",
         "--set=controller.tolerations[0].key=dedicated,controller.tolerations[0].operator=Exists",
-        "--set=controller.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0].key=a",
-        "--set=controller.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0].operator=Exists",
+        &format!("--set={term}.key=a,{term}.operator=Exists"),
         "--set=controller.podAnnotations.note=x,serviceAccount.annotations.note=x",
     ]);
     let mut kinds = Vec::new();
@@ -242,7 +245,7 @@ fn with_one_namespace_nothing_reaches_beyond_it_unless_asked() {
     );
 }
 
-/// Whether a ClusterRole is bound to anybody by the chart.
+/// Whether a role is bound to anybody by the chart.
 fn bound(objects: &[Value], role: &Value) -> bool {
     of_kind(objects, "ClusterRoleBinding").iter().any(|binding| binding["roleRef"]["name"] == role["metadata"]["name"])
 }

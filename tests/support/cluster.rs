@@ -119,7 +119,8 @@ impl Cluster {
 
     /// Installs the chart with the definitions, and waits until they are served and their objects are collected.
     pub(crate) fn install_definitions(&self) {
-        self.install(&[]);
+        // Said aloud: an upgrade without any value keeps those of the release.
+        self.install(&["--set=crds.enabled=true"]);
         self.await_definitions();
     }
 
