@@ -6,6 +6,7 @@ mod granting;
 mod importing;
 mod limits;
 mod newer;
+mod older;
 mod people;
 mod revoking;
 
@@ -25,6 +26,7 @@ pub(crate) fn stories() -> Vec<Story> {
         importing::stories(),
         limits::stories(),
         newer::stories(),
+        older::stories(),
         people::stories(),
         revoking::stories(),
     ]
@@ -43,10 +45,16 @@ struct Person<'a> {
 }
 
 impl<'a> Person<'a> {
-    /// `ann`, with these ClusterRoles.
+    /// Somebody with these ClusterRoles.
     fn new(stage: &'a Stage, name: &str, cluster_roles: &[&str]) -> Self {
+        Self::in_groups(stage, name, &[], cluster_roles)
+    }
+
+    /// Somebody in these groups, two at most, with these ClusterRoles.
+    fn in_groups(stage: &'a Stage, name: &str, groups: &[&str], cluster_roles: &[&str]) -> Self {
         let control_plane = &stage.cluster.control_plane;
-        let auth = Auth::ClientCert { user: name.to_owned(), groups: Vec::new() };
+        let groups = groups.iter().map(|group| (*group).to_owned()).collect();
+        let auth = Auth::ClientCert { user: name.to_owned(), groups };
         let kubeconfig = control_plane
             .write_kubeconfig(&format!("{}-{name}", stage.namespace), control_plane.url(), auth)
             .unwrap_or_else(|error| panic!("{error}"));

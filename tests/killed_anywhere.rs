@@ -3,13 +3,15 @@
 //! same with refusals, hangs and dropped connections instead of the kill (incidents 1, 2, 3).
 
 use std::collections::BTreeSet;
-use std::sync::Mutex;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use claviger::api::{Phase, VersionPhase};
 
 use crate::stories;
+use crate::support::cluster::Cluster;
 use crate::support::proxy::{Call, Fault, Matcher, Proxy, Verb, When};
 use crate::support::stage::Stage;
 use crate::support::wait::LIMIT;
@@ -29,6 +31,8 @@ const QUIET: Duration = Duration::from_millis(700);
 fn issuing_survives_every_crash_and_every_fault() {
     everywhere(&Scenario {
         name: "issuing",
+        // Where the controller adds the finalizer, too: elsewhere it makes one request less.
+        cluster: Cluster::own_without_finalizer_policy(),
         before: |_| {},
         trigger: |stage| stage.declare("k", "{}"),
         end: |stage| {
@@ -41,6 +45,7 @@ fn issuing_survives_every_crash_and_every_fault() {
 fn expiring_survives_every_crash_and_every_fault() {
     everywhere(&Scenario {
         name: "expiring",
+        cluster: Cluster::shared(),
         before: |_| {},
         // Numbered from the creation on: the time is running, so there is no moment to begin to count at later.
         trigger: |stage| stage.declare("k", "{expiry: {after: 15s}}"),
@@ -54,6 +59,7 @@ fn expiring_survives_every_crash_and_every_fault() {
 fn revoking_survives_every_crash_and_every_fault() {
     everywhere(&Scenario {
         name: "revoking",
+        cluster: Cluster::shared(),
         before: issue,
         trigger: |stage| drop(stage.patch("apikey/k", "{\"spec\": {\"revoked\": true}}")),
         end: |stage| {
@@ -66,6 +72,7 @@ fn revoking_survives_every_crash_and_every_fault() {
 fn deleting_survives_every_crash_and_every_fault() {
     everywhere(&Scenario {
         name: "deleting",
+        cluster: Cluster::shared(),
         before: issue,
         trigger: |stage| drop(stage.kubectl(&["delete", "apikey", "k", "--wait=false"])),
         end: |stage| {
@@ -84,6 +91,7 @@ fn issue(stage: &Stage) {
 /// Something that happens to an ApiKey.
 struct Scenario {
     name: &'static str,
+    cluster: Arc<Cluster>,
     before: fn(&Stage),
     trigger: fn(&Stage),
     end: fn(&Stage),
@@ -133,7 +141,7 @@ fn everywhere(scenario: &Scenario) {
         for _ in 0..SIDE_BY_SIDE {
             scope.spawn(|| {
                 while let Some((point, blow)) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let told = std::panic::catch_unwind(|| strike(scenario, point, *blow));
+                    let told = std::panic::catch_unwind(AssertUnwindSafe(|| strike(scenario, point, *blow)));
                     if let Err(panic) = told {
                         let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
                         failed.lock().unwrap().push(format!("{point:?} {blow:?}: {text}"));
@@ -191,7 +199,7 @@ fn settle(proxy: &Proxy) {
 }
 
 fn stage(scenario: &Scenario) -> (Stage, Proxy) {
-    let stage = Stage::new(&format!("crash-{}", scenario.name));
+    let stage = Stage::on(&scenario.cluster, &format!("crash-{}", scenario.name));
     let proxy = stage.cluster.proxy();
     (stage, proxy)
 }

@@ -8,10 +8,12 @@ use super::{DEVELOPER, Person, numbered};
 use crate::drift::pass;
 use crate::stories;
 use crate::support::stage::{Stage, manifest};
+use crate::support::wait;
 
 stories![
     nobody_grants_what_was_not_granted_to_them,
     who_was_granted_a_name_grants_that,
+    the_grant_of_the_example_is_that_of_the_readme_and_works,
     what_a_key_has_already_needs_no_grant,
     everything_that_a_list_holds_can_be_granted_in_one_request,
     who_was_granted_everything_grants_everything,
@@ -83,6 +85,30 @@ fn who_was_granted_a_name_grants_that() {
     let elsewhere = Stage::new("granted-elsewhere");
     let visitor = Person::new(&elsewhere, "dev", &[DEVELOPER]);
     visitor.may_not_declare("k", "{roles: [ic-viewer]}", &["dev may not grant the role ic-viewer"]);
+}
+
+fn the_grant_of_the_example_is_that_of_the_readme_and_works() {
+    let (readme, example) = (include_str!("../../README.md"), include_str!("../../examples/granted.yaml"));
+    let (grant, apikey) = example.rsplit_once("\n---\n").unwrap();
+    for rule in example.lines().filter(|line| line.starts_with("- {apiGroups: [claviger.dev]")) {
+        assert!(readme.contains(rule), "{rule}");
+    }
+    let stage = Stage::new("example");
+    let bill = Person::in_groups(&stage, "bill", &["billing"], &[DEVELOPER]);
+    bill.refused(&["apply", "-f", "-"], apikey, &["bill may not grant"]);
+    // Who applies the whole file must have it to give.
+    let nate = Person::new(&stage, "nate", &["admin"]);
+    nate.refused(&["apply", "-f", "-"], grant, &["attempting to grant RBAC permissions not currently held"]);
+    stage.apply(grant);
+    wait::until("the grant is known", || match bill.try_kubectl(&["apply", "-f", "-"], apikey) {
+        (true, _) => Ok(()),
+        (false, said) => Err(said),
+    });
+    bill.may_not_patch(
+        "granted",
+        &json!({ "spec": { "roles": ["ic-viewer", "ic-admin"] } }),
+        &["bill may not grant the role ic-admin"],
+    );
 }
 
 fn what_a_key_has_already_needs_no_grant() {

@@ -44,6 +44,8 @@ fn an_administrator_of_keys_revokes_and_stands_for_it() {
     for name in ["stamped", "said", "blamed"] {
         dev.declares(name, "{}");
     }
+    let may = ["auth", "can-i", "revoke", "apikeys"];
+    assert_eq!((dev.try_kubectl(&may, "").0, ada.try_kubectl(&may, "").0), (false, true));
     ada.patches("stamped", &json!({ "spec": { "revoked": true, "revocationReason": "leaked in a build log" } }));
     ada.patches("said", &json!({ "spec": { "revoked": true, "revokedBy": "ada" } }));
     let blames = json!({ "spec": { "revoked": true, "revokedBy": "dev" } });

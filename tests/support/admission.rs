@@ -22,6 +22,14 @@ impl Cluster {
         cluster
     }
 
+    /// A cluster for one story without any of the admission policies: what schema rules say is told by them alone.
+    pub(crate) fn own_without_admission() -> Arc<Self> {
+        let cluster = Self::own();
+        cluster.install(&["--set=admission.enabled=false"]);
+        cluster.await_policies();
+        cluster
+    }
+
     /// Waits until the API server enforces the admission policies that are installed, and no others: it takes up what is new
     /// about once a second.
     pub(crate) fn await_policies(&self) {
