@@ -66,10 +66,8 @@ pub(super) fn delivered(world: &World, status: &ApiKeyStatus) -> Option<Trouble>
                 return immutable(world, secret)
                     .or_else(|| refused(world).map(|trouble| Trouble { undelivered: false, ..trouble }));
             }
-            Some(changed(
-                &place,
-                &format!("of its entries {} no longer hold what the template says", secret.edited_entries.join(", ")),
-            ))
+            let what = format!("of its entries {} no longer hold what the template says", secret.edited_entries.join(", "));
+            refused(world).or_else(|| Some(changed(&place, &what)))
         }
         SecretView::Present(secret) if world.owns(secret) => {
             let entry = world.apikey.data_key();
@@ -79,7 +77,7 @@ pub(super) fn delivered(world: &World, status: &ApiKeyStatus) -> Option<Trouble>
                 None if secret.key.is_none() => "is missing or empty".to_owned(),
                 None => "holds something else".to_owned(),
             };
-            Some(changed(&place, &format!("its entry {entry} {what}")))
+            refused(world).or_else(|| Some(changed(&place, &format!("its entry {entry} {what}"))))
         }
         SecretView::Present(secret) => Some(conflict(&place, &secret.owner())),
     }
@@ -145,16 +143,22 @@ pub(super) fn rotation_obstacle(world: &World, status: &ApiKeyStatus) -> Option<
             "the controller's clock and the API server's differ by more than a minute: nothing is rotated until they agree";
         return waits(reason::CLOCK_DISAGREES, message.to_owned(), false);
     }
+    irreplaceable(world)
+}
+
+/// What keeps the next version from being delivered into the Secret that is there.
+pub(super) fn irreplaceable(world: &World) -> Option<Trouble> {
     match &world.secret {
         SecretView::Present(secret) if !world.owns(secret) => Some(conflict(&place(&world.apikey), &secret.owner())),
-        SecretView::Present(secret) if secret.immutable => waits(
-            reason::SECRET_IMMUTABLE,
-            format!(
+        SecretView::Present(secret) if secret.immutable => Some(Trouble {
+            reason: reason::SECRET_IMMUTABLE,
+            message: format!(
                 "a rotation is due, and {} was made immutable: delete it, and the next version is delivered into a new one",
                 place(&world.apikey)
             ),
-            true,
-        ),
+            stalled: true,
+            undelivered: false,
+        }),
         _ => None,
     }
 }

@@ -6,7 +6,7 @@ use super::assess::{self, Trouble};
 use super::retention::{self, Due};
 use super::secret::{self, Mending};
 use super::status::{self, Announcement};
-use super::{Clock, Delivery, FoundIn, Outstanding, SecretFacts, SecretView, SourceView, World, look};
+use super::{Clock, Delivery, FoundIn, Outstanding, SecretFacts, SecretView, SourceView, World, look, rotation};
 use crate::api::conditions::reason;
 use crate::api::names::FINALIZER;
 use crate::api::{ApiKeyStatus, Version, VersionPhase};
@@ -161,8 +161,9 @@ fn keep(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Step {
         && world.owns(secret)
         && !secret.deleting
     {
-        if status.secret_ref.as_ref().is_some_and(|recorded| recorded.uid != secret.uid) {
-            // Put back by somebody from a copy: it holds our key, so it is ours again.
+        let holds = secret.key.is_some_and(|hash| status.current().is_some_and(|current| current.hash == hash.to_string()));
+        if status.secret_ref.as_ref().map_or(holds, |recorded| recorded.uid != secret.uid) {
+            // Put there by somebody, such as from a copy: it holds our key, so it is ours.
             return write(status::recorded(world, secret, now));
         }
         if let Some(mending) = secret::mending(world, secret) {
@@ -174,11 +175,12 @@ fn keep(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Step {
         }
     }
     let trouble = assess::trouble(world, now);
-    let wake = match &trouble {
-        Some(trouble) => trouble.wake(),
-        // What is due by a clock that is not to be trusted sends no event.
-        None if world.clock != Clock::Agrees => Wake::BackOff,
-        None => Wake::OnEvent,
+    // What is due by a clock that is not to be trusted sends no event.
+    let due = [rotation::next_retirement(status), retention::deadline(&world.apikey, status)];
+    let wake = if world.clock != Clock::Agrees && due.into_iter().flatten().any(|moment| moment <= now) {
+        Wake::BackOff
+    } else {
+        trouble.as_ref().map_or(Wake::OnEvent, Trouble::wake)
     };
     settle_with(world, now, trouble.as_ref(), wake)
 }
@@ -194,9 +196,7 @@ fn issue(world: &World, status: &ApiKeyStatus, announced: &Version, now: Timesta
     let trouble = || assess::trouble(world, now);
     match world.outstanding {
         Outstanding::Held { version, ambiguous } if version == announced.version => {
-            let obstacle = if status.current().is_some() { assess::rotation_obstacle(world, status) } else { None };
-            let obstacle =
-                obstacle.filter(|trouble| matches!(trouble.reason, reason::SECRET_CONFLICT | reason::SECRET_IMMUTABLE));
+            let obstacle = if status.current().is_some() { assess::irreplaceable(world) } else { None };
             match (&world.delivery, obstacle) {
                 (Delivery::Refused(_), _) if !ambiguous => write(status::withdrawn(world, version, trouble().as_ref(), now)),
                 (Delivery::Refused(_), _) => settle_with(world, now, trouble().as_ref(), Wake::BackOff),
@@ -217,6 +217,8 @@ fn issue(world: &World, status: &ApiKeyStatus, announced: &Version, now: Timesta
                     settle_with(world, now, obstacle.as_ref(), Wake::BackOff)
                 }),
             SecretView::Absent => begin(world, status, now),
+            // Somebody else's by now, and asked for: what was begun before came to nothing.
+            SecretView::Present(_) if is_adopted(world) => begin(world, status, now),
             SecretView::Present(_) | SecretView::Unknown => settle_with(world, now, trouble().as_ref(), Wake::BackOff),
         },
     }
@@ -235,6 +237,11 @@ fn begin(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Step {
         return Step::AskDelivery;
     }
     Step::Announce(Box::new(Announcement::next(world, now)))
+}
+
+/// Whether the Secret that has the name is to become ours.
+fn is_adopted(world: &World) -> bool {
+    matches!(&world.source, SourceView::Found(found) if found.place == FoundIn::OwnSecret)
 }
 
 /// The next version is due: the same, unless something stands in the way.

@@ -71,7 +71,9 @@ fn violations_of(name: &str, policy: &ApiKeyPolicySpec, apikey: &ApiKey) -> Vec<
             (None, _) if rotation.required == Some(true) => {
                 all.push(format!("ApiKeyPolicy {name} requires spec.rotation.every"));
             }
-            (Some(every), Some(max)) if interval(spec.rotation.as_ref()) > length(max) => {
+            (Some(every), Some(max))
+                if interval(spec.rotation.as_ref()).zip(length(max)).is_some_and(|(every, max)| every > max) =>
+            {
                 all.push(format!(
                     "ApiKeyPolicy {name} allows a rotation interval of at most {max}; spec.rotation.every is {every}"
                 ));

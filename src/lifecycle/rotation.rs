@@ -61,10 +61,13 @@ pub(super) fn replace(version: &mut Version, now: Timestamp) {
 }
 
 /// Says of every replaced version when it ends, as the overlap is declared now: it can only end earlier than was said before. Those
-/// whose end has come, by `confirmed`, are retired; all but the last five of them are forgotten.
+/// whose end has come, by `confirmed`, are retired; all but the last five of those that were retired before are forgotten.
 pub(super) fn age(status: &mut ApiKeyStatus, apikey: &ApiKey, confirmed: Option<Timestamp>) {
     let overlap = Rotation::overlap_of(apikey.spec.rotation.as_ref());
     let end = status.expires_at.as_ref().map(|time| time.0);
+    // One that is retired now stays for this write: nobody was told yet.
+    let retired_before = |version: &&Version| version.phase == VersionPhase::Retired;
+    let retired_before: Vec<_> = status.versions.iter().filter(retired_before).map(|version| version.version).collect();
     for version in status.versions.iter_mut().filter(|version| version.phase == VersionPhase::Retiring) {
         let replaced = version.replaced_at.as_ref().or(version.activated_at.as_ref()).unwrap_or(&version.announced_at).0;
         let declared = replaced.checked_add(overlap).unwrap_or(Timestamp::MAX);
@@ -76,12 +79,10 @@ pub(super) fn age(status: &mut ApiKeyStatus, apikey: &ApiKey, confirmed: Option<
         }
     }
     let retired = status.versions.iter().filter(|version| version.phase == VersionPhase::Retired).count();
-    for _ in KEPT_RETIRED..retired {
-        let retired = status.versions.iter().enumerate().filter(|(_, version)| version.phase == VersionPhase::Retired);
-        if let Some((oldest, _)) = retired.min_by_key(|(_, version)| version.version) {
-            status.versions.remove(oldest);
-        }
-    }
+    let mut forgotten = retired_before;
+    forgotten.sort_unstable();
+    forgotten.truncate(retired.saturating_sub(KEPT_RETIRED));
+    status.versions.retain(|version| !forgotten.contains(&version.version));
 }
 
 /// When the next replaced version ends.

@@ -1,7 +1,9 @@
 //! All combinations of what matters, against a list of rules in the order in which a person would ask.
 
+use std::collections::BTreeSet;
+
 use super::*;
-use crate::api::names::FINALIZER;
+use crate::api::names::{ANNOTATION_COLLECTED, ANNOTATION_ENDED_AT, FINALIZER};
 use crate::api::{ApiKey, Phase};
 
 /// How an `ApiKey` came to where it stands in its life.
@@ -94,6 +96,7 @@ fn expected(world: &World, now: Timestamp) -> &'static str {
     let there = if let SecretView::Present(secret) = &world.secret { Some(secret) } else { None };
     let listed = there.is_some_and(|secret| secret.key.is_some_and(|hash| status.version_of(hash).is_some()));
     let ours = listed || there.is_some_and(|secret| status.secret_ref.as_ref().is_some_and(|r| r.uid == secret.uid));
+    let delivered = there.is_some_and(|secret| secret.key.is_some_and(|hash| status.announced_of(hash).is_some()));
     let ended = matches!(status.phase, Some(Phase::Expired | Phase::Revoked));
     let due = match (&status.expires_at, &apikey.spec.expiry) {
         (Some(end), _) => end.0 <= now,
@@ -117,15 +120,15 @@ fn expected(world: &World, now: Timestamp) -> &'static str {
     }
     match () {
         () if apikey.is_revoked() && !ended => "Revoked",
-        () if ended => "ended",
+        () if ended => over(world, there, ours),
         () if due && world.clock == Clock::Agrees => "Expired",
         () if due => "settled or told",
-        () if !current && listed => "Active",
+        () if delivered => "Active",
         () if needs_finalizer && !matches!(world.outstanding, Outstanding::Unsettled) && !refused_or_waiting(world) => {
             "add finalizer"
         }
-        () if current => kept(world, there, ours),
-        () if announced.is_some() => outcome(world, &status),
+        () if announced.is_some() => outcome(world, &status, there, ours),
+        () if current => shown(world, there, ours, now).unwrap_or_else(|| rotated(world, there, ours)),
         () => beginning(world, &status),
     }
 }
@@ -134,27 +137,34 @@ fn expected(world: &World, now: Timestamp) -> &'static str {
 fn refused_or_waiting(world: &World) -> bool {
     let status = world.status();
     match (world.outstanding, status.newest_announced()) {
-        _ if status.current().is_some() => false,
-        (Outstanding::Held { .. }, Some(_)) => matches!(world.delivery, Delivery::Refused(_)),
-        (Outstanding::Settled, Some(_)) => world.secret != SecretView::Absent,
+        (_, None) => false,
+        (Outstanding::Held { .. }, Some(_)) => matches!(world.delivery, Delivery::Refused(_)) || in_the_way(world),
+        (Outstanding::Settled, Some(_)) => world.secret != SecretView::Absent || status.current().is_some(),
         _ => false,
     }
 }
 
 fn kept(world: &World, there: Option<&SecretFacts>, ours: bool) -> &'static str {
     let status = world.status();
-    let Some(secret) = there else { return if world.secret == SecretView::Absent { "SecretMissing" } else { "settled" } };
+    let refused = matches!(world.delivery, Delivery::Refused(_));
+    let Some(secret) = there else {
+        return match world.secret {
+            SecretView::Absent if refused => "QuotaExceeded",
+            SecretView::Absent => "SecretMissing",
+            _ => "settled",
+        };
+    };
     let holds = secret.key.is_some_and(|hash| Some(hash.to_string()) == status.hash);
     let (applied, wanted) = (applied_template(&secret.annotations), world.apikey.template());
     let template = applied != wanted;
     match () {
         () if !ours => "SecretConflict",
+        () if refused && !holds => "QuotaExceeded",
         () if !holds => "SecretChanged",
+        () if refused && !secret.edited_entries.is_empty() && !template => "QuotaExceeded",
         () if !secret.edited_entries.is_empty() && !template => "SecretChanged",
         () if secret.immutable && applied.metadata == wanted.metadata && template => "SecretImmutable",
-        () if matches!(world.delivery, Delivery::Refused(_)) && !(secret.immutable && applied.data != wanted.data) => {
-            "QuotaExceeded"
-        }
+        () if refused && !(secret.immutable && applied.data != wanted.data) => "QuotaExceeded",
         () if secret.deleting => "settled",
         () if status.secret_ref.is_none_or(|recorded| recorded.uid != secret.uid) => "Active",
         () if template => "mend secret",
@@ -162,11 +172,70 @@ fn kept(world: &World, there: Option<&SecretFacts>, ours: bool) -> &'static str 
     }
 }
 
-fn outcome(world: &World, status: &ApiKeyStatus) -> &'static str {
+/// Whether what is there cannot be replaced by the next version.
+fn in_the_way(world: &World) -> bool {
+    let SecretView::Present(secret) = &world.secret else { return false };
+    world.status().current().is_some() && (!world.owns(secret) || secret.immutable)
+}
+
+/// An ended key: its Secret goes or is marked.
+fn over(world: &World, there: Option<&SecretFacts>, ours: bool) -> &'static str {
+    let stays = world.apikey.retention() == Retention::Always;
+    let Some(secret) = there.filter(|_| ours) else {
+        let gone = !stays && world.secret != SecretView::Unknown && world.status().secret_ref.is_some();
+        return if gone { "removed" } else { "ended" };
+    };
+    match () {
+        () if stays && (secret.deleting || secret.annotations.contains_key(ANNOTATION_ENDED_AT)) => "ended",
+        () if stays => "mend secret",
+        () if secret.deleting => "settled",
+        () => "delete secret",
+    }
+}
+
+/// What becomes of a Secret that is shown once.
+fn shown(world: &World, there: Option<&SecretFacts>, ours: bool, now: Timestamp) -> Option<&'static str> {
+    let status = world.status();
+    let since = status.current()?.activated_at.as_ref()?.0;
+    let marked = there.is_some_and(|secret| ours && secret.annotations.contains_key(ANNOTATION_COLLECTED));
+    match () {
+        () if world.apikey.retention() != Retention::UntilCollected => None,
+        () if marked => Some("Collected"),
+        () if world.clock == Clock::Agrees && now >= since + days(1) && status.secret_ref.is_some() => Some("Uncollected"),
+        () => None,
+    }
+}
+
+/// A key in use, for which another version may be due.
+fn rotated(world: &World, there: Option<&SecretFacts>, ours: bool) -> &'static str {
+    let kept = kept(world, there, ours);
+    let due = world.apikey.spec.revision.is_some();
+    let immutable = there.is_some_and(|secret| secret.immutable);
+    match () {
+        () if !due || there.is_some() && !ours => kept,
+        () if world.rules.hold_minting && kept == "settled" => "MintingHeld",
+        () if world.clock != Clock::Agrees && kept == "settled" => "ClockDisagrees",
+        () if world.rules.hold_minting || world.clock != Clock::Agrees || immutable => kept,
+        () if matches!(world.delivery, Delivery::Refused(_)) => kept,
+        () => "announce",
+    }
+}
+
+fn outcome(world: &World, status: &ApiKeyStatus, there: Option<&SecretFacts>, ours: bool) -> &'static str {
+    let first = status.current().is_none();
     match (world.outstanding, &world.delivery, &world.secret) {
+        (Outstanding::Held { .. }, Delivery::Refused(_), SecretView::Present(_) | SecretView::Unknown) if !first => {
+            "settled or told"
+        }
         (Outstanding::Held { .. }, Delivery::Refused(_), _) => "QuotaExceeded",
+        (Outstanding::Held { .. }, ..) if there.is_some() && !ours && !first => "SecretConflict",
+        (Outstanding::Held { .. }, ..) if there.is_some_and(|secret| secret.immutable) && !first => "SecretImmutable",
         (Outstanding::Held { .. }, ..) => "deliver",
         (Outstanding::Unsettled, ..) => "settled",
+        (Outstanding::Settled, Delivery::Refused(_), _) if !first => "settled or told",
+        (Outstanding::Settled, ..) if !first && (world.rules.hold_minting || world.clock != Clock::Agrees) => "settled or told",
+        (Outstanding::Settled, _, SecretView::Present(secret)) if !first && (!ours || secret.immutable) => "settled or told",
+        (Outstanding::Settled, _, SecretView::Present(_) | SecretView::Absent) if !first => "announce",
         (Outstanding::Settled, _, SecretView::Absent) => beginning(world, status),
         (Outstanding::Settled, ..) => "settled or told",
     }
@@ -177,6 +246,8 @@ fn beginning(world: &World, status: &ApiKeyStatus) -> &'static str {
     let lifetime = world.apikey.spec.expiry.as_ref().is_some_and(|expiry| expiry.never.is_none());
     match () {
         () if matches!(world.delivery, Delivery::Refused(_)) => "QuotaExceeded",
+        () if matches!(world.source, SourceView::Unfit(_)) => "SourceMissing",
+        () if world.rules.hold_minting => "MintingHeld",
         () if matches!(world.secret, SecretView::Present(_)) => "SecretConflict",
         () if world.clock != Clock::Agrees && lifetime && status.key_id.is_none() => "ClockDisagrees",
         () if world.delivery == Delivery::Untried && was_refused => "ask delivery",
@@ -196,6 +267,9 @@ fn fits(world: &World, step: &Step, expected: &str) -> bool {
         (Step::WriteStatus(status), "ended") => {
             status.is_final() && !status.conditions.iter().any(|one| says(status, &one.reason))
         }
+        (Step::WriteStatus(status), "removed") => status.is_final() && status.secret_ref.is_none(),
+        (Step::WriteStatus(status), "Collected") => status.current().is_some_and(|current| current.collected_at.is_some()),
+        (Step::WriteStatus(status), "Uncollected") => status.current().is_some_and(|current| current.discarded_at.is_some()),
         (Step::WriteStatus(status), "Active") => status.phase == Some(Phase::Active) && status.secret_ref.is_some(),
         (Step::WriteStatus(status), "Expired") => status.phase == Some(Phase::Expired),
         (Step::WriteStatus(status), "Revoked") => status.phase == Some(Phase::Revoked),
@@ -204,9 +278,20 @@ fn fits(world: &World, step: &Step, expected: &str) -> bool {
     }
 }
 
+/// Plans one world and compares.
+fn look_up(model: &Model, name: impl Fn() -> String, seen: &mut BTreeSet<&'static str>) {
+    let (world, now) = (&model.world, model.now());
+    let (step, wanted) = (plan(world, now).step, expected(world, now));
+    assert!(fits(world, &step, wanted), "{}: expected {wanted}, planned {step:?}", name());
+    if let Step::WriteStatus(status) = &step {
+        describe(world, status);
+    }
+    seen.insert(step.name());
+}
+
 #[test]
 fn every_combination_follows_the_rules() {
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     let mut count = 0;
     for (spec_name, spec) in specs() {
         for (status_name, history) in STATUSES {
@@ -220,20 +305,67 @@ fn every_combination_follows_the_rules() {
                 put_there(&mut model, secret);
                 vary(&mut model, others);
                 model.world.outstanding = outstanding;
-                let (world, now) = (&model.world, model.now());
-                let (step, wanted) = (plan(world, now).step, expected(world, now));
-                let name = format!("{spec_name}, {status_name}, Secret {secret}, variant {others}");
-                assert!(fits(world, &step, wanted), "{name}: expected {wanted}, planned {step:?}");
-                if let Step::WriteStatus(status) = &step {
-                    describe(world, status);
-                }
-                seen.insert(step.name());
+                look_up(&model, || format!("{spec_name}, {status_name}, Secret {secret}, variant {others}"), &mut seen);
                 count += 1;
             }
         }
     }
     assert_eq!(count, 47 * 12 * 144);
     assert_eq!(seen.len(), 9, "every step occurs: {seen:?}");
+}
+
+/// As [`STATUSES`], of a key whose next version was asked for and announced.
+const ROTATIONS: [(&str, History); 3] = [
+    ("the next is held", announced_next),
+    ("the next is unsettled", |spec| {
+        let mut model = announced_next(spec);
+        model.crash();
+        seen(model)
+    }),
+    ("the next is settled", |spec| {
+        let mut model = announced_next(spec);
+        model.crash();
+        model.look();
+        model.grace_passes();
+        seen(model)
+    }),
+];
+
+#[test]
+fn every_combination_with_a_rotation_a_retention_a_source_or_a_hold_follows_the_rules() {
+    let mut seen = BTreeSet::new();
+    let retentions = [Retention::Always, Retention::WhileActive, Retention::UntilCollected];
+    for (retention, life) in retentions.into_iter().flat_map(|retention| [(retention, None), (retention, Some(after("30d")))]) {
+        let spec = ApiKeySpec { expiry: life, ..retained(retention) };
+        for (status_name, history) in STATUSES.into_iter().chain(ROTATIONS) {
+            let base = history(spec.clone());
+            for (secret, others) in SECRETS.into_iter().flat_map(|secret| (0..288).map(move |others| (secret, others))) {
+                let mut model = base.clone();
+                let outstanding = model.world.outstanding;
+                put_there(&mut model, secret);
+                // Among the variants, those that have the finalizer and a rule for it.
+                let (chosen, others) = (others % 36, others / 36);
+                vary(&mut model, chosen % 3 + chosen / 3 * 12);
+                let (due, hold, more) = (others % 2 == 1, others / 2 % 2 == 1, others / 4 == 1);
+                if due {
+                    model.apikey().spec.revision = Some(5);
+                }
+                model.world.rules = Rules { hold_minting: hold, ..Rules::clone(&model.world.rules) }.into();
+                if more {
+                    model.world.source =
+                        SourceView::Unfit(Unfit { reason: reason::SOURCE_MISSING, message: "where?".to_owned() });
+                    model.edit(|secret| drop(secret.annotations.insert(ANNOTATION_COLLECTED.to_owned(), "true".to_owned())));
+                    if let (SecretView::Present(seen), Some(there)) = (&mut model.world.secret, &model.there) {
+                        seen.clone_from(there);
+                    }
+                }
+                model.world.outstanding = outstanding;
+                let name = || format!("{retention:?}, {status_name}, Secret {secret}, variant {chosen}, {due}, {hold}, {more}");
+                look_up(&model, name, &mut seen);
+            }
+        }
+    }
+    assert_eq!(seen.len(), 8, "every step but that of the finalizer occurs: {seen:?}");
 }
 
 /// Variants: deletion, revocation, finalizer, rule, clock, delivery, end.

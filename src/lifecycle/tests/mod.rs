@@ -14,7 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::*;
 use crate::api::conditions::reason;
-use crate::api::{ApiKeySpec, ApiKeyStatus, Expiry, SecretSpec, SecretTemplate, TemplateMetadata};
+use crate::api::{ApiKeySpec, ApiKeyStatus, Expiry, Retention, Rotation, SecretSpec, SecretTemplate, TemplateMetadata};
 use crate::key::Hash;
 use model::{Model, Wish};
 
@@ -63,6 +63,19 @@ fn with_template(word: &str) -> ApiKeySpec {
     ApiKeySpec { secret: Some(secret), ..ApiKeySpec::default() }
 }
 
+fn rotation(every: Option<&str>, overlap: Option<&str>) -> Rotation {
+    Rotation { every: every.map(ToOwned::to_owned), overlap: overlap.map(ToOwned::to_owned) }
+}
+
+fn rotating(every: Option<&str>, overlap: Option<&str>) -> ApiKeySpec {
+    ApiKeySpec { rotation: Some(rotation(every, overlap)), ..ApiKeySpec::default() }
+}
+
+fn retained(retention: Retention) -> ApiKeySpec {
+    let secret = SecretSpec { retention: Some(retention), ..SecretSpec::default() };
+    ApiKeySpec { secret: Some(secret), ..ApiKeySpec::default() }
+}
+
 /// An ApiKey that nobody has looked at yet.
 fn new(spec: ApiKeySpec) -> Model {
     Model::new(spec, at(NOON))
@@ -108,6 +121,18 @@ fn issued(spec: ApiKeySpec) -> Model {
     let mut model = new(spec);
     model.reconcile().unwrap();
     assert!(model.world.status().current().is_some());
+    model
+}
+
+/// In use, and the next version is announced and held.
+fn announced_next(spec: ApiKeySpec) -> Model {
+    let mut model = issued(spec);
+    model.wish(Wish::Raise);
+    model.look();
+    while model.world.status().newest_announced().is_none() {
+        let step = plan(&model.world, model.now()).step;
+        model.apply(step).unwrap();
+    }
     model
 }
 

@@ -6,19 +6,31 @@
 mod minting;
 mod people;
 mod promises;
+mod writes;
+
+use std::collections::BTreeSet;
 
 use minting::mint;
 use promises::admit;
+pub(super) use promises::overlapping;
 
 use super::*;
-use crate::api::names::{FINALIZER, LABEL_APIKEY};
-use crate::api::{ApiKey, Phase, VersionPhase, whole_second};
+use crate::api::names::{ANNOTATION_ADOPT, ANNOTATION_ENDED_AT, ANNOTATION_EXPIRES_AT, FINALIZER, LABEL_APIKEY};
+use crate::api::{ApiKey, Phase, Retention, VersionPhase, whole_second};
 
 /// What a person can ask of an `ApiKey` later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wish {
     /// Another template.
     Template(&'static str),
+    /// The next version, now.
+    Raise,
+    /// Another interval and overlap.
+    Rotate(Option<&'static str>, Option<&'static str>),
+    /// Another retention.
+    Retain(Retention),
+    /// To take over the Secret that has the name.
+    Adopt,
     /// The end.
     Revoke,
     /// `kubectl delete`.
@@ -32,13 +44,22 @@ pub(super) enum Fault {
     AnswerLost,
     /// It was not.
     RequestLost,
-    /// A create that is carried out later; other writes were not carried out.
+    /// A delivery that is carried out later; other writes were not carried out.
     Late,
 }
 
 /// A write had no answer: the reconciliation ends here, and another one follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Interrupted;
+
+/// A delivery that may still be carried out.
+#[derive(Clone, Debug)]
+pub(super) struct Flight {
+    /// The Secret as it would be.
+    secret: SecretFacts,
+    /// The resourceVersion that it replaces; `None` for a create.
+    replaces: Option<String>,
+}
 
 /// The cluster and the controller.
 #[derive(Clone, Debug)]
@@ -47,26 +68,35 @@ pub(super) struct Model {
     pub(super) world: World,
     /// The Secret, as stored.
     pub(super) there: Option<SecretFacts>,
+    /// The hash of the key in the other Secret that `spec.source` names.
+    pub(super) elsewhere: Option<Hash>,
+    /// The key ID of another `ApiKey` that has the same key.
+    pub(super) twin: Option<String>,
     /// A finalizer of somebody else's is on the Secret.
     pub(super) held_by_others: bool,
     /// Why the API server would refuse a Secret.
     pub(super) refuses: Option<&'static str>,
     /// What becomes of the answer to a write, and how many writes go well before.
     pub(super) fault: Option<(u8, Fault)>,
-    /// A create that may still be carried out.
-    pub(super) flying: Option<SecretFacts>,
+    /// Deliveries that may still be carried out.
+    pub(super) flying: Vec<Flight>,
     /// By how much the controller's clock is ahead.
     pub(super) ahead: SignedDuration,
     /// The `ApiKey` is no more.
     pub(super) gone: bool,
     /// Events, in order.
     pub(super) told: Vec<News>,
+    /// Somebody else wrote the Secret after our last delivery.
+    pub(super) tampered: bool,
     time: Timestamp,
     made: u32,
     held: Option<(i64, Hash, bool)>,
     stood: Option<(Vec<String>, bool)>,
     refused: Option<Refusal>,
     delivered: Option<String>,
+    given: BTreeSet<String>,
+    highest: i64,
+    acted: Option<i64>,
     ended: Option<Phase>,
 }
 
@@ -76,7 +106,7 @@ impl Model {
         apikey.metadata.namespace = Some("team-a".to_owned());
         apikey.metadata.uid = Some("apikey-1".to_owned());
         apikey.metadata.generation = Some(1);
-        let rules = Rules { finalizer: true, principal_domain: "keys.example.com".to_owned() };
+        let rules = Rules { finalizer: true, principal_domain: "keys.example.com".to_owned(), hold_minting: false };
         let world = World {
             apikey: apikey.into(),
             secret: SecretView::Unknown,
@@ -84,6 +114,10 @@ impl Model {
             delivery: Delivery::Untried,
             clock: Clock::Agrees,
             may_mend: true,
+            surroundings: Surroundings::default(),
+            source: SourceView::NotAsked,
+            duplicate: None,
+            since: time,
             rules: rules.into(),
         };
         Self::of(world, time)
@@ -92,27 +126,35 @@ impl Model {
     /// A cluster as `world` shows it, right or wrong.
     pub(super) fn of(world: World, time: Timestamp) -> Self {
         let there = if let SecretView::Present(secret) = &world.secret { Some(secret.clone()) } else { None };
-        let held = match (world.outstanding, world.status().newest_announced()) {
+        let status = world.status();
+        let held = match (world.outstanding, status.newest_announced()) {
             (Outstanding::Held { version, ambiguous }, Some(listed)) => Some((version, listed.hash.parse().unwrap(), ambiguous)),
             _ => None,
         };
         let refused = if let Delivery::Refused(refusal) = &world.delivery { Some(refusal.clone()) } else { None };
         let ahead = if let Clock::AheadBy(ahead) = world.clock { ahead } else { SignedDuration::ZERO };
+        let delivered = status.versions.iter().filter(|version| version.phase != VersionPhase::Announced);
         Self {
             there,
+            elsewhere: None,
+            twin: world.duplicate.clone(),
             held_by_others: false,
             refuses: None,
             fault: None,
-            flying: None,
+            flying: Vec::new(),
             ahead,
             gone: false,
             told: Vec::new(),
+            tampered: true,
             time: time - ahead,
             made: 0,
             held,
             stood: None,
             refused,
-            delivered: world.status().current().map(|current| current.hash.clone()),
+            delivered: status.current().map(|current| current.hash.clone()),
+            given: delivered.clone().map(|version| version.hash.clone()).collect(),
+            highest: delivered.map(|version| version.version).max().unwrap_or(0),
+            acted: status.revision,
             ended: None,
             world,
         }
@@ -123,30 +165,62 @@ impl Model {
         whole_second(self.time + self.ahead)
     }
 
+    /// The moment, by the API server's clock.
+    pub(super) fn true_time(&self) -> Timestamp {
+        whole_second(self.time)
+    }
+
     /// Looks at the world anew.
     pub(super) fn look(&mut self) {
+        self.world.clock = if clock_matters(&self.world.apikey, self.now()) { Clock::judge(self.ahead) } else { Clock::Agrees };
         let status = self.world.status();
         self.drop_lost_key(&status);
+        self.world.source = self.source();
         self.world.outstanding = self.outstanding();
-        let matters = match (&status.key_id, &status.expires_at) {
-            _ if status.is_final() => false,
-            (None, _) => self.world.apikey.spec.expiry.is_some(),
-            (Some(_), Some(end)) => end.0 <= self.now(),
-            (Some(_), None) => false,
-        };
-        self.world.clock = if matters { Clock::judge(self.ahead) } else { Clock::Agrees };
         let watched =
             self.there.as_ref().is_some_and(|secret| secret.labels.get(LABEL_APIKEY).is_some_and(|name| name == "billing"));
-        let worth_a_read = match self.world.outstanding {
-            _ if status.current().is_some() => true,
-            _ if self.world.apikey.is_deleting() => status.key_id.is_some() || watched,
-            _ if status.versions.is_empty() || status.is_final() => false,
-            Outstanding::Held { .. } => false,
-            Outstanding::Unsettled => watched,
-            Outstanding::Settled => true,
+        let adopting = self.world.source != SourceView::NotAsked && self.world.apikey.spec.source.is_none();
+        let worth_a_read = needs_secret(&self.world.apikey, self.world.outstanding, watched);
+        self.world.secret = match self.read() {
+            present @ SecretView::Present(_) if adopting => present,
+            read if worth_a_read => read,
+            _ => SecretView::Unknown,
         };
-        self.world.secret = if worth_a_read { self.read() } else { SecretView::Unknown };
         self.world.delivery = self.refused.clone().map_or(Delivery::Untried, Delivery::Refused);
+        self.world.duplicate = self.twin.clone().filter(|_| needs_duplicates(&self.world.apikey));
+    }
+
+    /// The key that is to be taken over. One that stands announced is held again, be it after a restart.
+    fn source(&mut self) -> SourceView {
+        let found = |hash, place, ends| SourceView::Found(FoundKey { hash, tail: "tail00".to_owned(), place, ends });
+        let unfit = |reason| SourceView::Unfit(Unfit { reason, message: "what is wrong".to_owned() });
+        if !needs_source(&self.world.apikey) {
+            return SourceView::NotAsked;
+        }
+        let Some(source) = &self.world.apikey.spec.source else { return self.adoptable() };
+        if let Some(hash) = &source.hash {
+            return found(hash.parse().unwrap(), FoundIn::Elsewhere, None);
+        }
+        if let Some((_, hash, _)) = self.held {
+            return found(hash, FoundIn::Source, None);
+        }
+        let Some(hash) = self.elsewhere else { return unfit(reason::SOURCE_MISSING) };
+        let status = self.world.status();
+        if let Some(announced) = status.newest_announced().filter(|announced| announced.hash == hash.to_string()) {
+            self.held = Some((announced.version, hash, true));
+        }
+        found(hash, FoundIn::Source, None)
+    }
+
+    fn adoptable(&self) -> SourceView {
+        let unfit = || SourceView::Unfit(Unfit { reason: reason::ADOPTION_REFUSED, message: "what is wrong".to_owned() });
+        let Some(secret) = &self.there else { return unfit() };
+        let foreign = secret.owner_references.iter().any(|owner| owner.controller == Some(true) && owner.kind != "ApiKey");
+        let ends = secret.annotations.get(ANNOTATION_EXPIRES_AT).map(|text| at(text));
+        match secret.key.filter(|_| !foreign && !secret.annotations.contains_key(ANNOTATION_ENDED_AT)) {
+            Some(hash) => SourceView::Found(FoundKey { hash, tail: "tail00".to_owned(), place: FoundIn::OwnSecret, ends }),
+            None => unfit(),
+        }
     }
 
     /// Looks, plans and acts until nothing is left to do.
@@ -184,18 +258,13 @@ impl Model {
             Step::RemoveFinalizer => {
                 assert!(self.world.apikey.is_deleting());
                 assert!(!self.there.as_ref().is_some_and(|secret| self.is_ours(secret)), "the Secret goes before the finalizer");
-                let lost = self.flying.as_ref().filter(|flying| self.delivered != flying.key.map(|hash| hash.to_string()));
-                assert_eq!(lost, None, "and cannot come into being afterwards");
+                let known = |flight: &Flight| flight.secret.key.is_some_and(|hash| self.given.contains(&hash.to_string()));
+                let lost = self.flying.iter().any(|flight| flight.replaces.is_none() && !known(flight));
+                assert!(!lost, "and cannot come into being afterwards");
                 self.finalizers(|all| all.retain(|name| name != FINALIZER))
             }
             Step::AskDelivery => {
-                if let Some(reason) = self.refuses.filter(|_| self.there.is_none()) {
-                    self.refuse(reason);
-                } else if self.there.is_some() {
-                    self.taken();
-                } else {
-                    self.world.delivery = Delivery::Possible;
-                }
+                self.ask();
                 Ok(())
             }
             Step::Announce(announcement) => self.announce(&announcement),
@@ -204,152 +273,6 @@ impl Model {
             Step::MendSecret(mending) => self.mend(*mending),
             Step::DeleteSecret { uid } => self.delete_secret(&uid),
         }
-    }
-
-    fn announce(&mut self, announcement: &Announcement) -> Result<(), Interrupted> {
-        assert!(self.world.status().current().is_none(), "no other value once one was delivered");
-        assert!(self.delivered.is_none(), "no other value once one was delivered");
-        self.made += 1;
-        let key = mint(self.made);
-        let id = announcement.needs_key_id().then(|| format!("{:032x}", self.made));
-        let version = announcement.version;
-        let written = self.write_status(&announcement.status(key.hash(), &key.tail(), id));
-        self.held = Some((version, key.hash(), false));
-        written?;
-        self.world.outstanding = Outstanding::Held { version, ambiguous: false };
-        Ok(())
-    }
-
-    fn deliver(&mut self, version: i64) -> Result<(), Interrupted> {
-        let (held, hash, earlier) = self.held.expect("only a held key can be delivered");
-        assert_eq!(held, version);
-        assert!(self.world.status().version_of(hash).is_some(), "gates know a key before it is delivered");
-        assert!(self.world.status().current().is_none(), "no other value once one was delivered");
-        let finalizers = self.world.apikey.metadata.finalizers.iter().flatten();
-        assert!(!self.world.rules.finalizer || finalizers.into_iter().any(|name| name == FINALIZER), "the finalizer comes first");
-        self.held = Some((held, hash, true));
-        let created = self.create(hash);
-        match self.fails() {
-            Some(Fault::RequestLost) => return Err(Interrupted),
-            Some(Fault::Late) => {
-                self.flying = Some(created);
-                return Err(Interrupted);
-            }
-            lost if self.there.is_none() && self.refuses.is_none() => {
-                self.there = Some(created.clone());
-                self.held_by_others = false;
-                if lost.is_some() {
-                    return Err(Interrupted);
-                }
-                self.world.secret = SecretView::Present(created);
-                return Ok(());
-            }
-            Some(_) => return Err(Interrupted),
-            None => {}
-        }
-        self.held = Some((held, hash, earlier));
-        self.world.outstanding = Outstanding::Held { version, ambiguous: earlier };
-        if self.there.is_some() {
-            self.taken();
-        } else {
-            self.refuse(self.refuses.unwrap());
-        }
-        Ok(())
-    }
-
-    fn write_status(&mut self, status: &ApiKeyStatus) -> Result<(), Interrupted> {
-        let before = self.world.apikey.status.clone();
-        admit(before.as_ref(), status);
-        let newly_expired = status.expired_at.is_some() && before.as_ref().is_none_or(|before| before.expired_at.is_none());
-        assert!(!newly_expired || self.world.clock == Clock::Agrees, "a wrong clock expires nothing");
-        let fault = self.fails();
-        if fault.is_none_or(|fault| fault == Fault::AnswerLost) {
-            self.apikey().status = Some(status.clone());
-        }
-        if fault.is_some() {
-            return Err(Interrupted);
-        }
-        self.told.extend(news(&self.world.apikey, before.as_ref(), status));
-        self.drop_lost_key(status);
-        if status.current().is_some() || status.is_final() || status.newest_announced().is_none() {
-            self.stood = None;
-        }
-        self.world.outstanding = self.outstanding();
-        Ok(())
-    }
-
-    fn mend(&mut self, mending: Mending) -> Result<(), Interrupted> {
-        let mut secret = self.there.clone().expect("only what is there can be mended");
-        assert!(self.is_ours(&secret) && secret.uid == mending.uid, "a Secret that is not ours is never touched");
-        assert!(!secret.immutable || mending.data.is_none(), "the API server keeps what is immutable");
-        if self.fails().is_some_and(|fault| fault != Fault::AnswerLost) {
-            return Err(Interrupted);
-        }
-        let patch = |map: &mut std::collections::BTreeMap<String, String>, changes| {
-            for (name, value) in changes {
-                match value {
-                    Some(value) => map.insert(name, value),
-                    None => map.remove(&name),
-                };
-            }
-        };
-        patch(&mut secret.labels, mending.labels);
-        patch(&mut secret.annotations, mending.annotations);
-        secret.owner_references = mending.owner_references.unwrap_or(secret.owner_references);
-        let applied = applied_template(&secret.annotations);
-        let anew = mending.data.is_some();
-        secret.edited_entries.retain(|name| !anew && applied.data.contains_key(name));
-        secret.resource_version = self.next("");
-        self.there = Some(secret.clone());
-        self.world.secret = SecretView::Present(secret);
-        Ok(())
-    }
-
-    fn delete_secret(&mut self, uid: &str) -> Result<(), Interrupted> {
-        let secret = self.there.as_ref().expect("only what is there can be deleted");
-        assert!(self.is_ours(secret) && secret.uid == uid, "a Secret that is not ours is never deleted");
-        assert!(self.world.apikey.is_deleting(), "and one of ours only with its ApiKey");
-        let fault = self.fails();
-        if fault.is_some_and(|fault| fault != Fault::AnswerLost) {
-            return Err(Interrupted);
-        }
-        self.there = self.there.take().filter(|_| self.held_by_others);
-        if let Some(secret) = &mut self.there {
-            secret.deleting = true;
-        }
-        if fault.is_some() {
-            return Err(Interrupted);
-        }
-        self.world.secret = self.read();
-        Ok(())
-    }
-
-    /// Whether this write has no answer.
-    fn fails(&mut self) -> Option<Fault> {
-        let (before, fault) = self.fault.take()?;
-        if before == 0 {
-            return Some(fault);
-        }
-        self.fault = Some((before - 1, fault));
-        None
-    }
-
-    /// The name of the Secret is taken: by whom?
-    fn taken(&mut self) {
-        let secret = self.there.clone().unwrap();
-        if secret.key.is_some_and(|hash| self.world.status().version_of(hash).is_some()) {
-            self.world.secret = SecretView::Present(secret);
-        } else {
-            let refusal = Refusal::conflict(&self.world.apikey, &secret);
-            self.refused = Some(refusal.clone());
-            self.world.delivery = Delivery::Refused(refusal);
-        }
-    }
-
-    fn refuse(&mut self, reason: &'static str) {
-        let refusal = Refusal { reason, message: "the API server refuses the Secret".to_owned() };
-        self.refused = Some(refusal.clone());
-        self.world.delivery = Delivery::Refused(refusal);
     }
 
     /// Wipes a held key that can no longer be delivered.
@@ -386,33 +309,6 @@ impl Model {
 
     fn read(&self) -> SecretView {
         self.there.clone().map_or(SecretView::Absent, SecretView::Present)
-    }
-
-    fn finalizers(&mut self, change: impl FnOnce(&mut Vec<String>)) -> Result<(), Interrupted> {
-        let fault = self.fails();
-        if fault.is_some_and(|fault| fault != Fault::AnswerLost) {
-            return Err(Interrupted);
-        }
-        let finalizers = self.apikey().metadata.finalizers.get_or_insert_default();
-        change(finalizers);
-        let left = finalizers.len();
-        self.gone |= left == 0 && self.world.apikey.is_deleting();
-        fault.map_or(Ok(()), |_| Err(Interrupted))
-    }
-
-    fn create(&mut self, hash: Hash) -> SecretFacts {
-        let shape = shape(&self.world.apikey, &self.world.status());
-        SecretFacts {
-            uid: self.next("secret-"),
-            resource_version: self.next(""),
-            deleting: false,
-            immutable: false,
-            key: Some(hash),
-            edited_entries: Vec::new(),
-            labels: shape.labels,
-            annotations: shape.annotations,
-            owner_references: shape.owner.into_iter().collect(),
-        }
     }
 
     fn next(&mut self, what: &str) -> String {

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::model::{Fault, Interrupted};
 use super::*;
-use crate::api::Phase;
+use crate::api::{Phase, Version, VersionPhase};
 
 /// What can happen between two looks at an `ApiKey`.
 #[derive(Clone, Copy, Debug)]
@@ -306,10 +306,10 @@ fn statuses() -> impl Strategy<Value = Option<ApiKeyStatus>> {
     ];
     let ended = (prop::option::weighted(0.2, Just(at(NOON))), prop::option::weighted(0.2, Just(at(NOON))));
     let facts = (phase, ended, time(), time(), any::<bool>());
-    let lists = (0..3_u8, prop::option::of(0..3_u8), prop::option::of(prop_oneof![Just("uid-a"), Just("uid-b")]));
+    let lists = (0..3_u8, prop::option::of(0..8_u8), prop::option::of(prop_oneof![Just("uid-a"), Just("uid-b")]));
     let said = prop_oneof![Just(None), Just(Some(reason::SECRET_CONFLICT)), Just(Some(reason::ISSUED))];
     let status = (facts, lists, said).prop_map(|((phase, ended, issued_at, expires_at, known), lists, said)| {
-        let (announced, current, recorded) = lists;
+        let (announced, replaced, recorded) = lists;
         let time = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
         let mut status = ApiKeyStatus {
             phase,
@@ -321,20 +321,33 @@ fn statuses() -> impl Strategy<Value = Option<ApiKeyStatus>> {
             key_id: known.then(|| "0".repeat(32)),
             ..ApiKeyStatus::default()
         };
-        for number in (0..announced).chain(current) {
-            status.versions.retain(|listed| listed.version != i64::from(number) + 1);
-            status.versions.push(crate::api::Version {
+        // Where one is in use, so many were replaced before; announced ones come last.
+        let before = replaced.map_or(0, |replaced| replaced + 1);
+        for number in 0..before + announced {
+            let phase = match before {
+                _ if number >= before => VersionPhase::Announced,
+                _ if number + 1 == before => VersionPhase::Current,
+                _ if number % 3 == 0 => VersionPhase::Retired,
+                _ => VersionPhase::Retiring,
+            };
+            let is_replaced = matches!(phase, VersionPhase::Retiring | VersionPhase::Retired);
+            let retires = at(NOON) + if phase == VersionPhase::Retired { hours(-1) } else { hours(i64::from(number)) };
+            status.versions.push(Version {
                 version: i64::from(number) + 1,
                 hash: hash(number).to_string(),
                 tail: "abcdef".to_owned(),
-                phase: crate::api::VersionPhase::Announced,
+                phase,
                 announced_at: time(at(NOON)),
-                activated_at: None,
+                activated_at: (phase != VersionPhase::Announced).then(|| time(at(NOON) - hours(2))),
+                revision: None,
+                replaced_at: is_replaced.then(|| time(at(NOON) - hours(2))),
+                retires_at: is_replaced.then(|| time(retires)),
+                collected_at: None,
+                discarded_at: None,
             });
         }
-        if let Some(listed) = status.versions.last_mut().filter(|_| current.is_some()) {
-            listed.phase = crate::api::VersionPhase::Current;
-            (status.version, status.hash) = (Some(listed.version), Some(listed.hash.clone()));
+        if let Some(listed) = status.current().cloned() {
+            (status.version, status.hash) = (Some(listed.version), Some(listed.hash));
         }
         status.secret_ref = recorded.map(|uid| crate::api::DeliveredSecret {
             name: "billing".to_owned(),
@@ -358,7 +371,7 @@ fn statuses() -> impl Strategy<Value = Option<ApiKeyStatus>> {
 
 fn secrets() -> impl Strategy<Value = SecretView> {
     let uid = prop_oneof![Just("uid-a"), Just("uid-b")];
-    let key = prop::option::of(0..4_u8);
+    let key = prop::option::of(0..9_u8);
     let facts = (uid, key, any::<bool>(), any::<bool>(), any::<bool>(), prop_oneof![Just(None), Just(Some("gold"))]);
     let present = facts.prop_map(|(uid, key, deleting, immutable, edited, applied)| {
         let mut model = new(applied.map(with_template).unwrap_or_default());

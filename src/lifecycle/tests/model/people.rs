@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use super::super::*;
 use super::{Model, Wish};
 use crate::api::ApiKey;
-use crate::api::names::ANNOTATION_TEMPLATE;
+use crate::api::names::{ANNOTATION_ADOPT, ANNOTATION_COLLECTED, ANNOTATION_TEMPLATE};
 
 impl Model {
     pub(in super::super) fn pass(&mut self, time: SignedDuration) {
@@ -20,7 +20,7 @@ impl Model {
     /// No request from before can still be under way.
     pub(in super::super) fn grace_passes(&mut self) {
         self.pass(SignedDuration::from_secs(100));
-        self.flying = None;
+        self.flying.clear();
         if let Some((_, long)) = &mut self.stood {
             *long = true;
         }
@@ -32,11 +32,12 @@ impl Model {
         self.refused = None;
     }
 
-    /// The create that was under way arrives.
+    /// Deliveries that were under way arrive. Each finds what it was sent for, or is refused.
     pub(in super::super) fn lands(&mut self) {
-        if let Some(secret) = self.flying.take().filter(|_| self.there.is_none()) {
-            self.there = Some(secret);
-            self.held_by_others = false;
+        for flight in std::mem::take(&mut self.flying) {
+            if self.fits(&flight) {
+                self.land(flight.secret);
+            }
         }
     }
 
@@ -57,14 +58,17 @@ impl Model {
         }
         self.there = Some(secret);
         self.held_by_others = false;
+        self.tampered = true;
     }
 
     /// Somebody changes the Secret.
     pub(in super::super) fn edit(&mut self, change: impl FnOnce(&mut SecretFacts)) {
         let resource_version = self.next("");
         if let Some(secret) = &mut self.there {
+            let held = secret.key;
             change(secret);
             secret.resource_version = resource_version;
+            self.tampered |= secret.key != held;
         }
     }
 
@@ -81,7 +85,14 @@ impl Model {
         let now = self.time;
         let apikey = self.apikey();
         match wish {
-            Wish::Template(word) => apikey.spec.secret = with_template(word).secret,
+            Wish::Template(word) => apikey.spec.secret.get_or_insert_default().template = Some(template(word)),
+            Wish::Raise => apikey.spec.revision = Some(apikey.spec.revision.unwrap_or(0) + 1),
+            Wish::Rotate(every, overlap) => apikey.spec.rotation = Some(rotation(every, overlap)),
+            Wish::Retain(retention) => apikey.spec.secret.get_or_insert_default().retention = Some(retention),
+            Wish::Adopt => {
+                apikey.metadata.annotations.get_or_insert_default().insert(ANNOTATION_ADOPT.to_owned(), "true".to_owned());
+                return;
+            }
             Wish::Revoke => apikey.spec.revoked = Some(true),
             Wish::Delete => {
                 apikey.metadata.deletion_timestamp.get_or_insert(Time(now));
@@ -102,5 +113,20 @@ impl Model {
             secret.annotations.insert(ANNOTATION_TEMPLATE.to_owned(), "not JSON".to_owned());
             secret.edited_entries.clear();
         });
+    }
+
+    /// Somebody who collected the Secret marks it.
+    pub(in super::super) fn collect(&mut self) {
+        self.edit(|secret| {
+            secret.annotations.insert(ANNOTATION_COLLECTED.to_owned(), "true".to_owned());
+        });
+    }
+
+    /// Somebody puts back a copy that they kept.
+    pub(in super::super) fn put_back(&mut self, copy: &SecretFacts) {
+        self.there = Some(copy.clone());
+        self.tampered = true;
+        self.held_by_others = false;
+        self.replace_by_copy();
     }
 }
