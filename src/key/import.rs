@@ -65,6 +65,10 @@ impl Key {
 fn estimated_bits(text: &str) -> u32 {
     let body = text.get(..text.len().saturating_sub(TAIL_LEN)).unwrap_or_default();
     let body = without_word(body).as_bytes();
+    let hex = body.iter().all(|byte| byte.is_ascii_hexdigit() || *byte == b'-');
+    // In a UUID and its like, dashes stand at fixed places.
+    let body: Vec<u8> = body.iter().copied().filter(|byte| !(hex && *byte == b'-')).collect();
+    let body = body.as_slice();
     let fresh = fresh_characters(body);
     let count = f64::from(u32::try_from(fresh.len()).unwrap_or(u32::MAX));
     let by_alphabet = count * alphabet(body).log2();
@@ -101,7 +105,7 @@ fn without_word(text: &str) -> &str {
     }
 }
 
-/// The characters that tell something new: not those that go on in steps (`aaa`, `abc`, `321`), and not those that repeat four
+/// The characters that tell something new: not those that go on in steps (`aaa`, `abc`, `aab`, `321`), and not those that repeat four
 /// characters that were there before.
 fn fresh_characters(body: &[u8]) -> Vec<u8> {
     const PIECE: usize = 4;
@@ -116,7 +120,7 @@ fn fresh_characters(body: &[u8]) -> Vec<u8> {
                 _ => i16::MAX,
             };
             let steps: Vec<_> = three.windows(2).map(step).collect();
-            matches!(steps.as_slice(), [first, second] if first == second && first.abs() <= 1)
+            steps.iter().all(|step| step.abs() <= 1)
         });
         let repeats = window(PIECE).is_some_and(|piece| !seen.insert(piece.to_vec()));
         if !steps && !repeats {
@@ -129,8 +133,7 @@ fn fresh_characters(body: &[u8]) -> Vec<u8> {
 /// How many characters the alphabet has that a text seems to be drawn from.
 fn alphabet(body: &[u8]) -> f64 {
     let any = |is: fn(&u8) -> bool| body.iter().any(is);
-    let hex = body.iter().all(|byte| byte.is_ascii_hexdigit() || *byte == b'-');
-    if hex {
+    if body.iter().all(u8::is_ascii_hexdigit) {
         return 16.0;
     }
     let sizes = [
