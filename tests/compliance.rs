@@ -83,6 +83,7 @@ fn a_policy_that_comes_later_breaks_no_key_and_is_reported() {
         assert!(words.contains(&format!("ApiKeyPolicy {} {part}", policy.name)), "{words}");
     }
     stage.wait_event("forever", reason::POLICY_VIOLATED);
+    assert_eq!(operator.metric("claviger_noncompliant_keys"), Some(1.0));
     assert_eq!(condition(&stage.status("brief"), ConditionType::Compliant), "True/Compliant");
     assert_eq!((substance(&stage, "forever"), substance(&stage, "brief")), before, "nothing was touched");
     // A key in use can be rotated, revoked and deleted whatever policies say.
@@ -107,6 +108,7 @@ fn a_key_that_violates_a_policy_is_never_minted_until_it_complies() {
     assert_eq!(condition(&status, ConditionType::Compliant), "False/PolicyViolated");
     assert!(status.versions.is_empty() && status.key_id.is_none(), "nothing was announced: {status:?}");
     assert!(stage.secret("k").is_none());
+    assert_eq!(operator.metric("claviger_stalled_keys"), Some(1.0));
     let words = said(&status, ConditionType::Ready);
     let name = &policy.name;
     assert!(words.contains(&format!("ApiKeyPolicy {name} does not allow the permission invoices:write")), "{words}");

@@ -2,8 +2,12 @@
 
 use std::sync::{Arc, OnceLock};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
 use super::clock::Clock;
 use super::context::Context;
+use crate::api::ConditionType;
+use crate::api::conditions;
 use crate::telemetry::{Health, Metrics, Snapshot};
 
 /// What the admin server tells.
@@ -49,12 +53,21 @@ impl Context {
             for (count, counted) in snapshot.by_phase.iter_mut().zip(crate::api::Phase::ALL) {
                 *count += i64::from(counted == phase);
             }
-            let end = apikey.status.as_ref().filter(|status| !status.is_final()).and_then(|status| status.expires_at.as_ref());
-            if let Some(end) = end {
-                let left = end.0.duration_since(now).as_secs().max(0);
-                snapshot.next_expiry = Some(snapshot.next_expiry.map_or(left, |soonest| soonest.min(left)));
-            }
+            let Some(status) = apikey.status.as_ref().filter(|status| !status.is_final()) else { continue };
+            soonest(&mut snapshot.next_expiry, status.expires_at.as_ref(), now);
+            soonest(&mut snapshot.next_rotation, status.rotates_at.as_ref(), now);
+            let is = |type_, holds: &str| conditions::find(&status.conditions, type_).is_some_and(|one| one.status == holds);
+            snapshot.stalled += i64::from(is(ConditionType::Stalled, "True"));
+            snapshot.noncompliant += i64::from(is(ConditionType::Compliant, "False"));
         }
         snapshot
+    }
+}
+
+/// Keeps the shorter of the times until a moment.
+fn soonest(kept: &mut Option<i64>, moment: Option<&Time>, now: jiff::Timestamp) {
+    if let Some(moment) = moment {
+        let left = moment.0.duration_since(now).as_secs().max(0);
+        *kept = Some(kept.map_or(left, |soonest| soonest.min(left)));
     }
 }

@@ -74,9 +74,14 @@ async fn in_secret(context: &Context, apikey: &ApiKey, from: &SourceSecret, note
         }
     };
     let (hash, tail) = (key.hash(), key.tail().to_string());
-    let status = apikey.status.as_ref();
-    match status.and_then(|status| status.newest_announced()).filter(|announced| announced.hash == hash.to_string()) {
+    let announced = apikey.status.as_ref().and_then(|status| status.newest_announced());
+    match announced.filter(|announced| announced.hash == hash.to_string()) {
         Some(announced) => {
+            // Whether the version still stands announced is for the API server to say: the watch may be behind.
+            let live = context.read_apikey(apikey).await?;
+            if live.status.as_ref().and_then(|status| status.newest_announced()) != Some(announced) {
+                return Err(Error::Overtaken("the import has gone on meanwhile"));
+            }
             notes.held = Some(Held { version: announced.version, hash, key, ambiguous: true, confirmed: Instant::now() });
         }
         None => notes.source = Some(key),

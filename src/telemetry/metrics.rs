@@ -55,6 +55,12 @@ pub struct Snapshot {
     pub waiting: i64,
     /// Seconds until the next key expires; `None` when none will.
     pub next_expiry: Option<i64>,
+    /// Seconds until the next version is due by a declared rotation; `None` when none is.
+    pub next_rotation: Option<i64>,
+    /// ApiKeys in which only a person can help.
+    pub stalled: i64,
+    /// ApiKeys that violate a policy or are in the wrong organization.
+    pub noncompliant: i64,
 }
 
 #[derive(Debug, Default)]
@@ -63,6 +69,9 @@ struct Present {
     undecodable: Gauge,
     waiting: Gauge,
     next_expiry: Gauge,
+    next_rotation: Gauge,
+    stalled: Gauge,
+    noncompliant: Gauge,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -146,6 +155,18 @@ impl Default for Metrics {
             Unit::Seconds,
             present.next_expiry.clone(),
         );
+        registry.register_with_unit(
+            "next_rotation",
+            "Time until the next version is due by a declared rotation; -1 when none is",
+            Unit::Seconds,
+            present.next_rotation.clone(),
+        );
+        registry.register("stalled_keys", "ApiKeys in which only a person can help", present.stalled.clone());
+        registry.register(
+            "noncompliant_keys",
+            "ApiKeys that violate a policy or are in the wrong organization",
+            present.noncompliant.clone(),
+        );
         metrics.registry = registry;
         metrics
     }
@@ -201,6 +222,9 @@ impl Metrics {
         present.undecodable.set(now.undecodable);
         present.waiting.set(now.waiting);
         present.next_expiry.set(now.next_expiry.unwrap_or(-1));
+        present.next_rotation.set(now.next_rotation.unwrap_or(-1));
+        present.stalled.set(now.stalled);
+        present.noncompliant.set(now.noncompliant);
         let mut text = String::new();
         if prometheus_client::encoding::text::encode(&mut text, &self.registry).is_err() {
             // Writing into a String fails only where an encoder is wrong; say so instead of serving half a page.
