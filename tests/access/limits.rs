@@ -15,6 +15,7 @@ stories![
     every_limit_of_a_policy_is_told_when_a_key_is_created,
     on_an_edit_only_what_changes_is_measured,
     several_policies_apply_together_where_their_labels_are,
+    the_policy_of_the_readme_is_taken,
 ];
 
 /// Imposes something on the story's namespace, and waits until the API server does.
@@ -268,4 +269,12 @@ fn several_policies_apply_together_where_their_labels_are() {
     );
     dev.declares("k", "{expiry: {after: 7d}}");
     other.declares("k", "{expiry: {never: true}}");
+}
+
+fn the_policy_of_the_readme_is_taken() {
+    let readme = include_str!("../../README.md");
+    let policy = readme.split("```").find(|block| block.contains("kind: ApiKeyPolicy\n")).expect("a policy");
+    let stage = Stage::new("readme");
+    let taken = stage.cluster.kubectl_with(&["apply", "--dry-run=server", "-f", "-"], policy.strip_prefix("yaml").unwrap());
+    assert!(taken.contains("apikeypolicy.claviger.dev/short-lived created"), "{taken}");
 }
