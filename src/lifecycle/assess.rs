@@ -248,7 +248,10 @@ fn taken(world: &World) -> Option<Trouble> {
 
 /// A lifetime cannot be counted from a clock that is wrong.
 fn clock(world: &World) -> Option<Trouble> {
-    let lifetime = world.apikey.spec.expiry.as_ref().is_some_and(|expiry| expiry.after.is_some() || expiry.at.is_some());
+    let lifetime = match &world.apikey.spec.expiry {
+        Some(expiry) => expiry.after.is_some() || expiry.at.is_some(),
+        None => policy::default_lifetime(world).is_some(),
+    };
     match world.clock {
         // By how much is not said: it is measured anew at every look, and every change would be written and told.
         Clock::AheadBy(_) if lifetime && world.status().key_id.is_none() => Some(Trouble {

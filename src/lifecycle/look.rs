@@ -8,12 +8,12 @@ use crate::api::{ApiKey, ApiKeyStatus, Retention, VersionPhase};
 /// Whether the next plan may end something by time, or fix when something ends: then our clock must agree with the API server's.
 #[must_use]
 pub fn clock_matters(apikey: &ApiKey, now: Timestamp) -> bool {
-    let Some(status) = apikey.status.as_ref() else { return apikey.spec.expiry.is_some() };
+    let Some(status) = apikey.status.as_ref() else { return ends_by_a_count(apikey) };
     if status.is_final() || apikey.is_deleting() {
         return false;
     }
     if status.key_id.is_none() {
-        return apikey.spec.expiry.is_some();
+        return ends_by_a_count(apikey);
     }
     // A replacement fixes when the replaced version ends.
     let replacing = status.current().is_some() && (status.newest_announced().is_some() || rotation::is_asked_for(apikey, status));
@@ -21,6 +21,11 @@ pub fn clock_matters(apikey: &ApiKey, now: Timestamp) -> bool {
     let moments =
         [end, rotation::next_retirement(status), rotation::scheduled(apikey, status), retention::deadline(apikey, status)];
     replacing || moments.into_iter().flatten().any(|moment| moment <= now)
+}
+
+/// Whether a key that was never announced may get an end from our clock: as it asks, or as some policy says.
+fn ends_by_a_count(apikey: &ApiKey) -> bool {
+    apikey.spec.expiry.as_ref().is_none_or(|expiry| expiry.never.is_none())
 }
 
 /// Whether the Secret is to be known for the next plan, be it by a live read. `watched`: the watch shows one that says it is ours.
@@ -32,8 +37,11 @@ pub fn needs_secret(apikey: &ApiKey, outstanding: Outstanding, watched: bool) ->
     }
     if status.is_final() {
         return match apikey.retention() {
-            // What is said of it does not change any more; only what was delivered is looked at.
-            Retention::Always => status.current().is_some() && status.secret_ref.is_some(),
+            // What is said of it does not change any more; only what was delivered is looked at, be it unknown to the status.
+            Retention::Always => {
+                let (delivered, announced) = (status.current().is_some(), status.newest_announced().is_some());
+                delivered && status.secret_ref.is_some() || announced && watched
+            }
             Retention::WhileActive | Retention::UntilCollected => status.secret_ref.is_some() || watched,
         };
     }

@@ -158,11 +158,10 @@ fn keep(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Step {
     let amiss = assess::delivered(world, status);
     if let SecretView::Present(secret) = &world.secret
         && amiss.as_ref().is_none_or(|trouble| trouble.reason == reason::SECRET_IMMUTABLE)
-        && world.owns(secret)
+        && secret.key.is_some_and(|hash| status.current().is_some_and(|current| current.hash == hash.to_string()))
         && !secret.deleting
     {
-        let holds = secret.key.is_some_and(|hash| status.current().is_some_and(|current| current.hash == hash.to_string()));
-        if status.secret_ref.as_ref().map_or(holds, |recorded| recorded.uid != secret.uid) {
+        if status.secret_ref.as_ref().is_none_or(|recorded| recorded.uid != secret.uid) {
             // Put there by somebody, such as from a copy: it holds our key, so it is ours.
             return write(status::recorded(world, secret, now));
         }
@@ -258,7 +257,9 @@ fn rotate(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Option<Step> 
 /// Removes the Secret, and says so in the status once it is gone; `None` where that is done.
 fn remove(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Option<Step> {
     if let Some(secret) = retention::ours(world) {
-        return Some(delete_secret(secret));
+        // Somebody else's finalizer may hold it: then the rest is told, and waited for.
+        let waits = || settle_with(world, now, assess::trouble(world, now).as_ref(), Wake::BackOff);
+        return Some(if secret.deleting { waits() } else { delete_secret(secret) });
     }
     let seen = !matches!(world.secret, SecretView::Unknown);
     (seen && status.secret_ref.is_some()).then(|| write(status::removed(world, now)))
