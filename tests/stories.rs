@@ -32,6 +32,7 @@ mod killed_anywhere;
 mod memory;
 mod no_leak;
 mod refusals;
+mod restore;
 mod rights;
 mod rules;
 mod stale;
@@ -59,6 +60,7 @@ fn main() {
     all.extend(killed_anywhere::stories());
     all.extend(memory::stories());
     all.extend(refusals::stories());
+    all.extend(restore::stories());
     all.extend(rules::stories());
     all.extend(stale::stories());
     all.extend(startup::stories());

@@ -92,6 +92,12 @@ fn step(world: &World, now: Timestamp) -> Step {
     if world.apikey.is_deleting() {
         return delete(world, &status);
     }
+    if world.rules.hold_minting && knows_no_secret(&status) && !status.is_final() {
+        // Its status may be about to be put back, and what is written once here would stand in the way of it. Nothing of it passes.
+        let trouble = assess::trouble(world, now);
+        let wake = trouble.as_ref().map_or(Wake::OnEvent, Trouble::wake);
+        return settle_with(world, now, trouble.as_ref(), wake);
+    }
     // What ends a key comes before everything else.
     if world.apikey.is_revoked() && status.revoked_at.is_none() {
         return write(status::revoked(world, now));
@@ -126,11 +132,20 @@ fn ended(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Step {
         if let Some(step) = remove(world, status, now) {
             return step;
         }
-    } else if let Some(mending) = retention::ours(world).and_then(|secret| secret::end_mark(status, secret)) {
-        if world.may_mend {
-            return Step::MendSecret(Box::new(mending));
+    } else if let Some(secret) = retention::ours(world).filter(|secret| !secret.deleting) {
+        // Put back by a restore, it is ours as before, and goes with the ApiKey.
+        if lacks_finalizer(world) {
+            return Step::AddFinalizer;
         }
-        return settle_with(world, now, trouble.as_ref(), Wake::BackOff);
+        if status.secret_ref.as_ref().is_some_and(|recorded| recorded.uid != secret.uid) {
+            return write(status::recorded(world, secret, now));
+        }
+        if let Some(mending) = secret::end_mark(&world.apikey, status, secret) {
+            if world.may_mend {
+                return Step::MendSecret(Box::new(mending));
+            }
+            return settle_with(world, now, trouble.as_ref(), Wake::BackOff);
+        }
     }
     settle_with(world, now, trouble.as_ref(), Wake::OnEvent)
 }

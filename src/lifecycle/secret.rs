@@ -103,14 +103,15 @@ pub fn replacement(world: &World, secret: &SecretFacts) -> Mending {
     mending
 }
 
-/// A mark on the Secret of a key that has ended, so that a copy of it tells.
-pub(super) fn end_mark(status: &ApiKeyStatus, secret: &SecretFacts) -> Option<Mending> {
-    let ended = status.revoked_at.as_ref().or(status.expired_at.as_ref())?;
-    if secret.deleting || secret.annotations.contains_key(ANNOTATION_ENDED_AT) {
-        return None;
+/// A mark on the Secret of a key that has ended, so that a copy of it tells, and its owner.
+pub(super) fn end_mark(apikey: &ApiKey, status: &ApiKeyStatus, secret: &SecretFacts) -> Option<Mending> {
+    let mut mending = Mending::nothing(secret);
+    mending.owner_references = owners(&secret.owner_references, owner_reference(apikey));
+    if !secret.annotations.contains_key(ANNOTATION_ENDED_AT) {
+        let ended = status.revoked_at.as_ref().or(status.expired_at.as_ref());
+        mending.annotations.extend(ended.map(|ended| (ANNOTATION_ENDED_AT.to_owned(), Some(ended.0.to_string()))));
     }
-    let annotations = [(ANNOTATION_ENDED_AT.to_owned(), Some(ended.0.to_string()))].into();
-    Some(Mending { annotations, ..Mending::nothing(secret) })
+    (mending.owner_references.is_some() || !mending.annotations.is_empty()).then_some(mending)
 }
 
 impl Mending {
