@@ -33,7 +33,7 @@ fn a_key_that_is_shown_once_is_nowhere_once_it_was_collected() {
     let operator = stage.operator_via(&proxy).start_ready();
     stage.declare("k", "{secret: {retention: UntilCollected, template: {data: {HEADER: 'Bearer ${key}'}}}}");
     let issued = stage.wait_issued("k");
-    let key = stage.mounted("k")["api-key"].clone();
+    let mut key = stage.mounted("k")["api-key"].clone();
     let place = format!("/registry/secrets/{}/k", stage.namespace);
     assert_eq!(leaks::stands_in(&stage.cluster, &key), [place.as_str()], "that it would be found");
     // A mark on what has changed meanwhile does not land: only one collector may print.
@@ -44,7 +44,6 @@ fn a_key_that_is_shown_once_is_nowhere_once_it_was_collected() {
     };
     stage.kubectl(&["annotate", "secret", "k", "somebody=else"]);
     assert!(!mark(&seen).status.success(), "somebody was faster");
-    let mut key = key;
     for (revision, shown) in [issued.hash, None].into_iter().enumerate() {
         let version = stage.secret("k").unwrap().resource_version().unwrap();
         assert!(mark(&version).status.success());
@@ -64,7 +63,7 @@ fn a_key_that_is_shown_once_is_nowhere_once_it_was_collected() {
         assert_eq!(condition(&status, ConditionType::Delivered), "True/Delivered", "the next version is shown");
         assert!(!stage.secret("k").unwrap().annotations().contains_key(ANNOTATION_COLLECTED));
         assert_ne!(stage.mounted("k")["api-key"], key);
-        key = stage.mounted("k")["api-key"].clone();
+        key.clone_from(&stage.mounted("k")["api-key"]);
     }
     // One that was not collected yet is replaced where it stands.
     stage.raise("k", 3);

@@ -45,6 +45,8 @@ const REQUESTS: usize = 4;
 /// How long a replaced version passes, and when holders read again.
 const OVERLAP: Duration = Duration::from_secs(8);
 const DELAY: Duration = Duration::from_secs(1);
+/// What still counts as having read again in time, on a machine that is busy: ends are whole seconds.
+const IN_TIME: Duration = Duration::from_secs(7);
 
 /// Incidents 1, 22: every rotation is hit by a kill, at each of its requests in turn, before and after. Whoever reads the Secret
 /// again within the overlap holds, at every instant, a key that a gate accepts.
@@ -73,7 +75,7 @@ fn rotate_and_hold(holder: usize, kills: &AtomicUsize, reads: &AtomicUsize) {
         let _ending = Ending(&done);
         for rotation in 1..=ROTATIONS {
             let strike = (holder + rotation) % (2 * REQUESTS);
-            let when = if strike % 2 == 0 { When::Before } else { When::After };
+            let when = if strike.is_multiple_of(2) { When::Before } else { When::After };
             let single = |call: &Call| !matches!(call.verb, Verb::List | Verb::Watch) && call.namespace.is_some();
             let killed = proxy.on(Matcher::any().filter(single).nth(strike / 2 + 1), when, Fault::call(operator.killer()));
             stage.raise("k", rotation);
@@ -115,8 +117,7 @@ fn hold(stage: &Stage, done: &AtomicBool) -> Vec<(String, Timestamp)> {
         let hash = Hash::of(stage.mounted("k")["api-key"].as_bytes()).to_string();
         assert_passes(stage, &hash);
         std::thread::park_timeout(DELAY);
-        // A holder that the machine let wait for too long did not read again in time; ends are whole seconds.
-        if begun.elapsed() < OVERLAP - Duration::from_secs(1) {
+        if begun.elapsed() < IN_TIME {
             holds.push((hash.clone(), Timestamp::now()));
             assert_passes_if(stage, &hash, begun);
         }
@@ -138,7 +139,7 @@ fn assert_passes_if(stage: &Stage, hash: &str, held_since: Instant) {
         VersionPhase::Retiring => version.retires_at.as_ref().is_some_and(|end| now < end.0),
         VersionPhase::Retired => false,
     });
-    let in_time = held_since.elapsed() < OVERLAP - Duration::from_secs(1);
+    let in_time = held_since.elapsed() < IN_TIME;
     assert!(passes || !in_time, "{hash} is held and does not pass at {now}: {status:?}");
 }
 
@@ -197,9 +198,7 @@ fn lowering_the_overlap_ends_a_leaked_version_at_once() {
     stage.wait_issued("k");
     stage.raise("k", 1);
     let old = first(&stage.wait_rotated("k", 1));
-    let passes = |version: &Version| {
-        version.retires_at.clone().unwrap().0.duration_since(version.replaced_at.clone().unwrap().0)
-    };
+    let passes = |version: &Version| version.retires_at.clone().unwrap().0.duration_since(version.replaced_at.clone().unwrap().0);
     assert_eq!((old.phase, passes(&old)), (VersionPhase::Retiring, SignedDuration::from_hours(24)), "a day by default");
     overlap("2h");
     let lowered = first(&stage.wait("k", "ends sooner", |status| passes(&first(status)) == SignedDuration::from_hours(2)));
@@ -371,7 +370,10 @@ fn whatever_became_of_the_secret_a_revision_delivers_into_it_or_says_why_not() {
     stage.kubectl(&["delete", "secret", "missing", "taken"]);
     stage.patch("secret/edited", r#"{"stringData": {"api-key": "something else"}}"#);
     stage.patch("secret/immutable", r#"{"immutable": true}"#);
-    create(&stage, "{apiVersion: v1, kind: Secret, metadata: {name: taken}, stringData: {api-key: theirs}}");
+    create(
+        &stage,
+        r#"{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "taken"}, "stringData": {"api-key": "theirs"}}"#,
+    );
     stage.wait_reason("missing", ConditionType::Delivered, "SecretMissing");
     stage.wait_reason("edited", ConditionType::Delivered, "SecretChanged");
     stage.wait_reason("taken", ConditionType::Delivered, "SecretConflict");
@@ -504,7 +506,7 @@ fn a_version_that_was_to_end_while_nobody_worked_ends_before_anything_else() {
     history.check();
 }
 
-/// Incidents 28: GitOps tools apply the same manifest again and again and prune what carries their labels.
+/// Incidents 28: Argo CD and its like apply the same manifest again and again and prune what carries their labels.
 fn applying_the_same_manifest_during_a_rotation_moves_nothing() {
     let stage = Stage::new("gitops");
     let history = stage.history();
