@@ -2,13 +2,15 @@
 //! server's clock has to go along, a proxy shifts the `Date` of its answers.
 
 use claviger::api::conditions::find;
-use claviger::api::{ApiKeyStatus, ConditionType, Phase};
+use claviger::api::{ApiKey, ApiKeyStatus, ConditionType, Phase};
 use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
 
 use crate::stories;
 use crate::support::inprocess::{Hands, InProcess};
 use crate::support::proxy::Proxy;
 use crate::support::stage::{Stage, condition};
+use crate::support::wait;
 
 stories![
     a_key_expires_at_its_second_and_not_before,
@@ -16,6 +18,7 @@ stories![
     an_owner_is_told_seven_days_and_one_day_before_the_end,
     a_clock_that_steps_back_revives_nothing,
     a_clock_that_jumps_ahead_expires_nothing_and_issues_nothing_that_expires,
+    rotations_that_are_overdue_after_an_outage_are_spread,
 ];
 
 /// Incidents 19, 69: the clock stands one second before the end, then at the end.
@@ -117,20 +120,74 @@ fn a_clock_that_jumps_ahead_expires_nothing_and_issues_nothing_that_expires() {
     assert!(lifetime <= SignedDuration::from_hours(1), "by the right clock: {lifetime}");
 }
 
-fn stage(name: &str) -> (Stage, Proxy, Hands) {
+/// Incidents 20: many keys with one time of rotation, and nobody worked when it came. They are not rotated at once; each key has a
+/// moment of its own within the next ten minutes, and by then all are.
+fn rotations_that_are_overdue_after_an_outage_are_spread() {
+    const KEYS: usize = 40;
+    const MINUTES: i64 = 10;
+    let (stage, proxy, clock) = stage("spread");
+    let controller = InProcess::start(&stage, &proxy, clock.clone());
+    stage.declare_many("key", KEYS, r#"{"rotation": {"every": "30d", "overlap": "1h"}}"#);
+    stage.wait_many(KEYS, Phase::Active);
+    let planned = |status: &ApiKeyStatus| status.rotates_at.clone().unwrap().0;
+    let due = stage.apikeys().iter().map(|apikey| planned(apikey.status.as_ref().unwrap())).max().unwrap();
+    controller.stop().unwrap();
+
+    let back = due + SignedDuration::from_hours(48);
+    set(&proxy, &clock, back);
+    let _controller = InProcess::start(&stage, &proxy, clock.clone());
+    let mut rotated = Vec::new();
+    for minute in 0..=MINUTES {
+        set(&proxy, &clock, back + SignedDuration::from_mins(minute));
+        look_at_all(&stage);
+        rotated.push(stage.apikeys().iter().filter(|apikey| apikey.status.as_ref().unwrap().version == Some(2)).count());
+    }
+    println!("rotated after each minute, of {KEYS}: {rotated:?}");
+    assert!(rotated[0] <= KEYS / 10, "they are not rotated at once: {rotated:?}");
+    assert_eq!(rotated[rotated.len() - 1], KEYS, "after ten minutes all are: {rotated:?}");
+    let most = rotated.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+    assert!(most <= KEYS / 2, "no minute has many: {rotated:?}");
+    for apikey in stage.apikeys() {
+        let status = apikey.status.unwrap();
+        let activated = status.versions[1].activated_at.clone().unwrap().0;
+        assert!(activated >= back && activated <= back + SignedDuration::from_mins(MINUTES), "{activated}");
+        let wait = planned(&status).duration_since(activated);
+        assert!(wait >= SignedDuration::from_hours(27 * 24), "and the next one is a month away: {wait:?}");
+    }
+}
+
+/// Makes the controller look at every ApiKey, and waits until it has and nothing is under way.
+fn look_at_all(stage: &Stage) {
+    let before = stage.apikeys();
+    for apikey in &before {
+        let generation = apikey.metadata.generation.unwrap();
+        stage.merge(apikey.metadata.name.as_deref().unwrap(), json!({ "spec": { "owner": format!("owner {generation}") } }));
+    }
+    wait::until("all were looked at", || {
+        let looked = |apikey: &ApiKey| {
+            let status = apikey.status.clone().unwrap_or_default();
+            status.observed_generation == apikey.metadata.generation && condition(&status, ConditionType::Ready) == "True/Issued"
+        };
+        let left = stage.apikeys().into_iter().filter(|apikey| !looked(apikey)).count();
+        if left == 0 { Ok(()) } else { Err(format!("{left} are left")) }
+    });
+}
+
+/// A stage, a proxy before its API server, and a clock for its controllers.
+pub(crate) fn stage(name: &str) -> (Stage, Proxy, Hands) {
     let stage = Stage::new(&format!("clock-{name}"));
     let proxy = stage.cluster.proxy();
     (stage, proxy, Hands::right())
 }
 
 /// Sets both clocks: ours stands at `moment`, and the API server's answers say so, too.
-fn set(proxy: &Proxy, clock: &Hands, moment: Timestamp) {
+pub(crate) fn set(proxy: &Proxy, clock: &Hands, moment: Timestamp) {
     proxy.shift_date(moment.duration_since(Timestamp::now()).as_secs());
     clock.stand_at(moment);
 }
 
 /// Makes the controller look at an ApiKey, and waits until it has: a change of the spec is always answered in the status.
-fn look_again(stage: &Stage, name: &str) {
+pub(crate) fn look_again(stage: &Stage, name: &str) {
     let generation = stage.apikey(name).metadata.generation.unwrap();
     stage.patch(&format!("apikey/{name}"), &format!("{{\"spec\": {{\"owner\": \"owner {generation}\"}}}}"));
     stage.wait(name, "was looked at", |status| status.observed_generation > Some(generation));

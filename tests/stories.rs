@@ -33,7 +33,9 @@ mod memory;
 mod no_leak;
 mod refusals;
 mod restore;
+mod retention;
 mod rights;
+mod rotation;
 mod rules;
 mod stale;
 mod startup;
@@ -61,6 +63,8 @@ fn main() {
     all.extend(memory::stories());
     all.extend(refusals::stories());
     all.extend(restore::stories());
+    all.extend(retention::stories());
+    all.extend(rotation::stories());
     all.extend(rules::stories());
     all.extend(stale::stories());
     all.extend(startup::stories());
@@ -79,6 +83,7 @@ fn main() {
             .collect()
     };
     let told = libtest_mimic::run(&arguments, trials(all));
+    killed_anywhere::print_total();
     // What the stories left behind is looked through when all of them have ended, whichever were told.
     let everything = Arguments { filter: None, skip: Vec::new(), exact: false, ..arguments };
     let audited = libtest_mimic::run(&everything, trials([no_leak::stories(), rights::stories()].concat()));

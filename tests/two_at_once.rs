@@ -14,6 +14,7 @@ use serde_json::json;
 
 use crate::stories;
 use crate::support::cluster::runtime;
+use crate::support::history::values;
 use crate::support::operator::{Builder, Operator};
 use crate::support::proxy::{Call, Fault, Hold, Matcher, Proxy, Verb, When};
 use crate::support::stage::{Stage, condition};
@@ -21,6 +22,7 @@ use crate::support::wait::{self, LIMIT};
 
 stories![
     two_that_both_work_deliver_one_key_each,
+    two_that_both_rotate_deliver_one_version_more_for_each_revision,
     a_frozen_leader_is_replaced_and_changes_nothing_when_it_wakes,
     a_leader_frozen_at_work_is_fenced_when_it_wakes,
     a_leader_frozen_between_announcing_and_delivering_delivers_nothing_more,
@@ -68,6 +70,47 @@ fn two_that_both_work_deliver_one_key_each() {
     assert!(proxies.iter().map(refused).sum::<usize>() > 0, "and got into each other's way");
     let states = history.check();
     println!("{states} states; refused as overtaken: {:?}", proxies.each_ref().map(refused));
+}
+
+/// Incidents 13 and 21: two replicas race for the rotations of many keys: one value more for each revision, whoever wins.
+fn two_that_both_rotate_deliver_one_version_more_for_each_revision() {
+    const KEYS: usize = 50;
+    const REVISIONS: usize = 3;
+    let stage = Stage::new("rotate-both");
+    let history = stage.history();
+    let proxies = [stage.cluster.proxy(), stage.cluster.proxy()];
+    let _operators = proxies.each_ref().map(|proxy| stage.operator_via(proxy).start_ready());
+    stage.declare_many("key", KEYS, "{}");
+    stage.wait_many(KEYS, Phase::Active);
+    for revision in 1..=REVISIONS {
+        for proxy in &proxies {
+            assert!(proxy.wait_quiet(Duration::from_millis(500), LIMIT, Call::is_mutation), "both come to rest");
+            proxy.hold_watches("apikeys");
+        }
+        for number in 0..KEYS {
+            stage.raise(&format!("key-{number}"), revision);
+        }
+        for proxy in &proxies {
+            assert!(proxy.wait_stopped_events("apikeys", KEYS as u64, LIMIT), "both are about to see all of them");
+            proxy.reset();
+        }
+        for proxy in &proxies {
+            proxy.release_watches("apikeys");
+        }
+        for number in 0..KEYS {
+            stage.wait_rotated(&format!("key-{number}"), revision);
+        }
+        let delivered = proxies.each_ref().map(|proxy| accepted(proxy, "patch secrets"));
+        assert_eq!(delivered.iter().sum::<usize>(), KEYS, "revision {revision}: {delivered:?}");
+        let refused = |proxy: &Proxy| proxy.calls().iter().filter(|record| record.upstream == Some(409)).count();
+        let refused = proxies.each_ref().map(refused);
+        println!("revision {revision}: delivered {delivered:?}, refused as overtaken {refused:?}");
+        assert!(refused.iter().sum::<usize>() > 0, "they got into each other's way");
+    }
+    assert_eq!(stage.secrets_agree(), KEYS);
+    history.check();
+    let values = values(&history.states());
+    assert!(values.len() == KEYS && values.values().all(|values| values.len() == 1 + REVISIONS), "{values:?}");
 }
 
 /// Incidents 13 and 5: the leader is frozen, the other takes over without a write to what exists; thawed, the first one ends.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use claviger::api::names::{FIELD_MANAGER, FINALIZER};
-use claviger::api::{ApiKey, ApiKeyStatus, VersionPhase};
+use claviger::api::{ApiKey, ApiKeyStatus, DEFAULT_DATA_KEY, Version, VersionPhase};
 use claviger::key::Hash;
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Secret;
@@ -168,30 +168,125 @@ impl Drop for History {
 
 /// Goes through states in their order and checks each.
 pub(crate) fn check(states: &[State]) {
-    let mut apikeys: BTreeMap<String, ApiKey> = BTreeMap::new();
-    let mut secrets: BTreeMap<String, Secret> = BTreeMap::new();
-    let mut delivered: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut checker = Checker::default();
     for state in states {
         match state {
-            State::Apikey(new) => {
-                let uid = new.uid().expect("a UID");
-                check_status(apikeys.get(&uid), new);
-                apikeys.insert(uid, ApiKey::clone(new));
-            }
-            State::ApikeyGone(gone) => {
-                let before = apikeys.remove(&gone.uid().expect("a UID"));
-                let left = secrets.get(&gone.secret_name()).filter(|secret| holds_key_of(secret, gone));
-                // Somebody may have taken the finalizer off: then the garbage collector comes later.
-                let kept = before.is_some_and(|before| before.finalizers().iter().any(|name| name == FINALIZER));
-                assert!(left.is_none() || !kept, "the Secret of {} is gone before the ApiKey is", gone.name_any());
-            }
-            State::Secret(secret) => {
-                let before = secrets.insert(secret.name_any(), Secret::clone(secret));
-                check_delivery(&apikeys, before.filter(|before| before.uid() == secret.uid()).as_ref(), secret, &mut delivered);
-            }
-            State::SecretGone(gone) => drop(secrets.remove(&gone.name_any())),
+            State::Apikey(new) => checker.apikey(new),
+            State::ApikeyGone(gone) => checker.apikey_gone(gone),
+            State::Secret(secret) => checker.secret(secret),
+            State::SecretGone(gone) => drop(checker.secrets.remove(&gone.name_any())),
         }
     }
+}
+
+/// The hashes of all values that each Secret held in its entry `api-key`, by the Secret's name.
+pub(crate) fn values(states: &[State]) -> BTreeMap<String, BTreeSet<String>> {
+    let mut values: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for state in states {
+        if let State::Secret(secret) = state
+            && let Some(key) = secret.data.as_ref().and_then(|data| data.get(DEFAULT_DATA_KEY))
+        {
+            values.entry(secret.name_any()).or_default().insert(Hash::of(&key.0).to_string());
+        }
+    }
+    values
+}
+
+/// What there was when a state came to be, and what had happened until then.
+#[derive(Default)]
+struct Checker {
+    apikeys: BTreeMap<String, ApiKey>,
+    secrets: BTreeMap<String, Secret>,
+    pasts: BTreeMap<String, Past>,
+}
+
+/// What had happened to an ApiKey.
+#[derive(Default)]
+struct Past {
+    /// The hashes that were delivered, in their order.
+    delivered: Vec<String>,
+    /// The hashes of versions that were retired, be they forgotten by now.
+    retired: BTreeSet<String>,
+}
+
+impl Checker {
+    fn apikey(&mut self, new: &ApiKey) {
+        let uid = new.uid().expect("a UID");
+        check_status(self.apikeys.get(&uid), new, self.pasts.entry(uid.clone()).or_default());
+        self.apikeys.insert(uid, new.clone());
+        if let Some(secret) = self.secrets.get(&new.secret_name()) {
+            check_held(new, secret);
+        }
+    }
+
+    fn apikey_gone(&mut self, gone: &ApiKey) {
+        let before = self.apikeys.remove(&gone.uid().expect("a UID"));
+        let left = self.secrets.get(&gone.secret_name()).filter(|secret| holds_key_of(secret, gone));
+        // Somebody may have taken the finalizer off: then the garbage collector comes later.
+        let kept = before.is_some_and(|before| before.finalizers().iter().any(|name| name == FINALIZER));
+        assert!(left.is_none() || !kept, "the Secret of {} is gone before the ApiKey is", gone.name_any());
+    }
+
+    fn secret(&mut self, secret: &Secret) {
+        let before = self.secrets.insert(secret.name_any(), secret.clone()).filter(|before| before.uid() == secret.uid());
+        self.delivery(before.as_ref(), secret);
+        for apikey in self.apikeys.values().filter(|apikey| apikey.secret_name() == secret.name_any()) {
+            check_held(apikey, secret);
+        }
+    }
+
+    /// Whatever the controller writes into a Secret was announced before, and nothing is delivered that was not asked for. What
+    /// people write is theirs.
+    fn delivery(&mut self, before: Option<&Secret>, secret: &Secret) {
+        let name = secret.name_any();
+        if before.is_none() && secret.managed_fields().iter().any(|fields| fields.manager.as_deref() == Some(FIELD_MANAGER)) {
+            let owned = self.apikeys.values().any(|apikey| apikey.secret_name() == name);
+            assert!(owned, "Secret {name} belongs to an ApiKey that is gone");
+        }
+        let asking = self.apikeys.iter().filter(|(_, apikey)| apikey.secret_name() == name && is_ours(secret, apikey.data_key()));
+        let (mut fresh, mut listed) = (false, false);
+        for (uid, apikey) in asking {
+            let Some(hash) = held(secret, apikey).filter(|hash| before.and_then(|before| held(before, apikey)) != Some(*hash))
+            else {
+                continue;
+            };
+            fresh = true;
+            let status = apikey.status.clone().unwrap_or_default();
+            if let Some(version) = status.version_of(hash) {
+                listed = true;
+                let delivered = &mut self.pasts.entry(uid.clone()).or_default().delivered;
+                if !delivered.contains(&version.hash) {
+                    check_asked(&name, delivered.last(), version, &status);
+                    delivered.push(version.hash.clone());
+                }
+            }
+        }
+        assert!(listed || !fresh, "Secret {name} holds a key that no ApiKey's status lists");
+    }
+}
+
+/// A value beyond those that were delivered was asked for, by a revision that nobody had acted on or because its time had come,
+/// and what was delivered before it had become the current one: each asking delivers one.
+fn check_asked(name: &str, last: Option<&String>, version: &Version, status: &ApiKeyStatus) {
+    let Some(last) = last else { return };
+    let by_revision = version.revision.is_some_and(|revision| revision > status.revision.unwrap_or(0));
+    let by_time = status.rotates_at.as_ref().is_some_and(|due| due.0 <= version.announced_at.0);
+    assert!(by_revision || by_time, "Secret {name}: nobody asked for version {}: {status:?}", version.version);
+    let activated = status.versions.iter().all(|old| old.hash != *last || old.phase != VersionPhase::Announced);
+    assert!(activated, "Secret {name}: another value is delivered in place of one that was: {status:?}");
+}
+
+/// What the controller wrote into a Secret that the status names is, at every instant, a key that the status lists and that passes
+/// for as long as nothing else takes its place.
+fn check_held(apikey: &ApiKey, secret: &Secret) {
+    let Some(status) = &apikey.status else { return };
+    let is_named = status.secret_ref.as_ref().map(|recorded| &recorded.uid) == secret.metadata.uid.as_ref();
+    if !is_named || status.is_final() || !is_ours(secret, apikey.data_key()) {
+        return;
+    }
+    let phase = held(secret, apikey).and_then(|hash| status.version_of(hash)).map(|version| version.phase);
+    let passes = matches!(phase, Some(VersionPhase::Announced | VersionPhase::Current));
+    assert!(passes, "Secret {} holds a key that passes, not one that is {phase:?}: {status:?}", secret.name_any());
 }
 
 /// Whether the ApiKey's status says that this is its Secret, or lists the key that it holds.
@@ -216,12 +311,22 @@ fn is_ours(secret: &Secret, entry: &str) -> bool {
         .any(|fields| fields.0["f:data"].get(format!("f:{entry}")).is_some())
 }
 
-fn check_status(before: Option<&ApiKey>, after: &ApiKey) {
+fn check_status(before: Option<&ApiKey>, after: &ApiKey, past: &mut Past) {
     let name = after.name_any();
     let status = |apikey: &ApiKey| apikey.status.clone().unwrap_or_default();
     let after = status(after);
-    let current = after.versions.iter().filter(|version| version.phase == VersionPhase::Current).count();
-    assert!(current <= 1, "{name}: at most one version is Current");
+    let current = |status: &ApiKeyStatus| status.versions.iter().filter(|version| version.phase == VersionPhase::Current).count();
+    assert!(current(&after) <= 1, "{name}: at most one version is Current");
+    for version in &after.versions {
+        if version.phase == VersionPhase::Retired {
+            past.retired.insert(version.hash.clone());
+        }
+        let returned = version.phase != VersionPhase::Retired && past.retired.contains(&version.hash);
+        assert!(!returned, "{name}: version {} was retired and does not return: {after:?}", version.version);
+        let ends = version.phase != VersionPhase::Retiring || version.retires_at.is_some();
+        assert!(ends, "{name}: a version that retires has an end: {after:?}");
+    }
+    unique(&after, &name);
     let Some(before) = before.map(status) else { return };
     assert!(before.key_id.is_none() || before.key_id == after.key_id, "{name}: the key ID stays");
     // Taken over from a Secret that tells of an earlier end, the key gets that, before it is issued.
@@ -230,48 +335,27 @@ fn check_status(before: Option<&ApiKey>, after: &ApiKey) {
     if before.is_final() {
         assert_eq!(before.phase, after.phase, "{name}: what has ended stays so");
     }
+    assert!(current(&before) <= current(&after), "{name}: once a version is Current, one is: {after:?}");
+    assert!(before.version <= after.version && before.revision <= after.revision, "{name}: numbers only grow: {after:?}");
+    let highest = before.versions.iter().map(|version| version.version).max().unwrap_or(0);
+    for new in &after.versions {
+        let known = before.versions.iter().any(|old| old.version == new.version);
+        assert!(known || new.version > highest, "{name}: a new version has a higher number: {after:?}");
+    }
     for old in &before.versions {
         let new = after.versions.iter().find(|version| version.version == old.version);
-        if old.phase == VersionPhase::Current {
+        if matches!(old.phase, VersionPhase::Current | VersionPhase::Retiring) {
             assert!(new.is_some_and(|new| new.hash == old.hash), "{name}: a delivered version stays, and so does its hash");
         }
         if let Some(new) = new {
             assert_eq!(old.hash, new.hash, "{name}: no two values are announced for version {}", old.version);
+            let end = |version: &Version| version.retires_at.as_ref().map(|time| time.0);
+            assert!(end(old).is_none() || end(new) <= end(old), "{name}: an end only comes nearer: {after:?}");
         }
     }
-    unique(&after, &name);
 }
 
 fn unique(status: &ApiKeyStatus, name: &str) {
     let hashes: BTreeSet<_> = status.versions.iter().map(|version| &version.hash).collect();
     assert_eq!(hashes.len(), status.versions.len(), "{name}: every version has a key of its own");
-}
-
-/// Whatever the controller writes into a Secret was announced before, and is the only value ever delivered. What people write
-/// is theirs.
-fn check_delivery(
-    apikeys: &BTreeMap<String, ApiKey>,
-    before: Option<&Secret>,
-    secret: &Secret,
-    delivered: &mut BTreeMap<String, BTreeSet<String>>,
-) {
-    let name = secret.name_any();
-    if before.is_none() && secret.managed_fields().iter().any(|fields| fields.manager.as_deref() == Some(FIELD_MANAGER)) {
-        assert!(apikeys.values().any(|apikey| apikey.secret_name() == name), "Secret {name} belongs to an ApiKey that is gone");
-    }
-    let asking = apikeys.iter().filter(|(_, apikey)| apikey.secret_name() == name && is_ours(secret, apikey.data_key()));
-    let (mut fresh, mut listed) = (false, false);
-    for (uid, apikey) in asking {
-        let Some(hash) = held(secret, apikey).filter(|hash| before.and_then(|before| held(before, apikey)) != Some(*hash)) else {
-            continue;
-        };
-        fresh = true;
-        if apikey.status.as_ref().is_some_and(|status| status.version_of(hash).is_some()) {
-            listed = true;
-            let delivered = delivered.entry(uid.clone()).or_default();
-            delivered.insert(hash.to_string());
-            assert_eq!(delivered.len(), 1, "Secret {name}: nothing else is ever delivered in place of a delivered key");
-        }
-    }
-    assert!(listed || !fresh, "Secret {name} holds a key that no ApiKey's status lists");
 }

@@ -5,6 +5,11 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use aho_corasick::AhoCorasick;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Bytes;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 
 use super::cluster::{Cluster, runtime};
@@ -59,6 +64,15 @@ pub(crate) fn audit(cluster: &Cluster) -> Audit {
         audit.stored += 1;
     }
     audit
+}
+
+/// Where etcd holds a key now, in whatever disguise.
+pub(crate) fn stands_in(cluster: &Cluster, key: &str) -> Vec<String> {
+    let stored = runtime().block_on(everything_stored(cluster.control_plane.etcd_url()));
+    assert!(!stored.is_empty());
+    let needles = Needles::of(&[key.to_owned()].into());
+    let found = stored.into_iter().filter(|(_, value)| needles.search.is_match(value));
+    found.map(|(name, _)| name).collect()
 }
 
 /// Ways in which a key could stand somewhere: as it is, or in base64 at any offset.
@@ -118,25 +132,49 @@ fn keys_in(text: &[u8]) -> Vec<String> {
     found
 }
 
-/// Every value that etcd has stored since it was started, by way of a watch from its first revision (it is never compacted).
-async fn everything_ever_stored(etcd: &str) -> Vec<(String, Vec<u8>)> {
-    use http_body_util::{BodyExt as _, Full};
-    use hyper_util::client::legacy::Client;
-    let client: Client<_, Full<hyper::body::Bytes>> = Client::builder(hyper_util::rt::TokioExecutor::new()).build_http();
-    let post = |path: &str, body: Value| {
-        http::Request::post(format!("{etcd}{path}"))
+/// Requests to etcd's JSON gateway.
+struct Etcd<'a> {
+    url: &'a str,
+    client: Client<HttpConnector, Full<Bytes>>,
+}
+
+impl<'a> Etcd<'a> {
+    fn new(url: &'a str) -> Self {
+        Self { url, client: Client::builder(TokioExecutor::new()).build_http() }
+    }
+
+    async fn post(&self, path: &str, body: Value) -> hyper::body::Incoming {
+        let request = http::Request::post(format!("{}{path}", self.url))
             .header("content-type", "application/json")
             .body(Full::new(body.to_string().into()))
-            .expect("a request")
-    };
-    let head = client
-        .request(post("/v3/kv/range", json!({ "key": "AA==", "count_only": true, "range_end": "AA==" })))
-        .await
-        .expect("etcd answers");
-    let head: Value = serde_json::from_slice(&head.into_body().collect().await.expect("an answer").to_bytes()).expect("JSON");
+            .expect("a request");
+        self.client.request(request).await.expect("etcd answers").into_body()
+    }
+
+    async fn range(&self, body: Value) -> Value {
+        let answer = self.post("/v3/kv/range", body).await.collect().await.expect("an answer");
+        serde_json::from_slice(&answer.to_bytes()).expect("JSON")
+    }
+}
+
+/// Every value that etcd holds now.
+async fn everything_stored(etcd: &str) -> Vec<(String, Vec<u8>)> {
+    let all = Etcd::new(etcd).range(json!({ "key": "AA==", "range_end": "AA==" })).await;
+    all["kvs"].as_array().into_iter().flatten().map(stored).collect()
+}
+
+fn stored(kv: &Value) -> (String, Vec<u8>) {
+    let field = |name: &str| unbase64(kv[name].as_str().unwrap_or_default());
+    (String::from_utf8_lossy(&field("key")).into_owned(), field("value"))
+}
+
+/// Every value that etcd has stored since it was started, by way of a watch from its first revision (it is never compacted).
+async fn everything_ever_stored(etcd: &str) -> Vec<(String, Vec<u8>)> {
+    let etcd = Etcd::new(etcd);
+    let head = etcd.range(json!({ "key": "AA==", "count_only": true, "range_end": "AA==" })).await;
     let last: u64 = head["header"]["revision"].as_str().and_then(|text| text.parse().ok()).expect("a revision");
     let watch = json!({ "create_request": { "key": "AA==", "range_end": "AA==", "start_revision": "1" } });
-    let mut stream = client.request(post("/v3/watch", watch)).await.expect("etcd answers").into_body();
+    let mut stream = etcd.post("/v3/watch", watch).await;
     let (mut waiting, mut all, mut reached) = (Vec::new(), Vec::new(), 0);
     while reached < last {
         let frame = stream.frame().await.expect("more to come").expect("a frame");
@@ -146,9 +184,8 @@ async fn everything_ever_stored(etcd: &str) -> Vec<(String, Vec<u8>)> {
             let events: Value = serde_json::from_slice(&line).expect("JSON");
             assert!(events["error"].is_null(), "etcd: {events}");
             for event in events["result"]["events"].as_array().into_iter().flatten() {
-                let field = |name: &str| unbase64(event["kv"][name].as_str().unwrap_or_default());
                 reached = event["kv"]["mod_revision"].as_str().and_then(|text| text.parse().ok()).unwrap_or(reached);
-                all.push((String::from_utf8_lossy(&field("key")).into_owned(), field("value")));
+                all.push(stored(&event["kv"]));
             }
         }
     }
