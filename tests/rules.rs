@@ -28,6 +28,7 @@ use claviger::api::manifests;
 use serde_json::{Value, json};
 
 use crate::support::Story;
+use crate::support::cluster::Cluster;
 use crate::support::stage::Stage;
 
 pub(crate) fn stories() -> Vec<Story> {
@@ -89,6 +90,11 @@ impl Kind {
         let definition: Value = serde_saphyr::from_str(&yaml).expect("YAML");
         definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
     }
+}
+
+/// A namespace where nothing but the definitions says what is right.
+fn stage(name: &str) -> Stage {
+    Stage::on(&Cluster::shared_without_admission(), name)
 }
 
 /// Which part of which kind a rule is about: what people write, or what the controller does.

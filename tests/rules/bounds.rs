@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 
 use super::{Part, Rule, entry, letters, list, map, tell};
 use crate::stories;
-use crate::support::stage::Stage;
 
 stories![texts_lists_and_maps_are_bounded, a_name_that_no_secret_could_have_is_refused, a_lifetime_and_a_moment_are_well_formed];
 
@@ -13,17 +12,17 @@ pub(super) fn rules() -> Vec<Rule> {
 }
 
 fn texts_lists_and_maps_are_bounded() {
-    let stage = Stage::new("bounds");
+    let stage = super::stage("bounds");
     tell(&stage, Part::Spec, &sizes());
 }
 
 fn a_name_that_no_secret_could_have_is_refused() {
-    let stage = Stage::new("patterns");
+    let stage = super::stage("patterns");
     tell(&stage, Part::Spec, &patterns());
 }
 
 fn a_lifetime_and_a_moment_are_well_formed() {
-    let stage = Stage::new("times");
+    let stage = super::stage("times");
     tell(&stage, Part::Spec, &times());
 }
 

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Part, Rule, tell};
 use crate::stories;
-use crate::support::stage::{Stage, manifest};
+use crate::support::stage::manifest;
 
 stories![
     what_a_key_was_minted_for_cannot_be_changed,
@@ -70,7 +70,7 @@ pub(super) fn rules() -> Vec<Rule> {
 }
 
 fn what_a_key_was_minted_for_cannot_be_changed() {
-    let stage = Stage::new("changes");
+    let stage = super::stage("changes");
     tell(&stage, Part::Spec, &rules());
     // The default of the Secret's name is the ApiKey's own name.
     stage.declare("billing", "{}");
@@ -81,7 +81,7 @@ fn what_a_key_was_minted_for_cannot_be_changed() {
 
 /// Two steps that are each refused cannot add up to a change.
 fn a_field_cannot_be_changed_by_removing_and_adding_it_again() {
-    let stage = Stage::new("two-steps");
+    let stage = super::stage("two-steps");
     let fields = [
         (EXPIRY, "{expiry: {after: 90d}}", "{expiry: {after: 900d}}"),
         (PREFIX, "{prefix: acme}", "{prefix: evil}"),
@@ -105,7 +105,7 @@ fn a_field_cannot_be_changed_by_removing_and_adding_it_again() {
 }
 
 fn what_people_may_change_is_taken() {
-    let stage = Stage::new("editable");
+    let stage = super::stage("editable");
     stage.declare("plain", "{expiry: {after: 90d}}");
     let uid = stage.apikey("plain").metadata.uid;
     for spec in [

@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 
 use super::{Part, Rule, tell};
 use crate::stories;
-use crate::support::stage::Stage;
 
 stories![fields_that_contradict_each_other_are_refused, a_list_names_nothing_twice];
 
@@ -13,12 +12,12 @@ pub(super) fn rules() -> Vec<Rule> {
 }
 
 fn fields_that_contradict_each_other_are_refused() {
-    let stage = Stage::new("choices");
+    let stage = super::stage("choices");
     tell(&stage, Part::Spec, &choices());
 }
 
 fn a_list_names_nothing_twice() {
-    let stage = Stage::new("sets");
+    let stage = super::stage("sets");
     tell(&stage, Part::Spec, &sets());
 }
 

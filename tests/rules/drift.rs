@@ -85,7 +85,7 @@ fn what_is_applied_is_what_is_kept() {
         (&["apply", "--server-side", "-f", "-"], &["diff", "--server-side", "-f", "-"]),
     ];
     for (how, compare) in ways {
-        let stage = Stage::new("kept");
+        let stage = super::stage("kept");
         stage.cluster.kubectl_with(&[&["-n", &stage.namespace], how].concat(), &manifests());
         let written: Vec<_> = specs().into_iter().map(|(_, spec)| spec).collect();
         assert_eq!(live(&stage, "/spec"), written, "{how:?}");
@@ -96,7 +96,7 @@ fn what_is_applied_is_what_is_kept() {
 
 fn a_second_apply_changes_nothing() {
     for how in [&["apply", "-f", "-"][..], &["apply", "--server-side", "-f", "-"]] {
-        let stage = Stage::new("twice");
+        let stage = super::stage("twice");
         let operator = stage.operator().start_ready();
         let apply = || stage.cluster.kubectl_with(&[&["-n", &stage.namespace], how].concat(), &manifests());
         apply();
@@ -145,7 +145,7 @@ fn roles_and_policies() -> Vec<(Part, Value)> {
 
 fn roles_and_policies_stay_as_they_are_applied() {
     for how in [&["apply"][..], &["apply", "--server-side"]] {
-        let stage = Stage::new("definers");
+        let stage = super::stage("definers");
         let _swept = [Swept(&stage, Kind::Role), Swept(&stage, Kind::Policy)];
         let all = roles_and_policies();
         let name = |number: usize| format!("{}-{number}", stage.namespace);
@@ -174,7 +174,7 @@ fn roles_and_policies_stay_as_they_are_applied() {
 
 /// However it is applied, and down to nothing.
 fn a_field_is_taken_away_by_leaving_it_out() {
-    let stage = Stage::new("left-out");
+    let stage = super::stage("left-out");
     let full = json!({ "metadata": { "labels": { "a": "b" }, "annotations": { "a": "b" } }, "data": { "a": "b" } });
     let steps = [
         json!({

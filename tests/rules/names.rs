@@ -10,7 +10,7 @@ stories![a_name_has_at_most_63_characters, an_empty_spec_is_enough, a_slip_of_th
 pub(super) const TOLD: [&str; 2] = ["an ApiKey's name has at most 63 characters", "spec required"];
 
 fn a_name_has_at_most_63_characters() {
-    let stage = Stage::new("names");
+    let stage = super::stage("names");
     let says = stage.refused(&manifest(&letters(64), "{}"));
     assert!(says.contains(TOLD[0]), "{says}");
     assert!(dry(&stage, &manifest(&letters(64), "{}")).is_err_and(|says| says.contains(TOLD[0])));
@@ -25,7 +25,7 @@ fn a_name_has_at_most_63_characters() {
 }
 
 fn an_empty_spec_is_enough() {
-    let stage = Stage::new("spec");
+    let stage = super::stage("spec");
     let bare = "apiVersion: claviger.dev/v1alpha1\nkind: ApiKey\nmetadata: {name: bare}\n";
     for manifest in [bare.to_owned(), manifest("bare", "{}"), manifest("bare", "null")] {
         assert_eq!(dry(&stage, &manifest), Ok(()), "{manifest}");
@@ -39,7 +39,7 @@ fn an_empty_spec_is_enough() {
 }
 
 fn a_slip_of_the_pen_is_found() {
-    let stage = Stage::new("slips");
+    let stage = super::stage("slips");
     for (spec, says) in [
         ("{expires: {after: 90d}}", "unknown field \"spec.expires\""),
         ("{expiry: {in: 90d}}", "unknown field \"spec.expiry.in\""),

@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 
 use super::{Part, Rule, letters, tell};
 use crate::stories;
-use crate::support::stage::Stage;
 
 stories![an_organization_is_named_like_a_label_with_levels, a_key_stays_with_its_organization];
 
@@ -15,12 +14,12 @@ pub(super) fn rules() -> Vec<Rule> {
 }
 
 fn an_organization_is_named_like_a_label_with_levels() {
-    let stage = Stage::new("organizations");
+    let stage = super::stage("organizations");
     tell(&stage, Part::Spec, &shapes());
 }
 
 fn a_key_stays_with_its_organization() {
-    let stage = Stage::new("organization-stays");
+    let stage = super::stage("organization-stays");
     tell(&stage, Part::Spec, &changes());
 }
 

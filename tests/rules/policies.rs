@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 
 use super::{Part, Rule, Swept, document, entry, letters, list, map, tell};
 use crate::stories;
-use crate::support::stage::Stage;
 
 stories![
     a_policy_selects_namespaces_by_labels,
@@ -22,27 +21,27 @@ pub(super) fn rules() -> Vec<Rule> {
 }
 
 fn a_policy_selects_namespaces_by_labels() {
-    let stage = Stage::new("policy-selectors");
+    let stage = super::stage("policy-selectors");
     tell(&stage, Part::Policy, &selectors());
 }
 
 fn a_policy_limits_times_in_whole_units() {
-    let stage = Stage::new("policy-times");
+    let stage = super::stage("policy-times");
     tell(&stage, Part::Policy, &times());
 }
 
 fn a_policy_lists_what_is_allowed() {
-    let stage = Stage::new("policy-lists");
+    let stage = super::stage("policy-lists");
     tell(&stage, Part::Policy, &lists());
 }
 
 fn a_policy_knows_what_it_can_require() {
-    let stage = Stage::new("policy-choices");
+    let stage = super::stage("policy-choices");
     tell(&stage, Part::Policy, &choices());
 }
 
 fn a_limit_that_is_misspelt_is_found() {
-    let stage = Stage::new("policy-slips");
+    let stage = super::stage("policy-slips");
     let _swept = Swept(&stage, Part::Policy.kind());
     let name = format!("{}-slip", stage.namespace);
     for (spec, says) in [

@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 use super::statuses::{hash, version, with};
 use super::{Part, Rule, tell};
 use crate::stories;
-use crate::support::stage::Stage;
 
 stories![what_a_status_has_recorded_stays, the_status_of_an_issued_key_withstands_an_administrator];
 
@@ -18,7 +17,7 @@ const REVOKED: &str = "status.revokedAt is set once and stays";
 const DELIVERED: &str = "a delivered version stays listed until it is retired, and its hash stays as it is";
 
 fn what_a_status_has_recorded_stays() {
-    let stage = Stage::new("protection");
+    let stage = super::stage("protection");
     tell(&stage, Part::Status, &rules());
 }
 
@@ -81,7 +80,7 @@ pub(super) fn rules() -> Vec<Rule> {
 
 /// The same on a key that a controller has issued, through every verb that writes a status.
 fn the_status_of_an_issued_key_withstands_an_administrator() {
-    let stage = Stage::new("issued-status");
+    let stage = super::stage("issued-status");
     let operator = stage.operator().start_ready();
     stage.declare("billing", "{expiry: {after: 90d}}");
     stage.declare("brief", "{expiry: {after: 1s}}");

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::Rule;
 use super::statuses::with;
 use crate::stories;
-use crate::support::stage::{Stage, condition, manifest};
+use crate::support::stage::{condition, manifest};
 
 stories![
     a_revoked_key_cannot_be_brought_back_through_its_spec,
@@ -49,7 +49,7 @@ fn by() -> Vec<Rule> {
 }
 
 fn who_revoked_a_key_is_settled_with_the_revocation() {
-    let stage = Stage::new("revoked-by");
+    let stage = super::stage("revoked-by");
     super::tell(&stage, super::Part::Spec, &by());
     // Whoever revokes says who it is in the same write, and nobody before.
     stage.declare("leaked", "{}");
@@ -60,7 +60,7 @@ fn who_revoked_a_key_is_settled_with_the_revocation() {
 }
 
 fn a_revoked_key_cannot_be_brought_back_through_its_spec() {
-    let stage = Stage::new("revoked-spec");
+    let stage = super::stage("revoked-spec");
     super::tell(&stage, super::Part::Spec, &one_way());
     let operator = stage.operator().start_ready();
     // The manifest as it stood in Git before the leak.
@@ -116,7 +116,7 @@ fn a_revoked_key_cannot_be_brought_back_through_its_spec() {
 }
 
 fn a_revoked_key_cannot_be_brought_back_through_its_status() {
-    let stage = Stage::new("revoked-status");
+    let stage = super::stage("revoked-status");
     let operator = stage.operator().start_ready();
     stage.declare("leaked", "{}");
     stage.wait_issued("leaked");

@@ -4,12 +4,11 @@ use serde_json::{Value, json};
 
 use super::{Part, Rule, letters, list, tell};
 use crate::stories;
-use crate::support::stage::Stage;
 
 stories![a_role_is_bounded, a_role_may_be_edited];
 
 fn a_role_is_bounded() {
-    let stage = Stage::new("roles");
+    let stage = super::stage("roles");
     tell(&stage, Part::Role, &rules());
 }
 
@@ -54,7 +53,7 @@ pub(super) fn rules() -> Vec<Rule> {
 
 /// Everything, at any time: editing a role is the point of having one.
 fn a_role_may_be_edited() {
-    let stage = Stage::new("role-edits");
+    let stage = super::stage("role-edits");
     let steps = [
         json!({}),
         json!({ "title": "Viewer", "description": "Reads", "permissions": ["invoices:read"] }),

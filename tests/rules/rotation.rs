@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 
 use super::{Part, Rule, tell};
 use crate::stories;
-use crate::support::stage::Stage;
 
 stories![
     a_rotation_is_written_in_whole_units,
@@ -22,22 +21,22 @@ pub(super) fn rules() -> Vec<Rule> {
 }
 
 fn a_rotation_is_written_in_whole_units() {
-    let stage = Stage::new("rotations");
+    let stage = super::stage("rotations");
     tell(&stage, Part::Spec, &shapes());
 }
 
 fn versions_overlap_for_less_than_they_last() {
-    let stage = Stage::new("overlaps");
+    let stage = super::stage("overlaps");
     tell(&stage, Part::Spec, &overlaps());
 }
 
 fn a_revision_only_grows() {
-    let stage = Stage::new("revisions");
+    let stage = super::stage("revisions");
     tell(&stage, Part::Spec, &revisions());
 }
 
 fn whether_a_key_is_shown_once_is_settled_with_the_key() {
-    let stage = Stage::new("retentions");
+    let stage = super::stage("retentions");
     tell(&stage, Part::Spec, &retentions());
 }
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::statuses::{hash, with};
 use super::{Part, Rule, letters, tell};
 use crate::stories;
-use crate::support::stage::{Stage, manifest};
+use crate::support::stage::manifest;
 
 stories![
     a_source_names_what_can_exist,
@@ -24,17 +24,17 @@ pub(super) fn rules() -> Vec<Rule> {
 }
 
 fn a_source_names_what_can_exist() {
-    let stage = Stage::new("sources");
+    let stage = super::stage("sources");
     tell(&stage, Part::Spec, &[secrets(), hashes()].concat());
 }
 
 fn a_source_is_a_secret_or_a_hash() {
-    let stage = Stage::new("source-choices");
+    let stage = super::stage("source-choices");
     tell(&stage, Part::Spec, &choices());
 }
 
 fn a_source_is_not_where_the_key_goes() {
-    let stage = Stage::new("source-targets");
+    let stage = super::stage("source-targets");
     tell(&stage, Part::Spec, &targets());
     // The default of the Secret's name is the ApiKey's own name.
     let own = "{source: {secretRef: {name: legacy, key: token}}}";
@@ -46,7 +46,7 @@ fn a_source_is_not_where_the_key_goes() {
 }
 
 fn a_source_cannot_be_changed() {
-    let stage = Stage::new("source-changes");
+    let stage = super::stage("source-changes");
     tell(&stage, Part::Spec, &changes());
 }
 

@@ -4,12 +4,11 @@ use serde_json::{Value, json};
 
 use super::{Part, Rule, letters, tell};
 use crate::stories;
-use crate::support::stage::Stage;
 
 stories![a_status_of_the_wrong_shape_is_refused];
 
 fn a_status_of_the_wrong_shape_is_refused() {
-    let stage = Stage::new("statuses");
+    let stage = super::stage("statuses");
     tell(&stage, Part::Status, &rules());
 }
 

@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 
 use super::{Part, Rule, entry, letters, map, tell};
 use crate::stories;
-use crate::support::stage::Stage;
 
 stories![a_template_that_no_secret_could_hold_is_refused, what_is_clavigers_cannot_be_templated];
 
@@ -22,12 +21,12 @@ pub(super) fn rules() -> Vec<Rule> {
 }
 
 fn a_template_that_no_secret_could_hold_is_refused() {
-    let stage = Stage::new("templates");
+    let stage = super::stage("templates");
     tell(&stage, Part::Spec, &[labels(), annotations(), data()].into_iter().flatten().collect::<Vec<_>>());
 }
 
 fn what_is_clavigers_cannot_be_templated() {
-    let stage = Stage::new("reserved");
+    let stage = super::stage("reserved");
     tell(&stage, Part::Spec, &reserved());
 }
 

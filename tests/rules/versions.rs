@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 use super::statuses::{hash, version, with};
 use super::{Part, Rule, tell};
 use crate::stories;
-use crate::support::stage::Stage;
 
 stories![a_replaced_version_goes_one_way, a_version_is_listed_until_it_is_retired, what_was_acted_on_stays_acted_on];
 
@@ -21,17 +20,17 @@ pub(super) fn rules() -> Vec<Rule> {
 }
 
 fn a_replaced_version_goes_one_way() {
-    let stage = Stage::new("replaced");
+    let stage = super::stage("replaced");
     tell(&stage, Part::Status, &replaced());
 }
 
 fn a_version_is_listed_until_it_is_retired() {
-    let stage = Stage::new("listed");
+    let stage = super::stage("listed");
     tell(&stage, Part::Status, &listed());
 }
 
 fn what_was_acted_on_stays_acted_on() {
-    let stage = Stage::new("settled");
+    let stage = super::stage("settled");
     tell(&stage, Part::Status, &settled());
 }
 

@@ -5,12 +5,11 @@ use serde_json::json;
 
 use super::{Kind, Part, Swept, document};
 use crate::stories;
-use crate::support::stage::Stage;
 
 stories![kubectl_get_shows_what_matters_and_finds_by_it, roles_and_policies_are_shown_by_what_they_say];
 
 fn kubectl_get_shows_what_matters_and_finds_by_it() {
-    let stage = Stage::new("views");
+    let stage = super::stage("views");
     let operator = stage.operator().start_ready();
     stage.role("viewer", &["invoices:read"]);
     stage.role("editor", &["invoices:write"]);
@@ -69,7 +68,7 @@ fn kubectl_get_shows_what_matters_and_finds_by_it() {
 }
 
 fn roles_and_policies_are_shown_by_what_they_say() {
-    let stage = Stage::new("view-definers");
+    let stage = super::stage("view-definers");
     let _swept = [Swept(&stage, Kind::Role), Swept(&stage, Kind::Policy)];
     let name = |what: &str| format!("{}-{what}", stage.namespace);
     let (viewer, bare, short, open) = (name("viewer"), name("bare"), name("short"), name("open"));

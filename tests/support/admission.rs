@@ -1,6 +1,6 @@
 //! The admission policies that the chart installs.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::cluster::Cluster;
 use super::stage::manifest;
@@ -13,6 +13,8 @@ const SIGNS: [(&str, &str); 3] = [
     ("mutatingadmissionpolicy/claviger-revoked-by", "revokedBy: admin"),
 ];
 
+static WITHOUT_ADMISSION: OnceLock<Arc<Cluster>> = OnceLock::new();
+
 impl Cluster {
     /// A cluster for one story, in which the controller puts the finalizer on ApiKeys: as before Kubernetes 1.36.
     pub(crate) fn own_without_finalizer_policy() -> Arc<Self> {
@@ -22,12 +24,21 @@ impl Cluster {
         cluster
     }
 
-    /// A cluster for one story without any of the admission policies: what schema rules say is told by them alone.
-    pub(crate) fn own_without_admission() -> Arc<Self> {
-        let cluster = Self::own();
-        cluster.install(&["--set=admission.enabled=false"]);
-        cluster.await_policies();
-        cluster
+    /// The cluster without any of the admission policies that the stories about the schema's rules share: what those say is told by
+    /// them alone.
+    pub(crate) fn shared_without_admission() -> Arc<Self> {
+        let start = || {
+            let cluster = Self::own();
+            cluster.install(&["--set=admission.enabled=false"]);
+            cluster.await_policies();
+            cluster
+        };
+        WITHOUT_ADMISSION.get_or_init(start).clone()
+    }
+
+    /// The clusters that stories share, as far as any story has used them.
+    pub(crate) fn all_shared() -> Vec<Arc<Self>> {
+        Self::shared_if_started().into_iter().chain(WITHOUT_ADMISSION.get().cloned()).collect()
     }
 
     /// Waits until the API server enforces the admission policies that are installed, and no others: it takes up what is new
