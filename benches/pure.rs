@@ -9,7 +9,8 @@ use claviger::api::names::FINALIZER;
 use claviger::api::{ApiKey, ApiKeySpec, ApiKeyStatus, Expiry, Facts, SecretTemplate};
 use claviger::key::{Hash, Key, OsRandom, Prefix, check, random_hex_128};
 use claviger::lifecycle::{
-    Announcement, Clock, Delivery, Outstanding, Rules, SecretFacts, SecretView, Step, World, news, plan, shape,
+    Announcement, Clock, Delivery, Outstanding, Rules, SecretFacts, SecretView, SourceView, Step, Surroundings, World, news,
+    plan, shape,
 };
 use criterion::{Criterion, criterion_group, criterion_main};
 use jiff::Timestamp;
@@ -109,7 +110,11 @@ impl Life {
             delivery: Delivery::Untried,
             clock: Clock::Agrees,
             may_mend: true,
-            rules: Arc::new(Rules { finalizer: true, principal_domain: "claviger.local".to_owned() }),
+            surroundings: Surroundings { known: true, ..Surroundings::default() },
+            source: SourceView::NotAsked,
+            duplicate: None,
+            since: now,
+            rules: Arc::new(Rules { finalizer: true, principal_domain: "claviger.local".to_owned(), hold_minting: false }),
         };
         let Step::Announce(announcement) = plan(&new, now).step else { panic!("a new ApiKey is announced") };
         let id = random_hex_128(&mut OsRandom).expect("random bytes");
