@@ -48,7 +48,7 @@ fn plans(criterion: &mut Criterion) {
 
 fn statuses(criterion: &mut Criterion) {
     let life = Life::begin();
-    let (hash, tail) = (life.key.hash(), life.key.tail());
+    let (hash, tail) = (life.key.hash(), life.key.tail().to_string());
     let status = life.issued.apikey.status.clone().expect("issued");
     let announced = life.announced.apikey.status.as_ref();
     criterion.bench_function("status/of an announcement", |bencher| {
@@ -118,7 +118,7 @@ impl Life {
         };
         let Step::Announce(announcement) = plan(&new, now).step else { panic!("a new ApiKey is announced") };
         let id = random_hex_128(&mut OsRandom).expect("random bytes");
-        let mut announced = with(&new, announcement.status(key.hash(), &key.tail(), Some(id)));
+        let mut announced = with(&new, announcement.status(key.hash(), &key.tail().to_string(), Some(id)));
         announced.outstanding = Outstanding::Held { version: 1, ambiguous: false };
         let mut delivered = announced.clone();
         delivered.secret = SecretView::Present(secret(&announced, &key));

@@ -16,8 +16,8 @@ fn lifetime(max: Option<&str>, default: Option<&str>) -> ApiKeyPolicySpec {
     ApiKeyPolicySpec { lifetime: Some(limits), ..policy() }
 }
 
-fn only(allowed: &str) -> Option<AllowList> {
-    Some(AllowList { allowed: vec![allowed.to_owned()] })
+fn only(allowed: &str) -> AllowList {
+    AllowList { allowed: vec![allowed.to_owned()] }
 }
 
 fn under(model: &mut Model, policies: Vec<ApiKeyPolicySpec>) {
@@ -90,21 +90,25 @@ fn every_limit_is_told_in_words() {
         (rotating(Some("30d"), None), rotations(Some("unreadable"), None), ""),
         (
             listing(|spec| spec.roles = vec!["admin".to_owned()]),
-            ApiKeyPolicySpec { roles: only("ic-*"), ..policy() },
+            ApiKeyPolicySpec { roles: Some(only("ic-*")), ..policy() },
             "strict does not allow the role admin",
         ),
-        (listing(|spec| spec.roles = vec!["ic-viewer".to_owned()]), ApiKeyPolicySpec { roles: only("ic-*"), ..policy() }, ""),
+        (
+            listing(|spec| spec.roles = vec!["ic-viewer".to_owned()]),
+            ApiKeyPolicySpec { roles: Some(only("ic-*")), ..policy() },
+            "",
+        ),
         (
             listing(|spec| spec.permissions = vec!["a:write".to_owned()]),
-            ApiKeyPolicySpec { permissions: only("a:read"), ..policy() },
+            ApiKeyPolicySpec { permissions: Some(only("a:read")), ..policy() },
             "strict does not allow the permission a:write",
         ),
         (
             listing(|spec| spec.audiences = vec!["b".to_owned()]),
-            ApiKeyPolicySpec { audiences: only("a"), ..policy() },
+            ApiKeyPolicySpec { audiences: Some(only("a")), ..policy() },
             "strict does not allow the audience b",
         ),
-        (plain(), ApiKeyPolicySpec { prefixes: only("acme"), ..policy() }, "strict does not allow the prefix clv"),
+        (plain(), ApiKeyPolicySpec { prefixes: Some(only("acme")), ..policy() }, "strict does not allow the prefix clv"),
         (
             taking_over(from_secret()),
             ApiKeyPolicySpec { imports: Some(Imports::Forbidden), ..policy() },

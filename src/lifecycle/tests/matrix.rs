@@ -137,7 +137,6 @@ fn expected(world: &World, now: Timestamp) -> &'static str {
 fn refused_or_waiting(world: &World) -> bool {
     let status = world.status();
     match (world.outstanding, status.newest_announced()) {
-        (_, None) => false,
         (Outstanding::Held { .. }, Some(_)) => matches!(world.delivery, Delivery::Refused(_)) || in_the_way(world),
         (Outstanding::Settled, Some(_)) => world.secret != SecretView::Absent || status.current().is_some(),
         _ => false,
@@ -223,21 +222,20 @@ fn rotated(world: &World, there: Option<&SecretFacts>, ours: bool) -> &'static s
 
 fn outcome(world: &World, status: &ApiKeyStatus, there: Option<&SecretFacts>, ours: bool) -> &'static str {
     let first = status.current().is_none();
-    match (world.outstanding, &world.delivery, &world.secret) {
-        (Outstanding::Held { .. }, Delivery::Refused(_), SecretView::Present(_) | SecretView::Unknown) if !first => {
-            "settled or told"
-        }
-        (Outstanding::Held { .. }, Delivery::Refused(_), _) => "QuotaExceeded",
-        (Outstanding::Held { .. }, ..) if there.is_some() && !ours && !first => "SecretConflict",
-        (Outstanding::Held { .. }, ..) if there.is_some_and(|secret| secret.immutable) && !first => "SecretImmutable",
-        (Outstanding::Held { .. }, ..) => "deliver",
-        (Outstanding::Unsettled, ..) => "settled",
-        (Outstanding::Settled, Delivery::Refused(_), _) if !first => "settled or told",
-        (Outstanding::Settled, ..) if !first && (world.rules.hold_minting || world.clock != Clock::Agrees) => "settled or told",
-        (Outstanding::Settled, _, SecretView::Present(secret)) if !first && (!ours || secret.immutable) => "settled or told",
-        (Outstanding::Settled, _, SecretView::Present(_) | SecretView::Absent) if !first => "announce",
-        (Outstanding::Settled, _, SecretView::Absent) => beginning(world, status),
-        (Outstanding::Settled, ..) => "settled or told",
+    let refused = matches!(world.delivery, Delivery::Refused(_));
+    let immutable = there.is_some_and(|secret| secret.immutable);
+    let waits = world.rules.hold_minting || world.clock != Clock::Agrees || refused;
+    match (world.outstanding, &world.secret) {
+        (Outstanding::Unsettled, _) => "settled",
+        (Outstanding::Held { .. }, SecretView::Present(_) | SecretView::Unknown) if refused && !first => "settled or told",
+        (Outstanding::Held { .. }, _) if refused => "QuotaExceeded",
+        (Outstanding::Held { .. }, _) if there.is_some() && !ours && !first => "SecretConflict",
+        (Outstanding::Held { .. }, _) if immutable && !first => "SecretImmutable",
+        (Outstanding::Held { .. }, _) => "deliver",
+        (Outstanding::Settled, SecretView::Absent) if first => beginning(world, status),
+        (Outstanding::Settled, SecretView::Absent) if !waits => "announce",
+        (Outstanding::Settled, SecretView::Present(_)) if !first && !waits && ours && !immutable => "announce",
+        (Outstanding::Settled, _) => "settled or told",
     }
 }
 

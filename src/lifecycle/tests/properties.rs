@@ -218,10 +218,10 @@ fn rests(model: &mut Model, rest: (Wake, Option<Timestamp>)) {
     let held = model.world.rules.hold_minting;
     let finished = status.newest_announced().is_none() || status.current().is_none();
     assert!(rest.0 != Wake::OnEvent || held || finished, "nothing is left announced");
-    let retired = status.versions.iter().filter(|version| version.phase == VersionPhase::Retired).count();
-    assert!(retired <= 5, "{retired} retired versions are listed");
-    let retires = status.versions.iter().filter(|version| version.phase == VersionPhase::Retiring);
-    for moment in retires.filter_map(|version| version.retires_at.as_ref()).map(|time| time.0) {
+    let past = status.versions.iter().filter(|version| version.phase == VersionPhase::Retired).count();
+    assert!(past <= 5, "{past} retired versions are listed");
+    let retiring = status.versions.iter().filter(|version| version.phase == VersionPhase::Retiring);
+    for moment in retiring.filter_map(|version| version.retires_at.as_ref()).map(|time| time.0) {
         let waits = rest.0 != Wake::OnEvent || rest.1.is_some_and(|due| due <= moment);
         assert!(waits, "what retires at {moment} is waited for");
     }

@@ -20,9 +20,9 @@ fn the_secret_of_a_key_goes_with_it_where_it_was_to_stay_no_longer() {
         model.keep_a_copy();
         heard(&mut model);
         if expiry.is_none() {
-            model.wish(Wish::Revoke)
+            model.wish(Wish::Revoke);
         } else {
-            model.pass(hours(1))
+            model.pass(hours(1));
         }
         model.reconcile().unwrap();
         assert_eq!(model.there, None);
