@@ -9,7 +9,8 @@ use claviger::api::names::FINALIZER;
 use claviger::api::{ApiKey, ApiKeySpec, ApiKeyStatus, Expiry, Facts, SecretTemplate};
 use claviger::key::{Hash, Key, OsRandom, Prefix, check, random_hex_128};
 use claviger::lifecycle::{
-    Announcement, Clock, Delivery, Outstanding, Rules, SecretFacts, SecretView, Step, World, news, plan, shape,
+    Announcement, Clock, Delivery, Outstanding, Rules, SecretFacts, SecretView, SourceView, Step, Surroundings, World, news,
+    plan, shape,
 };
 use criterion::{Criterion, criterion_group, criterion_main};
 use jiff::Timestamp;
@@ -47,7 +48,7 @@ fn plans(criterion: &mut Criterion) {
 
 fn statuses(criterion: &mut Criterion) {
     let life = Life::begin();
-    let (hash, tail) = (life.key.hash(), life.key.tail());
+    let (hash, tail) = (life.key.hash(), life.key.tail().to_string());
     let status = life.issued.apikey.status.clone().expect("issued");
     let announced = life.announced.apikey.status.as_ref();
     criterion.bench_function("status/of an announcement", |bencher| {
@@ -109,11 +110,15 @@ impl Life {
             delivery: Delivery::Untried,
             clock: Clock::Agrees,
             may_mend: true,
-            rules: Arc::new(Rules { finalizer: true, principal_domain: "claviger.local".to_owned() }),
+            surroundings: Surroundings { known: true, ..Surroundings::default() },
+            source: SourceView::NotAsked,
+            duplicate: None,
+            since: now,
+            rules: Arc::new(Rules { finalizer: true, principal_domain: "claviger.local".to_owned(), hold_minting: false }),
         };
         let Step::Announce(announcement) = plan(&new, now).step else { panic!("a new ApiKey is announced") };
         let id = random_hex_128(&mut OsRandom).expect("random bytes");
-        let mut announced = with(&new, announcement.status(key.hash(), &key.tail(), Some(id)));
+        let mut announced = with(&new, announcement.status(key.hash(), &key.tail().to_string(), Some(id)));
         announced.outstanding = Outstanding::Held { version: 1, ambiguous: false };
         let mut delivered = announced.clone();
         delivered.secret = SecretView::Present(secret(&announced, &key));

@@ -40,17 +40,26 @@ pub(super) fn trouble(world: &World, now: Timestamp) -> Option<Trouble> {
     refused(world).or_else(|| before_issuing(world)).or_else(|| taken(world)).or_else(|| clock(world))
 }
 
-/// What is wrong with the Secret of a key that is in use.
+/// What is wrong with the Secret of a key that ends now. What was refused meanwhile does not matter any more.
+pub(super) fn at_the_end(world: &World) -> Option<Trouble> {
+    amiss(world, &world.status(), &|| None)
+}
+
+/// What is wrong with the Secret of a key that is in use, or was.
 pub(super) fn delivered(world: &World, status: &ApiKeyStatus) -> Option<Trouble> {
+    amiss(world, status, &|| if status.is_final() { None } else { refused(world) })
+}
+
+fn amiss(world: &World, status: &ApiKeyStatus, refused: &dyn Fn() -> Option<Trouble>) -> Option<Trouble> {
     let current = status.current()?;
     if status.secret_ref.is_none() || retention::is_over(current) {
         // None was delivered, or it is to be gone.
-        return refused(world).map(|trouble| Trouble { undelivered: false, ..trouble });
+        return refused().map(|trouble| Trouble { undelivered: false, ..trouble });
     }
     let place = place(&world.apikey);
     match &world.secret {
         SecretView::Unknown => None,
-        SecretView::Absent => refused(world).or_else(|| {
+        SecretView::Absent => refused().or_else(|| {
             Some(Trouble {
                 reason: reason::SECRET_MISSING,
                 message: format!(
@@ -63,11 +72,10 @@ pub(super) fn delivered(world: &World, status: &ApiKeyStatus) -> Option<Trouble>
         }),
         SecretView::Present(secret) if secret.key.is_some_and(|hash| hash.to_string() == current.hash) => {
             if secret.edited_entries.is_empty() || secret::template_changed(world, secret) {
-                return immutable(world, secret)
-                    .or_else(|| refused(world).map(|trouble| Trouble { undelivered: false, ..trouble }));
+                return immutable(world, secret).or_else(|| refused().map(|trouble| Trouble { undelivered: false, ..trouble }));
             }
             let what = format!("of its entries {} no longer hold what the template says", secret.edited_entries.join(", "));
-            refused(world).or_else(|| Some(changed(&place, &what)))
+            refused().or_else(|| Some(changed(&place, &what)))
         }
         SecretView::Present(secret) if world.owns(secret) => {
             let entry = world.apikey.data_key();
@@ -77,7 +85,7 @@ pub(super) fn delivered(world: &World, status: &ApiKeyStatus) -> Option<Trouble>
                 None if secret.key.is_none() => "is missing or empty".to_owned(),
                 None => "holds something else".to_owned(),
             };
-            refused(world).or_else(|| Some(changed(&place, &format!("its entry {entry} {what}"))))
+            refused().or_else(|| Some(changed(&place, &format!("its entry {entry} {what}"))))
         }
         SecretView::Present(secret) => Some(conflict(&place, &secret.owner())),
     }

@@ -147,7 +147,9 @@ fn ended(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Step {
             return settle_with(world, now, trouble.as_ref(), Wake::BackOff);
         }
     }
-    settle_with(world, now, trouble.as_ref(), Wake::OnEvent)
+    // What was under way when it ended may have landed by then.
+    let wake = if world.outstanding == Outstanding::Unsettled { Wake::WhenSettled } else { Wake::OnEvent };
+    settle_with(world, now, trouble.as_ref(), wake)
 }
 
 /// In use: keep the world as it is, say where it is not.

@@ -173,7 +173,7 @@ pub(super) fn expired(world: &World, now: Timestamp) -> ApiKeyStatus {
     if status.expires_at.is_none() {
         status.expires_at = assess::end(world).map(Time);
     }
-    finish(status, world, assess::trouble(world, now).as_ref(), now)
+    finish(status, world, assess::at_the_end(world).as_ref(), now)
 }
 
 /// The key was ended by decision. One that had expired before stays Expired.
@@ -183,7 +183,7 @@ pub(super) fn revoked(world: &World, now: Timestamp) -> ApiKeyStatus {
     if !status.phase.is_some_and(Phase::is_final) {
         status.phase = Some(Phase::Revoked);
     }
-    finish(status, world, assess::trouble(world, now).as_ref(), now)
+    finish(status, world, assess::at_the_end(world).as_ref(), now)
 }
 
 /// The status as it stands, with conditions that say how things are.

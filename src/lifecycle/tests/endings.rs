@@ -57,7 +57,7 @@ fn time_ends_a_key() {
         ("Its Secret was deleted", when(expired("1h"), |model| model.there = None), EXPIRED_MISSING),
         ("Seven days before the end", later(issued(expiring(after("90d"))), days(83)), ENDING),
         ("A day before the end", later(issued(expiring(after("90d"))), days(89)), ENDING),
-        ("A lifetime that nobody can read is none", after_all(new(expiring(after("soon")))), "wait, OnEvent"),
+        ("A lifetime that nobody can read is none", after_all(new(expiring(after("soon")))), "wait, WhenSettled"),
     ]);
 }
 

@@ -1,20 +1,27 @@
 //! What a reader can rely on about plans.
 //!
 //! [`model`] is a cluster in a few hundred lines: it does what plans say and objects where an API server would. [`table`]
-//! and [`endings`] tell single situations, [`matrix`] their combinations, [`properties`] long lives with accidents, [`news`] the events.
+//! and [`endings`] tell single situations, [`mod@rotation`], [`retention`], [`taking_over`] and [`compliance`] stories, [`matrix`] their combinations, [`properties`] long lives with accidents and [`worlds`] at random, [`news`] the events.
 
+mod compliance;
 mod endings;
 mod matrix;
 mod model;
 mod news;
 mod properties;
+mod retention;
+mod rotation;
 mod table;
+mod taking_over;
+mod worlds;
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::*;
 use crate::api::conditions::reason;
-use crate::api::{ApiKeySpec, ApiKeyStatus, Expiry, Retention, Rotation, SecretSpec, SecretTemplate, TemplateMetadata};
+use crate::api::{
+    ApiKeySpec, ApiKeyStatus, Expiry, Retention, Rotation, SecretSpec, SecretTemplate, Source, SourceSecret, TemplateMetadata,
+};
 use crate::key::Hash;
 use model::{Model, Wish};
 
@@ -74,6 +81,19 @@ fn rotating(every: Option<&str>, overlap: Option<&str>) -> ApiKeySpec {
 fn retained(retention: Retention) -> ApiKeySpec {
     let secret = SecretSpec { retention: Some(retention), ..SecretSpec::default() };
     ApiKeySpec { secret: Some(secret), ..ApiKeySpec::default() }
+}
+
+fn from_secret() -> Source {
+    let secret = SourceSecret { name: "legacy".to_owned(), key: "token".to_owned() };
+    Source { secret_ref: Some(secret), ..Source::default() }
+}
+
+fn by_hash() -> Source {
+    Source { hash: Some(Hash::of(b"brought along").to_string()), ..Source::default() }
+}
+
+fn taking_over(source: Source) -> ApiKeySpec {
+    ApiKeySpec { source: Some(source), ..ApiKeySpec::default() }
 }
 
 /// An ApiKey that nobody has looked at yet.
@@ -159,6 +179,24 @@ fn revoked(spec: ApiKeySpec) -> Model {
     model.wish(Wish::Revoke);
     model.reconcile().unwrap();
     model
+}
+
+/// The listed versions, in words.
+fn versions(model: &Model) -> String {
+    let status = model.world.status();
+    status.versions.iter().map(|version| format!("{} {:?}", version.version, version.phase)).collect::<Vec<_>>().join(", ")
+}
+
+/// What a condition says: `Type(Reason)`, with `!` where it does not hold.
+fn says(model: &Model, type_: &str) -> String {
+    let status = model.world.status();
+    let Some(found) = status.conditions.iter().find(|one| one.type_ == type_) else { return "nothing".to_owned() };
+    format!("{}{}", if found.status == "True" { "" } else { "!" }, found.reason)
+}
+
+/// What was told since the last time.
+fn heard(model: &mut Model) -> Vec<String> {
+    std::mem::take(&mut model.told).into_iter().map(|item| item.reason).collect()
 }
 
 /// A look at the world that changes nothing in it.

@@ -15,7 +15,7 @@ use promises::admit;
 pub(super) use promises::overlapping;
 
 use super::*;
-use crate::api::names::{ANNOTATION_ADOPT, ANNOTATION_ENDED_AT, ANNOTATION_EXPIRES_AT, FINALIZER, LABEL_APIKEY};
+use crate::api::names::{ANNOTATION_ENDED_AT, ANNOTATION_EXPIRES_AT, FINALIZER, LABEL_APIKEY};
 use crate::api::{ApiKey, Phase, Retention, VersionPhase, whole_second};
 
 /// What a person can ask of an `ApiKey` later.
@@ -72,6 +72,8 @@ pub(super) struct Model {
     pub(super) elsewhere: Option<Hash>,
     /// The key ID of another `ApiKey` that has the same key.
     pub(super) twin: Option<String>,
+    /// A copy of the Secret that somebody kept.
+    pub(super) copy: Option<SecretFacts>,
     /// A finalizer of somebody else's is on the Secret.
     pub(super) held_by_others: bool,
     /// Why the API server would refuse a Secret.
@@ -138,6 +140,7 @@ impl Model {
             there,
             elsewhere: None,
             twin: world.duplicate.clone(),
+            copy: None,
             held_by_others: false,
             refuses: None,
             fault: None,

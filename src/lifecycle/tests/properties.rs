@@ -2,9 +2,10 @@
 
 use proptest::prelude::*;
 
-use super::model::{Fault, Interrupted};
+use super::model::{Fault, Interrupted, overlapping};
+use super::worlds::worlds;
 use super::*;
-use crate::api::{Phase, Version, VersionPhase};
+use crate::api::{ApiKeyPolicySpec, Phase, RequiredField, VersionPhase};
 
 /// What can happen between two looks at an `ApiKey`.
 #[derive(Clone, Copy, Debug)]
@@ -30,11 +31,24 @@ enum Event {
     SomebodyTakesTheName { cunning: bool },
     MendingIsPaused(bool),
     TheFinalizerIsDropped,
+    SomebodyCollects,
+    SomebodyKeepsACopy,
+    SomebodyPutsTheCopyBack,
+    APolicyForbids(bool),
+    ARoleIsMissing(bool),
+    AnotherHasTheKey(bool),
+    TheSourceIsThere(bool),
+    MintingIsHeld(bool),
+    TheControllerBegins,
 }
 
 fn events() -> impl Strategy<Value = Event> {
     let wish = prop_oneof![
         3 => prop_oneof![Just("gold"), Just("silver")].prop_map(Wish::Template),
+        4 => Just(Wish::Raise),
+        2 => rotations().prop_map(|(every, overlap)| Wish::Rotate(every, overlap)),
+        1 => prop_oneof![Just(Retention::Always), Just(Retention::WhileActive)].prop_map(Wish::Retain),
+        1 => Just(Wish::Adopt),
         1 => Just(Wish::Revoke),
         1 => Just(Wish::Delete),
     ];
@@ -49,7 +63,7 @@ fn events() -> impl Strategy<Value = Event> {
     prop_oneof![
         3 => prop_oneof![1..100_i64, 1..10_000_i64, 1..3_000_000_i64].prop_map(Event::Pass),
         1 => ahead.prop_map(Event::ClockIsAheadBy),
-        2 => wish.prop_map(Event::Wish),
+        4 => wish.prop_map(Event::Wish),
         2 => Just(Event::Crash),
         3 => Just(Event::GracePasses),
         3 => Just(Event::BackOffPasses),
@@ -68,6 +82,32 @@ fn events() -> impl Strategy<Value = Event> {
         1 => any::<bool>().prop_map(|cunning| Event::SomebodyTakesTheName { cunning }),
         1 => any::<bool>().prop_map(Event::MendingIsPaused),
         1 => Just(Event::TheFinalizerIsDropped),
+        2 => Just(Event::SomebodyCollects),
+        1 => Just(Event::SomebodyKeepsACopy),
+        1 => Just(Event::SomebodyPutsTheCopyBack),
+        2 => flags(),
+    ]
+}
+
+fn flags() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        any::<bool>().prop_map(Event::APolicyForbids),
+        any::<bool>().prop_map(Event::ARoleIsMissing),
+        any::<bool>().prop_map(Event::AnotherHasTheKey),
+        any::<bool>().prop_map(Event::TheSourceIsThere),
+        any::<bool>().prop_map(Event::MintingIsHeld),
+        Just(Event::TheControllerBegins),
+    ]
+}
+
+fn rotations() -> impl Strategy<Value = (Option<&'static str>, Option<&'static str>)> {
+    prop_oneof![
+        Just((None, None)),
+        Just((None, Some("0s"))),
+        Just((None, Some("3d"))),
+        Just((Some("1h"), None)),
+        Just((Some("30d"), Some("1h"))),
+        Just((Some("10m"), Some("9m"))),
     ]
 }
 
@@ -107,10 +147,32 @@ fn happens(model: &mut Model, event: Event) {
         Event::MendingIsPaused(paused) => model.world.may_mend = !paused,
         Event::TheFinalizerIsDropped if model.world.apikey.is_deleting() => {}
         Event::TheFinalizerIsDropped => model.apikey().metadata.finalizers = None,
+        Event::SomebodyCollects => model.collect(),
+        Event::SomebodyKeepsACopy => model.keep_a_copy(),
+        Event::SomebodyPutsTheCopyBack => model.put_back(),
+        Event::APolicyForbids(on) => {
+            let policy = ApiKeyPolicySpec { require: vec![RequiredField::Owner], ..ApiKeyPolicySpec::default() };
+            let policies = if on { vec![("owned".to_owned(), Some(policy))] } else { Vec::new() };
+            (model.world.surroundings.known, model.world.surroundings.policies) = (true, policies.into());
+        }
+        Event::ARoleIsMissing(on) => {
+            model.world.surroundings.missing_roles = if on { vec!["viewer".to_owned()] } else { Vec::new() };
+        }
+        Event::AnotherHasTheKey(on) => model.twin = on.then(|| "f".repeat(32)),
+        Event::TheSourceIsThere(on) => model.elsewhere = on.then(|| Hash::of(b"brought along")),
+        Event::MintingIsHeld(on) => hold(model, on),
+        Event::TheControllerBegins => {
+            model.crash();
+            model.world.since = model.now();
+        }
     }
 }
 
-fn specs() -> impl Strategy<Value = ApiKeySpec> {
+fn hold(model: &mut Model, on: bool) {
+    model.world.rules = Rules { hold_minting: on, ..Rules::clone(&model.world.rules) }.into();
+}
+
+pub(super) fn specs() -> impl Strategy<Value = ApiKeySpec> {
     let expiry = prop_oneof![
         Just(None),
         Just(Some(never())),
@@ -120,14 +182,23 @@ fn specs() -> impl Strategy<Value = ApiKeySpec> {
         Just(Some(ending_at("2026-11-21T11:59:59Z"))),
         Just(Some(ending_at("2026-12-01T12:00:00.9Z"))),
     ];
-    let secret = prop_oneof![Just(None), Just(with_template("gold").secret)];
+    let retention =
+        prop_oneof![3 => Just(Retention::Always), 1 => Just(Retention::WhileActive), 1 => Just(Retention::UntilCollected)];
+    let template = prop_oneof![Just(None), Just(Some(template("gold")))];
+    let source = prop_oneof![6 => Just(None), 1 => Just(Some(from_secret())), 1 => Just(Some(by_hash()))];
+    let revision = prop_oneof![3 => Just(None), 1 => Just(Some(3))];
     let revoked = prop_oneof![9 => Just(None), 1 => Just(Some(true))];
-    (expiry, secret, revoked).prop_map(|(expiry, secret, revoked)| ApiKeySpec {
-        expiry,
-        secret,
-        revoked,
-        ..ApiKeySpec::default()
-    })
+    (expiry, retention, template, rotations(), source, revision, revoked).prop_map(
+        |(expiry, retention, template, (every, overlap), source, revision, revoked)| ApiKeySpec {
+            expiry,
+            secret: Some(SecretSpec { template, ..retained(retention).secret.unwrap_or_default() }),
+            rotation: Some(rotation(every, overlap)),
+            source,
+            revision,
+            revoked,
+            ..ApiKeySpec::default()
+        },
+    )
 }
 
 /// After a rest: nothing is left to do, not even on a fresh look, and what comes by itself is waited for.
@@ -136,10 +207,23 @@ fn rests(model: &mut Model, rest: (Wake, Option<Timestamp>)) {
     let now = model.now();
     assert_eq!(plan(&model.world, now).step, settled, "planning twice says the same");
     model.look();
-    assert_eq!(plan(&model.world, now).step, settled, "and so does a fresh look");
     let status = model.world.status();
+    if status.is_final() && rest.0 == Wake::WhenSettled {
+        return; // the next look is for what has landed
+    }
+    assert_eq!(plan(&model.world, now).step, settled, "and so does a fresh look");
     if model.world.apikey.is_deleting() || status.is_final() {
         return;
+    }
+    let held = model.world.rules.hold_minting;
+    let finished = status.newest_announced().is_none() || status.current().is_none();
+    assert!(rest.0 != Wake::OnEvent || held || finished, "nothing is left announced");
+    let past = status.versions.iter().filter(|version| version.phase == VersionPhase::Retired).count();
+    assert!(past <= 5, "{past} retired versions are listed");
+    let retiring = status.versions.iter().filter(|version| version.phase == VersionPhase::Retiring);
+    for moment in retiring.filter_map(|version| version.retires_at.as_ref()).map(|time| time.0) {
+        let waits = rest.0 != Wake::OnEvent || rest.1.is_some_and(|due| due <= moment);
+        assert!(waits, "what retires at {moment} is waited for");
     }
     let fixed = status.expires_at.as_ref().map(|time| time.0);
     let asked = model.world.apikey.spec.expiry.as_ref().and_then(|expiry| expiry.at.as_ref()).map(|time| time.0);
@@ -156,9 +240,12 @@ fn rests(model: &mut Model, rest: (Wake, Option<Timestamp>)) {
 /// All that stands in the way is removed, and nothing new happens.
 fn heals(model: &mut Model) {
     (model.refuses, model.fault, model.ahead, model.world.may_mend) = (None, None, SignedDuration::ZERO, true);
+    (model.world.surroundings, model.twin, model.elsewhere) = (Surroundings::default(), None, Some(Hash::of(b"brought along")));
+    hold(model, false);
+    model.apikey().metadata.annotations = None;
     model.lands();
-    for _ in 0..4 {
-        if model.there.as_ref().is_some_and(|secret| secret.deleting || !model.world.owns(secret)) {
+    for _ in 0..6 {
+        if model.there.as_ref().is_some_and(|secret| secret.deleting || secret.immutable || !model.world.owns(secret)) {
             model.there = None;
         }
         model.grace_passes();
@@ -204,6 +291,8 @@ proptest! {
             let over = status.expires_at.as_ref().is_some_and(|end| end.0 <= model.now());
             let expected = if over { Phase::Expired } else { Phase::Active };
             prop_assert_eq!(status.phase, Some(expected), "every other key is issued in the end, or has come to its end");
+            let acted = model.world.apikey.spec.revision <= status.revision || overlapping(&status).len() == 8;
+            prop_assert!(over || acted && status.newest_announced().is_none(), "and what was asked for was delivered");
         }
     }
 
@@ -223,164 +312,4 @@ proptest! {
             prop_assert_eq!(model.there, before, "a Secret that is not ours is never touched");
         }
     }
-}
-
-/// Worlds put together at random: no life leads to most of them, but a restore or a person might.
-fn worlds() -> impl Strategy<Value = Model> {
-    (specs(), statuses(), secrets(), surroundings()).prop_map(|(spec, status, secret, around)| {
-        let mut world = new(spec).world;
-        let apikey = std::sync::Arc::make_mut(&mut world.apikey);
-        apikey.status = status;
-        apikey.metadata.finalizers = around.finalizer.then(|| vec!["claviger.dev/finalizer".to_owned()]);
-        apikey.metadata.deletion_timestamp =
-            around.deleting.then(|| k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(NOON)));
-        world.rules = Rules { finalizer: around.rule, ..Rules::clone(&world.rules) }.into();
-        world.clock = Clock::judge(SignedDuration::from_secs(around.ahead));
-        world.may_mend = around.may_mend;
-        world.secret = secret;
-        let newest = world.status().newest_announced().map(|listed| listed.version);
-        world.outstanding = match (around.outstanding, newest) {
-            (0, Some(version)) => Outstanding::Held { version, ambiguous: around.ambiguous },
-            (1, Some(_)) => Outstanding::Unsettled,
-            _ => Outstanding::Settled,
-        };
-        world.delivery = match around.delivery {
-            0 => Delivery::Untried,
-            1 => Delivery::Possible,
-            _ => Delivery::Refused(Refusal { reason: reason::QUOTA_EXCEEDED, message: "full".to_owned() }),
-        };
-        Model::of(world, at(NOON))
-    })
-}
-
-#[derive(Clone, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
-struct Around {
-    finalizer: bool,
-    deleting: bool,
-    rule: bool,
-    may_mend: bool,
-    ambiguous: bool,
-    ahead: i64,
-    outstanding: u8,
-    delivery: u8,
-}
-
-fn surroundings() -> impl Strategy<Value = Around> {
-    let flags = (any::<bool>(), prop::bool::weighted(0.3), any::<bool>(), any::<bool>(), any::<bool>());
-    let rest = (prop_oneof![Just(0), Just(120), Just(-120)], 0..3_u8, 0..3_u8);
-    (flags, rest).prop_map(|((finalizer, deleting, rule, may_mend, ambiguous), (ahead, outstanding, delivery))| Around {
-        finalizer,
-        deleting,
-        rule,
-        may_mend,
-        ambiguous,
-        ahead,
-        outstanding,
-        delivery,
-    })
-}
-
-/// A hash by the number of its key.
-fn hash(number: u8) -> Hash {
-    Hash::of(&[number])
-}
-
-fn statuses() -> impl Strategy<Value = Option<ApiKeyStatus>> {
-    let time = || {
-        prop_oneof![
-            Just(None),
-            Just(Some("2026-11-01T00:00:00Z")),
-            Just(Some("2026-11-21T12:00:00Z")),
-            Just(Some("2026-11-27T00:00:00Z")),
-            Just(Some("2027-11-21T00:00:00Z")),
-        ]
-        .prop_map(|text| text.map(|text| k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(text))))
-    };
-    let phase = prop_oneof![
-        Just(None),
-        Just(Some(Phase::Pending)),
-        Just(Some(Phase::Active)),
-        Just(Some(Phase::Expired)),
-        Just(Some(Phase::Revoked)),
-    ];
-    let ended = (prop::option::weighted(0.2, Just(at(NOON))), prop::option::weighted(0.2, Just(at(NOON))));
-    let facts = (phase, ended, time(), time(), any::<bool>());
-    let lists = (0..3_u8, prop::option::of(0..8_u8), prop::option::of(prop_oneof![Just("uid-a"), Just("uid-b")]));
-    let said = prop_oneof![Just(None), Just(Some(reason::SECRET_CONFLICT)), Just(Some(reason::ISSUED))];
-    let status = (facts, lists, said).prop_map(|((phase, ended, issued_at, expires_at, known), lists, said)| {
-        let (announced, replaced, recorded) = lists;
-        let time = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-        let mut status = ApiKeyStatus {
-            phase,
-            revoked_at: ended.0.map(time),
-            expired_at: ended.1.map(time),
-            issued_at,
-            // Written together, at the first announcement.
-            expires_at: expires_at.filter(|_| known),
-            key_id: known.then(|| "0".repeat(32)),
-            ..ApiKeyStatus::default()
-        };
-        // Where one is in use, so many were replaced before; announced ones come last.
-        let before = replaced.map_or(0, |replaced| replaced + 1);
-        for number in 0..before + announced {
-            let phase = match before {
-                _ if number >= before => VersionPhase::Announced,
-                _ if number + 1 == before => VersionPhase::Current,
-                _ if number % 3 == 0 => VersionPhase::Retired,
-                _ => VersionPhase::Retiring,
-            };
-            let is_replaced = matches!(phase, VersionPhase::Retiring | VersionPhase::Retired);
-            let retires = at(NOON) + if phase == VersionPhase::Retired { hours(-1) } else { hours(i64::from(number)) };
-            status.versions.push(Version {
-                version: i64::from(number) + 1,
-                hash: hash(number).to_string(),
-                tail: "abcdef".to_owned(),
-                phase,
-                announced_at: time(at(NOON)),
-                activated_at: (phase != VersionPhase::Announced).then(|| time(at(NOON) - hours(2))),
-                revision: None,
-                replaced_at: is_replaced.then(|| time(at(NOON) - hours(2))),
-                retires_at: is_replaced.then(|| time(retires)),
-                collected_at: None,
-                discarded_at: None,
-            });
-        }
-        if let Some(listed) = status.current().cloned() {
-            (status.version, status.hash) = (Some(listed.version), Some(listed.hash));
-        }
-        status.secret_ref = recorded.map(|uid| crate::api::DeliveredSecret {
-            name: "billing".to_owned(),
-            key: "api-key".to_owned(),
-            uid: uid.to_owned(),
-            resource_version: "1".to_owned(),
-        });
-        if let Some(reason) = said {
-            let statement = crate::api::conditions::Statement {
-                type_: crate::api::ConditionType::Delivered,
-                holds: reason == reason::ISSUED,
-                reason,
-                message: String::new(),
-            };
-            crate::api::conditions::set(&mut status.conditions, statement, Some(1), at(NOON));
-        }
-        status
-    });
-    prop::option::weighted(0.9, status)
-}
-
-fn secrets() -> impl Strategy<Value = SecretView> {
-    let uid = prop_oneof![Just("uid-a"), Just("uid-b")];
-    let key = prop::option::of(0..9_u8);
-    let facts = (uid, key, any::<bool>(), any::<bool>(), any::<bool>(), prop_oneof![Just(None), Just(Some("gold"))]);
-    let present = facts.prop_map(|(uid, key, deleting, immutable, edited, applied)| {
-        let mut model = new(applied.map(with_template).unwrap_or_default());
-        model.plant_foreign(true);
-        let mut secret = model.there.unwrap();
-        uid.clone_into(&mut secret.uid);
-        (secret.key, secret.deleting, secret.immutable) = (key.map(hash), deleting, immutable);
-        secret.edited_entries = if edited && applied.is_some() { vec!["HEADER".to_owned()] } else { Vec::new() };
-        SecretView::Present(secret)
-    });
-    prop_oneof![1 => Just(SecretView::Absent), 1 => Just(SecretView::Unknown), 6 => present]
 }

@@ -7,9 +7,15 @@ use super::{Model, Wish};
 use crate::api::ApiKey;
 use crate::api::names::{ANNOTATION_ADOPT, ANNOTATION_COLLECTED, ANNOTATION_TEMPLATE};
 
+/// No request is under way for longer.
+const LONGEST_FLIGHT: SignedDuration = SignedDuration::from_secs(100);
+
 impl Model {
     pub(in super::super) fn pass(&mut self, time: SignedDuration) {
         self.time = self.time.checked_add(time).unwrap_or(Timestamp::MAX);
+        if time >= LONGEST_FLIGHT {
+            self.flying.clear();
+        }
     }
 
     /// The controller dies, and the next one knows only what is stored.
@@ -19,8 +25,7 @@ impl Model {
 
     /// No request from before can still be under way.
     pub(in super::super) fn grace_passes(&mut self) {
-        self.pass(SignedDuration::from_secs(100));
-        self.flying.clear();
+        self.pass(LONGEST_FLIGHT);
         if let Some((_, long)) = &mut self.stood {
             *long = true;
         }
@@ -122,11 +127,17 @@ impl Model {
         });
     }
 
-    /// Somebody puts back a copy that they kept.
-    pub(in super::super) fn put_back(&mut self, copy: &SecretFacts) {
-        self.there = Some(copy.clone());
-        self.tampered = true;
-        self.held_by_others = false;
-        self.replace_by_copy();
+    /// Somebody keeps a copy of the Secret.
+    pub(in super::super) fn keep_a_copy(&mut self) {
+        self.copy.clone_from(&self.there);
+    }
+
+    /// Somebody puts it back.
+    pub(in super::super) fn put_back(&mut self) {
+        if self.copy.is_some() {
+            self.there.clone_from(&self.copy);
+            (self.tampered, self.held_by_others) = (true, false);
+            self.replace_by_copy();
+        }
     }
 }

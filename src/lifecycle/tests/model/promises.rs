@@ -63,7 +63,7 @@ impl Model {
         let spec = &self.world.apikey.spec;
         let raised = spec.revision.is_some_and(|wanted| self.acted.is_none_or(|acted| wanted > acted));
         let since = status.current().and_then(|current| current.activated_at.as_ref()).map(|time| time.0);
-        let every = spec.rotation.as_ref().and_then(crate::api::Rotation::interval);
+        let every = spec.rotation.as_ref().and_then(Rotation::interval);
         let due = every.zip(since).is_some_and(|(every, since)| {
             let age = self.true_time().duration_since(since).saturating_add(Clock::TOLERANCE);
             age >= every - every / 10

@@ -104,8 +104,10 @@ impl Model {
         if self.there.as_ref().is_none_or(|there| there.uid != secret.uid) {
             self.held_by_others = false;
         }
+        // One that arrives after another was delivered, and after somebody removed that, holds what was replaced.
+        let phase = secret.key.and_then(|hash| self.world.status().version_of(hash).map(|version| version.phase));
+        self.tampered = !matches!(phase, Some(VersionPhase::Announced | VersionPhase::Current));
         self.there = Some(secret);
-        self.tampered = false;
     }
 
     fn replaced(&mut self, mut secret: SecretFacts, hash: Hash) -> SecretFacts {
