@@ -33,7 +33,8 @@ stories![
 
 /// Incidents 14: both watches are frozen from the finalizer on, and everything that follows is written meanwhile.
 fn a_key_is_issued_once_while_the_watches_show_nothing() {
-    let stage = Stage::new("held");
+    // Where the finalizer is the controller's first request.
+    let stage = Stage::on(&Cluster::own_without_finalizer_policy(), "held");
     let history = stage.history();
     let proxy = stage.cluster.proxy();
     let _operator = stage.operator_via(&proxy).start_ready();
@@ -62,7 +63,8 @@ fn a_key_is_issued_once_while_the_watches_show_nothing() {
 /// Incidents 14: somebody edits an ApiKey that the frozen watch still shows as it was: what the controller writes from that view
 /// is refused until it sees the edit, and nothing is minted for it.
 fn what_is_written_from_a_stale_view_is_refused() {
-    let stage = Stage::new("edited");
+    // Where the finalizer is the controller's first request.
+    let stage = Stage::on(&Cluster::own_without_finalizer_policy(), "edited");
     let history = stage.history();
     let proxy = stage.cluster.proxy();
     let _operator = stage.operator_via(&proxy).start_ready();

@@ -26,6 +26,7 @@ const PLACEHOLDER: &str = "not-a-key-this-only-asks-whether-the-secret-could-be-
 /// Asks with a dry run whether the Secret can be created, or replaced, so that a try that would be refused announces nothing.
 pub(super) async fn ask(context: &Context, world: &mut World, notes: &mut Notes) -> Result<(), Error> {
     let api = context.secrets_in(&world.apikey.namespace().unwrap_or_default());
+    let replaces = ours(world).is_some();
     let asked = if let Some(secret) = ours(world) {
         let patch = Patch::Merge(Value::Object(replacing(world, secret, PLACEHOLDER, "")));
         let params = PatchParams { dry_run: true, ..patch_params() };
@@ -40,6 +41,10 @@ pub(super) async fn ask(context: &Context, world: &mut World, notes: &mut Notes)
         Ok(_) => world.delivery = Delivery::Possible,
         // Some webhook in the way cannot be asked: only a real try can tell.
         Err(Error::Api { source, .. }) if knows_no_dry_run(&source) => world.delivery = Delivery::Possible,
+        Err(Error::Api { source, .. }) if replaces && is_not_found(&source) => {
+            notes.read = None;
+            return Err(Error::Overtaken("the Secret was deleted by somebody"));
+        }
         Err(Error::Api { source, .. }) if is_typed_refusal(&source) => refused(context, &source, world, notes).await?,
         Err(error) => return Err(error),
     }
@@ -176,7 +181,12 @@ async fn refused(context: &Context, error: &kube::Error, world: &mut World, note
     let refusal = if is_conflict(error) || in_doubt {
         let status = world.status();
         match observe::read_secret(context, &world.apikey, &status, notes).await? {
-            SecretView::Present(facts) if facts.key.is_some_and(|hash| status.version_of(hash).is_some()) => {
+            SecretView::Present(facts) if is_conflict(error) && world.owns(&facts) => {
+                // One that is ours has the name, such as put back from a copy: what it holds decides what to do with it.
+                world.secret = SecretView::Present(facts);
+                return Ok(());
+            }
+            SecretView::Present(facts) if facts.key.is_some_and(|hash| status.announced_of(hash).is_some()) => {
                 // Our own delivery had landed, though its answer was lost.
                 world.secret = SecretView::Present(facts);
                 return Ok(());

@@ -118,7 +118,9 @@ fn expected(world: &World, now: Timestamp) -> &'static str {
             _ => "remove finalizer",
         };
     }
+    let nothing_known = status.key_id.is_none() && status.versions.is_empty() && status.secret_ref.is_none();
     match () {
+        () if world.rules.hold_minting && nothing_known && !ended => beginning(world, &status),
         () if apikey.is_revoked() && !ended => "Revoked",
         () if ended => over(world, there, ours),
         () if due && world.clock == Clock::Agrees => "Expired",
@@ -184,8 +186,15 @@ fn over(world: &World, there: Option<&SecretFacts>, ours: bool) -> &'static str 
         let gone = !stays && world.secret != SecretView::Unknown && world.status().secret_ref.is_some();
         return if gone { "removed" } else { "ended" };
     };
+    let finalizer = world.apikey.metadata.finalizers.iter().flatten().any(|name| name == FINALIZER);
+    let recorded = world.status().secret_ref.is_none_or(|recorded| recorded.uid == secret.uid);
+    let owner = owner_reference(&world.apikey).unwrap();
+    let owned = secret.owner_references.iter().any(|one| one.uid == owner.uid);
     match () {
-        () if stays && (secret.deleting || secret.annotations.contains_key(ANNOTATION_ENDED_AT)) => "ended",
+        () if stays && secret.deleting => "ended",
+        () if stays && world.rules.finalizer && !finalizer => "add finalizer",
+        () if stays && !recorded => "recorded",
+        () if stays && owned && secret.annotations.contains_key(ANNOTATION_ENDED_AT) => "ended",
         () if stays => "mend secret",
         () if secret.deleting => "ended",
         () => "delete secret",
@@ -265,6 +274,7 @@ fn fits(world: &World, step: &Step, expected: &str) -> bool {
         (Step::WriteStatus(status), "ended") => {
             status.is_final() && !status.conditions.iter().any(|one| says(status, &one.reason))
         }
+        (Step::WriteStatus(status), "recorded") => status.is_final() && status.secret_ref.is_some(),
         (Step::WriteStatus(status), "removed") => status.is_final() && status.secret_ref.is_none(),
         (Step::WriteStatus(status), "Collected") => status.current().is_some_and(|current| current.collected_at.is_some()),
         (Step::WriteStatus(status), "Uncollected") => status.current().is_some_and(|current| current.discarded_at.is_some()),
