@@ -2,7 +2,7 @@
 
 use claviger::api::{ApiKeyStatus, ConditionType};
 use kube::ResourceExt as _;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{data, portable, put_status_back, wait_owned};
 use crate::drift::{create, eager, minted, pass, wait_condition};
@@ -37,9 +37,9 @@ fn saved(stage: &Stage, names: &[&str]) -> Vec<Saved> {
             stage.wait(name, "is rotated", |status| status.version == Some(2) && status.revision == Some(2));
             let status = stage.wait_issued(name);
             let (apikey, secret) = (stage.apikey(name), stage.secret(name).unwrap());
-            let mut stale = json!(serde_json::from_str::<serde_json::Value>(&portable(&secret)).unwrap());
-            stale["metadata"]["ownerReferences"] = json!(secret.owner_references());
-            Saved { apikey: portable(&apikey), status, secret: portable(&secret), stale: stale.to_string() }
+            let mut owned: Value = serde_json::from_str(&portable(&secret)).unwrap();
+            owned["metadata"]["ownerReferences"] = json!(secret.owner_references());
+            Saved { apikey: portable(&apikey), status, secret: portable(&secret), stale: owned.to_string() }
         })
         .collect();
     stage.kubectl(&["delete", "apikeys", "--all", "--timeout=60s"]);
@@ -93,7 +93,7 @@ fn apikeys_with_their_status_may_come_before_their_secrets() {
         wait_condition(&stage, name, ConditionType::Ready, "True/Issued");
         wait_owned(&stage, name);
         assert_eq!(minted(&stage.wait_issued(name)), minted(&one.status));
-        let held: serde_json::Value = serde_json::from_str(&one.secret).unwrap();
+        let held: Value = serde_json::from_str(&one.secret).unwrap();
         assert_eq!(json!(data(&stage, name)), held["data"], "byte for byte");
     }
     assert!(operator.stop().success());
