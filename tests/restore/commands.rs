@@ -17,7 +17,7 @@ use kube::api::{Api, Patch, PatchParams};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::drift::copy_of;
+use crate::drift::{copy_of, create};
 use crate::stories;
 use crate::support::cluster::{Cluster, runtime};
 use crate::support::operator::{Builder, Operator};
@@ -33,13 +33,18 @@ stories![
 
 /// Saves everything, Secrets first. All of these stand in docs/backup.md.
 const BACKUP: &str = r#"umask 077
-portable='.items[].metadata |= with_entries(select(.key | IN("name", "namespace", "labels", "annotations")))'
+portable='.items[].metadata |= (with_entries(select(.key | IN("name", "namespace", "labels", "annotations")))
+  | del(.annotations["kubectl.kubernetes.io/last-applied-configuration"]))'
 kubectl get secrets --all-namespaces -l claviger.dev/apikey -o json | jq "$portable" > claviger-secrets.json
 kubectl get apikeys --all-namespaces -o json | jq "$portable" > claviger-apikeys.json
 kubectl get apikeyroles,apikeypolicies -o json | jq "$portable" > claviger-cluster.json"#;
 
 /// Keeps the controller from minting.
 const HOLD: &str = "helm upgrade claviger charts/claviger -n claviger-system --reuse-values --set controller.holdMinting=true";
+
+/// Takes away what would refuse an ApiKey that is as it was saved, until the chart puts it back.
+const LET_IN: &str = "kubectl delete validatingadmissionpolicybindings --ignore-not-found \\
+  claviger-expiry claviger-revoke claviger-policies";
 
 /// Takes one namespace out of a backup.
 const ONE_NAMESPACE: &str = r#"mkdir team-a && for file in claviger-secrets.json claviger-apikeys.json; do
@@ -51,7 +56,7 @@ const RESTORE_CLUSTER: &str = "kubectl apply --server-side -f claviger-cluster.j
 
 /// Secrets, ApiKeys, and what became of them.
 const RESTORE: &str = "kubectl create -f claviger-secrets.json
-jq 'del(.items[].status)' claviger-apikeys.json | kubectl create -f -
+kubectl create -f claviger-apikeys.json
 kubectl replace --subresource=status -f claviger-apikeys.json";
 
 /// Finds what has no status yet.
@@ -68,7 +73,7 @@ const ADOPT: &str = "kubectl annotate apikey billing-export claviger.dev/adopt=t
 /// What the documentation says is what is tried here.
 fn the_documentation_shows_these_commands() {
     let text = include_str!("../../docs/backup.md");
-    for command in [BACKUP, HOLD, ONE_NAMESPACE, RESTORE_CLUSTER, RESTORE, WITHOUT_STATUS, RELEASE, ADOPT] {
+    for command in [BACKUP, HOLD, LET_IN, ONE_NAMESPACE, RESTORE_CLUSTER, RESTORE, WITHOUT_STATUS, RELEASE, ADOPT] {
         assert!(text.contains(command), "not in docs/backup.md: {command}");
     }
     assert!(include_str!("../../README.md").contains("(docs/backup.md)"), "the README leads there");
@@ -136,7 +141,7 @@ fn in_every_state(stage: &Stage) {
     // What belongs to others, and what is taken over.
     let mut others: Vec<Value> = names("taken").iter().map(|name| opaque(name, "theirs", "theirs")).collect();
     others.extend(names("legacy").iter().map(|name| opaque(name, "token", new().expose())));
-    stage.apply(&json!({ "apiVersion": "v1", "kind": "List", "items": others }).to_string());
+    create(stage, &json!({ "apiVersion": "v1", "kind": "List", "items": others }).to_string());
 
     many("taken", "{}");
     many("plain", "{}");
@@ -166,9 +171,13 @@ fn in_every_state(stage: &Stage) {
     // Somebody edited one of them by hand, so that it has a generation and an annotation of kubectl's.
     let edited = "{expiry: {after: 90d}, description: applied by somebody}";
     stage.declare("applied", edited);
+    // One ends at a moment that is past when it is restored, one was revoked by another than who restores it.
+    let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(15);
+    stage.declare("expired-at", &format!("{{expiry: {{at: {soon}}}}}"));
+    stage.declare("revoked-by-another", "{}");
     stage.declare("applied", &edited.replace("somebody", "somebody else"));
 
-    let all = EACH * 15 + 1;
+    let all = EACH * 15 + 3;
     wait::until("all but the conflicts are issued or ended", || {
         let waiting = stage.apikeys().into_iter().filter(|apikey| {
             let status = apikey.status.clone().unwrap_or_default();
@@ -185,6 +194,9 @@ fn in_every_state(stage: &Stage) {
             status.revision == Some(revision) && status.newest_announced().is_none()
         });
     }
+    let revoke = r#"{"spec": {"revoked": true}}"#;
+    let someone = ["--as=sec@example.com", "--as-group=system:masters"];
+    stage.kubectl(&[&["patch", "apikey/revoked-by-another", "--type=merge", "-p", revoke], &someone[..]].concat());
     for prefix in ["revoked", "while-revoked"] {
         patch_many::<ApiKey>(stage, prefix, EACH, &json!({ "spec": { "revoked": true, "revocationReason": "leaked" } }));
     }
@@ -201,7 +213,7 @@ fn in_every_state(stage: &Stage) {
             let marked = |secret: &&Secret| {
                 secret.name_any().starts_with(prefix) && secret.annotations().contains_key(ANNOTATION_ENDED_AT)
             };
-            stage.secrets().iter().filter(marked).count() == EACH
+            stage.secrets().iter().filter(marked).count() == EACH + 1
         });
     }
 }
@@ -220,7 +232,8 @@ fn wait_status(stage: &Stage, prefix: &str, what: &str, is: impl Fn(&ApiKeyStatu
 /// All that must come back as it was, by name.
 fn everything(stage: &Stage) -> BTreeMap<String, Value> {
     let mut all = BTreeMap::new();
-    for apikey in stage.apikeys() {
+    for mut apikey in stage.apikeys() {
+        apikey.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
         let mut status = json!(apikey.status.clone().unwrap_or_default());
         // What follows the new UIDs, and what was said when.
         for field in ["secretRef", "rotatesAt", "conditions", "observedGeneration"] {
@@ -250,12 +263,13 @@ fn is_whole(stage: &Stage, saved: &BTreeMap<String, Value>) {
         }
         if now.len() == saved.len() { Ok(()) } else { Err(format!("{} objects instead of {}", now.len(), saved.len())) }
     });
-    let secrets: BTreeMap<_, _> = stage.secrets().into_iter().map(|secret| (secret.name_any(), secret)).collect();
+    let secrets = || stage.secrets().into_iter().map(|secret| (secret.name_any(), secret)).collect::<BTreeMap<_, _>>();
     wait::until("everybody knows everybody", || {
+        let secrets = secrets();
         for apikey in stage.apikeys() {
             let name = apikey.name_any();
             let Some(recorded) = apikey.status.as_ref().and_then(|status| status.secret_ref.clone()) else { continue };
-            let secret = stage.secret(&apikey.secret_name()).ok_or_else(|| format!("{name} has no Secret"))?;
+            let secret = secrets.get(&apikey.secret_name()).ok_or_else(|| format!("{name} has no Secret"))?;
             let owners = secret.owner_references();
             if Some(&recorded.uid) != secret.uid().as_ref() {
                 return Err(format!("{name} knows its Secret as {recorded:?}"));
@@ -269,6 +283,7 @@ fn is_whole(stage: &Stage, saved: &BTreeMap<String, Value>) {
         }
         Ok(())
     });
+    let secrets = secrets();
     for apikey in stage.apikeys() {
         let (Some(status), Some(secret)) = (apikey.status.clone(), secrets.get(&apikey.secret_name())) else { continue };
         if status.secret_ref.is_some() {
@@ -279,7 +294,7 @@ fn is_whole(stage: &Stage, saved: &BTreeMap<String, Value>) {
 }
 
 /// Waits until the controller rests, and checks that it does nothing any more, nor after a restart.
-fn is_idle(stage: &Stage, operator: Operator, proxy: &Proxy) {
+fn is_idle(stage: &Stage, operator: &Operator, proxy: &Proxy) {
     let rests = || assert!(proxy.wait_quiet(Duration::from_secs(1), LIMIT, Call::is_mutation), "the controller comes to rest");
     rests();
     let versions = || -> Vec<_> { stage.apikeys().iter().map(kube::ResourceExt::resource_version).collect() };
@@ -327,12 +342,14 @@ spec: {lifetime: {max: 365d}, namespaces: {matchLabels: {nobody: has}}}
     // What the controller adds when it looks again is part of what is saved.
     assert!(operator.stop().success());
     let proxy = cluster.proxy();
-    is_idle(&stage, controller(&cluster, Some(&proxy)), &proxy);
+    is_idle(&stage, &controller(&cluster, Some(&proxy)), &proxy);
 
     run(&cluster, BACKUP);
     let saved = everything(&stage);
     assert!(saved.keys().filter(|name| name.starts_with("apikey/")).count() >= 195, "about two hundred");
-    let foreign: Vec<_> = stage.secrets().into_iter().filter(|secret| secret.labels().is_empty()).collect();
+    let foreign = stage.secrets().into_iter().filter(|secret| secret.labels().is_empty());
+    let foreign: Vec<Value> = foreign.map(|secret| serde_json::from_str(&copy_of(&secret)).unwrap()).collect();
+    let foreign = json!({ "apiVersion": "v1", "kind": "List", "items": foreign }).to_string();
     let uids: Vec<_> = stage.apikeys().iter().map(kube::ResourceExt::uid).collect();
     let untouched = json!([other.apikey("k"), other.secret("k")]);
 
@@ -342,11 +359,9 @@ spec: {lifetime: {max: 365d}, namespaces: {matchLabels: {nobody: has}}}
     assert!(operator.stop().success());
     make(&cluster, "team-a");
     let history = stage.history();
-    run(&cluster, HOLD);
+    run(&cluster, &[HOLD, LET_IN].join("\n"));
     let operator = controller(&cluster, None);
-    for secret in &foreign {
-        stage.cluster.kubectl_with(&["-n", "team-a", "create", "-f", "-"], &copy_of(secret));
-    }
+    create(&stage, &foreign);
     let began = std::time::Instant::now();
     run(&cluster, &[ONE_NAMESPACE, RESTORE].join("\n"));
     println!("{} keys put back in {:?}", uids.len(), began.elapsed());
@@ -355,7 +370,7 @@ spec: {lifetime: {max: 365d}, namespaces: {matchLabels: {nobody: has}}}
     assert!(operator.stop().success());
     let operator = controller(&cluster, Some(&proxy));
     is_whole(&stage, &saved);
-    is_idle(&stage, operator, &proxy);
+    is_idle(&stage, &operator, &proxy);
     assert!(stage.apikeys().iter().all(|apikey| !uids.contains(&apikey.uid())), "they are new objects");
     assert_eq!(json!([other.apikey("k"), other.secret("k")]), untouched, "nobody else was touched");
     history.check();
@@ -364,20 +379,21 @@ spec: {lifetime: {max: 365d}, namespaces: {matchLabels: {nobody: has}}}
     let cluster = Cluster::own();
     let (stage, other) = (make(&cluster, "team-a"), make(&cluster, "team-b"));
     let history = stage.history();
-    run(&cluster, HOLD);
+    run(&cluster, &[HOLD, LET_IN].join("\n"));
     let proxy = cluster.proxy();
     let operator = controller(&cluster, None);
-    for secret in &foreign {
-        stage.cluster.kubectl_with(&["-n", "team-a", "create", "-f", "-"], &copy_of(secret));
-    }
+    create(&stage, &foreign);
     run(&cluster, &[RESTORE_CLUSTER, RESTORE].join("\n"));
     run(&cluster, RELEASE);
     assert!(operator.stop().success());
     let operator = controller(&cluster, Some(&proxy));
     is_whole(&stage, &saved);
-    is_idle(&stage, operator, &proxy);
+    is_idle(&stage, &operator, &proxy);
     other.wait_issued("k");
     assert_eq!(other.status("k").hash.as_deref(), untouched[0]["status"]["hash"].as_str());
+    // What is applied from Git again knows nothing of the revocation, and does not fight it.
+    stage.declare("revoked-by-another", "{}");
+    assert!(stage.apikey("revoked-by-another").is_revoked());
     let kept = cluster.kubectl(&["get", "apikeyroles,apikeypolicies", "-o", "jsonpath={.items[*].spec}"]);
     assert!(kept.contains("invoices:read") && kept.contains("365d"), "{kept}");
     history.check();

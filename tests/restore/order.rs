@@ -2,7 +2,7 @@
 
 use claviger::api::{ApiKeyStatus, ConditionType};
 use kube::ResourceExt as _;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{data, portable, put_status_back, wait_owned};
 use crate::drift::{create, eager, minted, pass, wait_condition};
@@ -15,6 +15,7 @@ stories![
     apikeys_with_their_status_may_come_before_their_secrets,
     a_status_may_come_last_while_minting_is_held,
     what_an_older_backup_brings_back_of_what_was_to_be_gone_goes_again,
+    a_status_from_before_is_refused_where_the_apikey_has_gone_on,
 ];
 
 /// An ApiKey and its Secret, as they were saved before both went.
@@ -37,9 +38,9 @@ fn saved(stage: &Stage, names: &[&str]) -> Vec<Saved> {
             stage.wait(name, "is rotated", |status| status.version == Some(2) && status.revision == Some(2));
             let status = stage.wait_issued(name);
             let (apikey, secret) = (stage.apikey(name), stage.secret(name).unwrap());
-            let mut stale = json!(serde_json::from_str::<serde_json::Value>(&portable(&secret)).unwrap());
-            stale["metadata"]["ownerReferences"] = json!(secret.owner_references());
-            Saved { apikey: portable(&apikey), status, secret: portable(&secret), stale: stale.to_string() }
+            let mut owned: Value = serde_json::from_str(&portable(&secret)).unwrap();
+            owned["metadata"]["ownerReferences"] = json!(secret.owner_references());
+            Saved { apikey: portable(&apikey), status, secret: portable(&secret), stale: owned.to_string() }
         })
         .collect();
     stage.kubectl(&["delete", "apikeys", "--all", "--timeout=60s"]);
@@ -93,7 +94,7 @@ fn apikeys_with_their_status_may_come_before_their_secrets() {
         wait_condition(&stage, name, ConditionType::Ready, "True/Issued");
         wait_owned(&stage, name);
         assert_eq!(minted(&stage.wait_issued(name)), minted(&one.status));
-        let held: serde_json::Value = serde_json::from_str(&one.secret).unwrap();
+        let held: Value = serde_json::from_str(&one.secret).unwrap();
         assert_eq!(json!(data(&stage, name)), held["data"], "byte for byte");
     }
     assert!(operator.stop().success());
@@ -157,4 +158,32 @@ fn what_an_older_backup_brings_back_of_what_was_to_be_gone_goes_again() {
     }
     assert!(operator.stop().success());
     history.check();
+}
+
+/// Incidents 8, 23: the status of a backup is written over an ApiKey that still exists, and that was revoked or rotated since: it is
+/// refused, and what has ended stays so.
+fn a_status_from_before_is_refused_where_the_apikey_has_gone_on() {
+    let stage = Stage::new("gone-on");
+    let operator = stage.operator().start_ready();
+    let saved = ["revoked", "rotated"].map(|name| {
+        stage.declare(name, "{revision: 1}");
+        stage.wait_issued(name);
+        portable(&stage.apikey(name))
+    });
+    stage.patch("apikey/revoked", r#"{"spec": {"revoked": true}}"#);
+    stage.wait("revoked", "is revoked", ApiKeyStatus::is_final);
+    stage.patch("apikey/rotated", r#"{"spec": {"revision": 2}}"#);
+    stage.wait("rotated", "is rotated", |status| status.version == Some(2));
+    assert!(operator.stop().success());
+    for (name, copy) in ["revoked", "rotated"].into_iter().zip(&saved) {
+        let before = stage.apikey(name);
+        for (arguments, told) in
+            [(&["create", "-f", "-"][..], "AlreadyExists"), (&["replace", "--subresource=status", "-f", "-"][..], "is invalid")]
+        {
+            let done = stage.cluster.try_kubectl(&[&["-n", &stage.namespace], arguments].concat(), copy);
+            let said = String::from_utf8_lossy(&done.stderr).into_owned();
+            assert!(!done.status.success() && said.contains(told), "{name}: {said}");
+        }
+        assert_eq!(stage.apikey(name), before);
+    }
 }

@@ -64,7 +64,9 @@ fn the_calls_of_a_velero_restore_bring_every_key_back() {
     let stage = Stage::new("velero");
     let (apikeys, secrets) = saved(&stage);
     let history = stage.history();
-    secrets.iter().for_each(|secret| restore_secret(&stage, secret));
+    for secret in &secrets {
+        restore_secret(&stage, secret);
+    }
     for apikey in &apikeys {
         restore(&stage, apikey, || {}).expect("the status is taken");
     }
@@ -89,7 +91,9 @@ fn a_status_that_velero_could_not_write_costs_no_key() {
     let (apikeys, secrets) = saved(&stage);
     let history = stage.history();
     let operator = eager(&stage);
-    secrets.iter().for_each(|secret| restore_secret(&stage, secret));
+    for secret in &secrets {
+        restore_secret(&stage, secret);
+    }
     let active = apikeys.iter().find(|apikey| apikey.name_any() == "active").unwrap();
     let refused = restore(&stage, active, || {
         wait_condition(&stage, "active", ConditionType::Ready, "False/SecretConflict");
