@@ -44,7 +44,7 @@ const ROTATIONS: usize = 25;
 const REQUESTS: usize = 4;
 /// How long a replaced version passes, and when holders read again.
 const OVERLAP: Duration = Duration::from_secs(8);
-const DELAY: Duration = Duration::from_secs(1);
+const DELAY: Duration = Duration::from_millis(300);
 /// What still counts as having read again in time, on a machine that is busy: ends are whole seconds.
 const IN_TIME: Duration = Duration::from_secs(7);
 

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use claviger::api::conditions::find;
 use claviger::api::{ApiKey, ApiKeyStatus, ConditionType, Phase};
 use claviger::key::{self, Hash};
-use k8s_openapi::api::core::v1::Secret;
-use kube::api::Api;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::api::{Api, ObjectMeta, PostParams};
 use serde_json::json;
 
 use super::cluster::{Cluster, runtime};
@@ -51,7 +51,10 @@ impl Stage {
     /// A new namespace in some cluster.
     pub(crate) fn on(cluster: &Arc<Cluster>, name: &str) -> Self {
         let namespace = format!("{name}-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        cluster.kubectl(&["create", "namespace", &namespace]);
+        let metadata = ObjectMeta { name: Some(namespace.clone()), ..ObjectMeta::default() };
+        let new = Namespace { metadata, ..Namespace::default() };
+        let api: Api<Namespace> = Api::all(cluster.client());
+        runtime().block_on(api.create(&PostParams::default(), &new)).expect("a namespace");
         Self { cluster: cluster.clone(), namespace }
     }
 
