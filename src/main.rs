@@ -49,7 +49,7 @@ struct ControllerArgs {
     /// namespace has no right to; policies then hold at admission only, and roles that do not exist are not reported.
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
     cluster_objects: bool,
-    /// Mint, import and adopt nothing, as long as a restore is under way. Expiry, revocation and deletion go on.
+    /// Mint, import and adopt nothing, as long as a restore is under way, and leave alone what was never announced. All else goes on.
     #[arg(long)]
     hold_minting: bool,
     /// The kubeconfig to use. Default: KUBECONFIG or ~/.kube/config, or the ServiceAccount of the pod.

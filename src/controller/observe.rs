@@ -16,7 +16,9 @@ use super::context::Context;
 use super::error::Error;
 use super::memory::{Held, Notes, Reading};
 use super::source;
-use crate::api::{ApiKey, ApiKeyStatus, Facts, SecretTemplate, VersionPhase};
+use crate::api::conditions;
+use crate::api::names::ANNOTATION_ENDED_AT;
+use crate::api::{ApiKey, ApiKeyStatus, ConditionType, Facts, SecretTemplate, VersionPhase};
 use crate::key::Hash;
 use crate::lifecycle::{self, Clock, Delivery, Outstanding, SecretFacts, SecretView, World};
 
@@ -150,9 +152,13 @@ fn known(status: &ApiKeyStatus, watched: Option<&PartialObjectMeta<Secret>>, not
         }
     }
     let recorded = status.secret_ref.as_ref()?;
-    let as_delivered = shown.is_some_and(|(uid, version)| recorded.uid == uid && recorded.resource_version == version);
+    let as_delivered = shown.as_ref().is_some_and(|(uid, version)| recorded.uid == *uid && recorded.resource_version == *version);
+    // Once a key has ended and its Secret carries our mark, nothing in it matters any more.
+    let says = conditions::find(&status.conditions, ConditionType::Delivered).is_some_and(|said| said.status == "True");
+    let marked = watched.is_some_and(|secret| secret.annotations().contains_key(ANNOTATION_ENDED_AT));
+    let over = status.is_final() && says && marked && shown.is_some_and(|(uid, _)| recorded.uid == uid);
     let hash = status.current().and_then(|current| current.hash.parse().ok());
-    if as_delivered { watched.map(|secret| facts(secret, hash, false, Vec::new())) } else { None }
+    if as_delivered || over { watched.map(|secret| facts(secret, hash, false, Vec::new())) } else { None }
 }
 
 /// Whether one resourceVersion came before another of the same resource. They can be compared as numbers (KEP-5504); where

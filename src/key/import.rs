@@ -208,7 +208,7 @@ mod tests {
         #[test]
         fn long_random_keys_are_taken_over(bytes in proptest::collection::vec(any::<u8>(), 24)) {
             prop_assume!(bytes.iter().collect::<HashSet<_>>().len() > 18);
-            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            let hex = bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
             let key = Key::import(hex.as_bytes());
             prop_assert!(key.is_ok(), "{hex}: {key:?}");
             prop_assert_eq!(key.unwrap().hash(), Hash::of(hex.as_bytes()));

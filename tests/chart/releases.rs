@@ -130,7 +130,7 @@ fn a_release_for_one_namespace_works_there_with_the_rights_it_has() {
     let install = ["install", "claviger", CHART, "--create-namespace", &namespace, "--set=crds.keep=false"];
     let refused = cluster.try_helm(&install);
     let said = String::from_utf8_lossy(&refused.stderr);
-    assert!(!refused.status.success() && said.contains("apikeys.claviger.dev") && said.contains("ownership"), "{said}");
+    assert!(!refused.status.success() && said.contains("claviger.dev\" in namespace") && said.contains("ownership"), "{said}");
     let said = cluster.helm(&[&install[..], &["--take-ownership"]].concat());
     assert!(said.contains(&format!("works on the namespace {}", stage.namespace)), "{said}");
     assert!(said.contains("WARNING: crds.keep is false"), "{said}");

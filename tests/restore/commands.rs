@@ -44,7 +44,7 @@ const HOLD: &str = "helm upgrade claviger charts/claviger -n claviger-system --r
 
 /// Takes away what would refuse an ApiKey that is as it was saved, until the chart puts it back.
 const LET_IN: &str = "kubectl delete validatingadmissionpolicybindings --ignore-not-found \\
-  claviger-expiry claviger-revoke claviger-policies";
+  claviger-expiry claviger-revoke claviger-policies claviger-organization";
 
 /// Takes one namespace out of a backup.
 const ONE_NAMESPACE: &str = r#"mkdir team-a && for file in claviger-secrets.json claviger-apikeys.json; do

@@ -189,12 +189,12 @@ fn over(world: &World, there: Option<&SecretFacts>, ours: bool) -> &'static str 
     let finalizer = world.apikey.metadata.finalizers.iter().flatten().any(|name| name == FINALIZER);
     let recorded = world.status().secret_ref.is_none_or(|recorded| recorded.uid == secret.uid);
     let owner = owner_reference(&world.apikey).unwrap();
-    let owned = secret.owner_references.iter().any(|one| one.uid == owner.uid);
+    let referenced = secret.owner_references.iter().any(|one| one.uid == owner.uid);
     match () {
         () if stays && secret.deleting => "ended",
         () if stays && world.rules.finalizer && !finalizer => "add finalizer",
         () if stays && !recorded => "recorded",
-        () if stays && owned && secret.annotations.contains_key(ANNOTATION_ENDED_AT) => "ended",
+        () if stays && referenced && secret.annotations.contains_key(ANNOTATION_ENDED_AT) => "ended",
         () if stays => "mend secret",
         () if secret.deleting => "ended",
         () => "delete secret",
