@@ -110,6 +110,8 @@ fn an_upgrade_brings_the_definitions_along_and_touches_no_key() {
         if columns.contains("TAIL") && !columns.contains("ENDING") { Ok(()) } else { Err(columns) }
     });
     assert_eq!(definition(), uid, "it is the same definition, not a new one");
+    // A changed definition ends the watches of what it defines, that of the history, too: what happened meanwhile would be missing.
+    history.check();
     cluster.kubectl(&["get", "-n", NAMESPACE, "poddisruptionbudget/claviger-controller"]);
     let operator = as_deployed(&cluster);
     stage.declare("new", "{}");
@@ -117,7 +119,6 @@ fn an_upgrade_brings_the_definitions_along_and_touches_no_key() {
     stage.kubectl(&["delete", "apikey", "new", "--timeout=60s"]);
     assert_eq!(everything(&stage), before);
     assert!(operator.stop().success());
-    history.check();
 }
 
 /// A team that may not have rights in the whole cluster; its keys are issued, others' are not looked at. Uninstalled with
