@@ -64,7 +64,7 @@ fn main() {
     all.extend(refusals::stories());
     all.extend(restore::stories());
     all.extend(retention::stories());
-    all.extend(rotation::stories());
+    all.extend(rotation::all());
     all.extend(rules::stories());
     all.extend(stale::stories());
     all.extend(startup::stories());

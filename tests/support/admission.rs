@@ -2,8 +2,10 @@
 
 use std::sync::{Arc, OnceLock};
 
+use serde_json::json;
+
 use super::cluster::Cluster;
-use super::stage::manifest;
+use super::stage::{Stage, manifest};
 use super::wait;
 
 /// A policy of the chart, and what shows that it is in force.
@@ -54,5 +56,41 @@ impl Cluster {
             let said = format!("{}{}", probe("{expiry: {at: 2001-01-01T00:00:00Z}}"), probe("{revoked: true}"));
             if SIGNS.map(|(_, sign)| said.contains(sign)) == installed { Ok(()) } else { Err(said) }
         });
+    }
+}
+
+/// A policy of somebody else's that refuses writes of Secrets in one namespace. It goes when this is dropped.
+pub(crate) struct Forbidden<'a> {
+    stage: &'a Stage,
+    policy: String,
+}
+
+impl Stage {
+    /// Has the API server refuse these writes of Secrets here, such as `CREATE`, in the words of a CEL expression.
+    pub(crate) fn forbid_secrets(&self, operation: &str, words: &str) -> Forbidden<'_> {
+        let name = &self.namespace;
+        let kind = |kind: &str, spec: serde_json::Value| json!({ "apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": { "name": name }, "spec": spec });
+        let rule = json!({ "apiGroups": [""], "apiVersions": ["v1"], "operations": [operation], "resources": ["secrets"] });
+        let policy = kind(
+            "ValidatingAdmissionPolicy",
+            json!({
+                "matchConstraints": { "resourceRules": [rule] },
+                "validations": [{ "expression": "false", "messageExpression": words }],
+            }),
+        );
+        let here = json!({ "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": name } } });
+        let binding = kind(
+            "ValidatingAdmissionPolicyBinding",
+            json!({ "policyName": name, "validationActions": ["Deny"], "matchResources": here }),
+        );
+        let policy = json!({ "apiVersion": "v1", "kind": "List", "items": [policy, binding] }).to_string();
+        self.cluster.apply(&policy);
+        Forbidden { stage: self, policy }
+    }
+}
+
+impl Drop for Forbidden<'_> {
+    fn drop(&mut self) {
+        self.stage.cluster.kubectl_with(&["delete", "--wait=false", "--ignore-not-found", "-f", "-"], &self.policy);
     }
 }
