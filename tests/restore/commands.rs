@@ -402,7 +402,8 @@ spec: {lifetime: {max: 365d}, namespaces: {matchLabels: {nobody: has}}}
 /// Incidents 9: as long as minting is held, an ApiKey without a status gets none that could not be replaced by the saved one, even
 /// where its spec says that it is revoked or that it has ended.
 fn while_minting_is_held_nothing_stands_in_the_way_of_a_status() {
-    let stage = Stage::new("held");
+    // Where admission lets an end in the past in, as the documented commands have it.
+    let stage = Stage::on(&Cluster::shared_without_admission(), "held");
     let operator = stage.operator().start_ready();
     stage.declare("revoked", "{}");
     stage.declare("expired", &format!("{{expiry: {{at: {}}}}}", jiff::Timestamp::now() + jiff::SignedDuration::from_secs(5)));

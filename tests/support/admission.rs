@@ -26,8 +26,8 @@ impl Cluster {
         cluster
     }
 
-    /// The cluster without any of the admission policies that the stories about the schema's rules share: what those say is told by
-    /// them alone.
+    /// The cluster without any of the admission policies that some stories share: those about the schema's rules, which are to speak
+    /// for themselves, and those in which something is put back that would be refused.
     pub(crate) fn shared_without_admission() -> Arc<Self> {
         let start = || {
             let cluster = Self::own();
