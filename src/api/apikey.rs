@@ -79,6 +79,10 @@ pub const DEFAULT_DATA_KEY: &str = "api-key";
         .message("revokedBy goes with revoked: true").field_path(".revokedBy"),
     validation = Rule::new("!has(oldSelf.revoked) || (has(self.revokedBy) == has(oldSelf.revokedBy) && (!has(self.revokedBy) || self.revokedBy == oldSelf.revokedBy))")
         .message("revokedBy cannot be changed after the revocation").field_path(".revokedBy"),
+    validation = Rule::new("!has(oldSelf.revocationReason) || (has(self.revocationReason) && self.revocationReason == oldSelf.revocationReason)")
+        .message("revocationReason stays as it was first given").field_path(".revocationReason"),
+    validation = Rule::new("!has(self.source) || !has(self.source.secretRef) || !(has(self.secret) && has(self.secret.retention) && self.secret.retention == 'UntilCollected')")
+        .message("a key of another Secret cannot be shown once: it stays there").field_path(".source"),
     validation = Rule::new("has(self.organization) == has(oldSelf.organization) && (!has(self.organization) || self.organization == oldSelf.organization)")
         .message("organization cannot be changed, added or removed after creation").field_path(".organization"),
     validation = Rule::new("(has(self.revision) ? self.revision : 0) >= (has(oldSelf.revision) ? oldSelf.revision : 0)")

@@ -50,7 +50,7 @@ pub struct ApiKeyPolicySpec {
     /// The prefixes that keys may have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefixes: Option<AllowList>,
-    /// Whether keys that exist elsewhere may be taken over (default Allowed).
+    /// Whether keys that exist elsewhere may be taken over, be it by import or by adoption (default Allowed).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub imports: Option<Imports>,
     /// What the template of a Secret may ask for.

@@ -32,6 +32,12 @@ impl ClusterObjects {
         self.namespaces.wait_until_ready().await
     }
 
+    /// Whether the namespace of an `ApiKey` was shown. What its labels say is fixed at the first announcement, and one that was made a
+    /// moment before the ApiKey may come a moment after it.
+    pub(super) fn knows_namespace_of(&self, apikey: &ApiKey) -> bool {
+        self.namespaces.get(&ObjectRef::new(&apikey.namespace().unwrap_or_default())).is_some()
+    }
+
     /// What there is around an `ApiKey`.
     pub(super) fn around(&self, apikey: &ApiKey) -> Surroundings {
         let namespace = self.namespaces.get(&ObjectRef::new(&apikey.namespace().unwrap_or_default()));

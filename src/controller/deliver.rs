@@ -15,7 +15,7 @@ use super::context::Context;
 use super::error::{Error, is_conflict, is_not_found};
 use super::memory::Notes;
 use super::observe;
-use super::refusal::{explain, is_typed_refusal, knows_no_dry_run, was_not_carried_out, withhold};
+use super::refusal::{explain, is_typed_refusal, knows_no_dry_run, was_not_carried_out, withhold, withhold_listed};
 use crate::api::names::FIELD_MANAGER;
 use crate::key::Key;
 use crate::lifecycle::{Delivery, Mending, Outstanding, Refusal, SecretFacts, SecretView, World};
@@ -26,8 +26,8 @@ const PLACEHOLDER: &str = "not-a-key-this-only-asks-whether-the-secret-could-be-
 /// Asks with a dry run whether the Secret can be created, or replaced, so that a try that would be refused announces nothing.
 pub(super) async fn ask(context: &Context, world: &mut World, notes: &mut Notes) -> Result<(), Error> {
     let api = context.secrets_in(&world.apikey.namespace().unwrap_or_default());
-    let replaces = ours(world).is_some();
-    let asked = if let Some(secret) = ours(world) {
+    let replaces = world.own_secret().is_some();
+    let asked = if let Some(secret) = world.own_secret() {
         let patch = Patch::Merge(Value::Object(replacing(world, secret, PLACEHOLDER, "")));
         let params = PatchParams { dry_run: true, ..patch_params() };
         let name = world.apikey.secret_name();
@@ -45,7 +45,10 @@ pub(super) async fn ask(context: &Context, world: &mut World, notes: &mut Notes)
             notes.read = None;
             return Err(Error::Overtaken("the Secret was deleted by somebody"));
         }
-        Err(Error::Api { source, .. }) if is_typed_refusal(&source) => refused(context, &source, world, notes).await?,
+        Err(Error::Api { mut source, .. }) if is_typed_refusal(&source) => {
+            withhold_listed(&mut source, &world.status());
+            refused(context, &source, world, notes).await?;
+        }
         Err(error) => return Err(error),
     }
     Ok(())
@@ -60,10 +63,16 @@ pub(super) async fn deliver(context: &Context, version: i64, world: &mut World, 
     };
     // Until an answer says otherwise, the Secret may hold the key.
     let earlier = std::mem::replace(&mut held.ambiguous, true);
-    let sent = match ours(world) {
+    let mut sent = match world.own_secret() {
         Some(secret) => Sent::replaced(context, world, secret, &held.key).await,
         None => Sent::created(context, world, &held.key).await,
     };
+    if let Err(Error::Api { source, .. }) = &mut sent.answer {
+        for entry in &sent.entries {
+            withhold(source, entry);
+        }
+        withhold_listed(source, &world.status());
+    }
     match sent.answer {
         Ok(delivered) => {
             let facts = observe::look(&Wiped(delivered).0, &world.apikey, &world.status());
@@ -77,11 +86,8 @@ pub(super) async fn deliver(context: &Context, version: i64, world: &mut World, 
             notes.read = None;
             Err(Error::Overtaken("the Secret was deleted by somebody"))
         }
-        Err(Error::Api { mut source, .. }) if is_typed_refusal(&source) => {
+        Err(Error::Api { source, .. }) if is_typed_refusal(&source) => {
             held.ambiguous = earlier;
-            for entry in &sent.entries {
-                withhold(&mut source, entry);
-            }
             world.outstanding = Outstanding::Held { version, ambiguous: earlier };
             refused(context, &source, world, notes).await
         }
@@ -123,14 +129,6 @@ impl Sent {
     }
 }
 
-/// The Secret, where it is there and ours.
-fn ours(world: &World) -> Option<&SecretFacts> {
-    match &world.secret {
-        SecretView::Present(secret) if world.owns(secret) => Some(secret),
-        _ => None,
-    }
-}
-
 /// Writes what differs on a Secret of ours, guarded by its UID.
 pub(super) async fn mend(context: &Context, mending: &Mending, world: &mut World, notes: &mut Notes) -> Result<(), Error> {
     let api = context.secrets_in(&world.apikey.namespace().unwrap_or_default());
@@ -160,6 +158,7 @@ pub(super) async fn mend(context: &Context, mending: &Mending, world: &mut World
             for entry in &sent {
                 withhold(&mut source, entry);
             }
+            withhold_listed(&mut source, &world.status());
             if is_typed_refusal(&source) {
                 return refused(context, &source, world, notes).await;
             }

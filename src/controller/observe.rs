@@ -27,6 +27,10 @@ const UNSEEN: Duration = Duration::from_secs(30);
 
 /// Looks at the world around an `ApiKey`.
 pub(super) async fn observe(context: &Context, mut apikey: Arc<ApiKey>, notes: &mut Notes) -> Result<World, Error> {
+    let begun = apikey.status.as_ref().is_some_and(|status| status.key_id.is_some());
+    if !begun && !apikey.is_deleting() && context.cluster.as_ref().is_some_and(|cluster| !cluster.knows_namespace_of(&apikey)) {
+        return Err(Error::Overtaken("the namespace was not shown yet"));
+    }
     if notes.held.is_some() {
         // A retry of a delivery: whether its version still stands announced is for the API server to say.
         apikey = Arc::new(context.read_apikey(&apikey).await?);

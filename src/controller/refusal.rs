@@ -3,7 +3,9 @@
 use k8s_openapi::ByteString;
 
 use super::error::describe;
+use crate::api::ApiKeyStatus;
 use crate::api::conditions::reason;
+use crate::key::{self, Hash};
 use crate::lifecycle::Refusal;
 
 /// Characters of a refusal that are passed on.
@@ -62,5 +64,78 @@ pub(super) fn withhold(error: &mut kube::Error, sent: &[u8]) {
     if quotes(encoded) || std::str::from_utf8(sent).is_ok_and(quotes) {
         "the answer is withheld: it quotes the key".clone_into(&mut status.message);
         status.details = None;
+    }
+}
+
+/// The same where it quotes a key that a Secret of ours holds already, as a policy may that looks at the object as it was: as it is or
+/// in base64, alone or among other words.
+pub(super) fn withhold_listed(error: &mut kube::Error, status: &ApiKeyStatus) {
+    let kube::Error::Api(answer) = error else { return };
+    let words = format!("{} {:?}", answer.message, answer.details);
+    if quotes_a_key(&words, status) {
+        "the answer is withheld: it quotes a key".clone_into(&mut answer.message);
+        answer.details = None;
+    }
+}
+
+fn quotes_a_key(words: &str, status: &ApiKeyStatus) -> bool {
+    let is_key = |text: &str| key::check(text).is_ok() || status.version_of(Hash::of(text.as_bytes())).is_some();
+    // What may stand around a key in a sentence.
+    let around = |c: char| c.is_whitespace() || "\"'`,;()[]{}<>\\".contains(c);
+    let pieces = |text: &str| -> Vec<String> {
+        let parts = text.split(around).chain(text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'));
+        parts.map(|part| part.trim_matches(['.', ':', '!', '?']).to_owned()).filter(|part| part.len() >= 16).collect()
+    };
+    let decoded = |piece: &str| {
+        let bytes = serde_json::from_value::<ByteString>(piece.into()).ok()?;
+        String::from_utf8(bytes.0).ok()
+    };
+    words.split(around).filter_map(decoded).chain([words.to_owned()]).any(|text| pieces(&text).iter().any(|piece| is_key(piece)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{Version, VersionPhase};
+    use crate::key::{Key, OsRandom, Prefix};
+
+    fn listing(key: &str) -> ApiKeyStatus {
+        let moment = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time("2026-11-21T12:00:00Z".parse().unwrap());
+        let version = Version {
+            version: 1,
+            hash: Hash::of(key.as_bytes()).to_string(),
+            tail: String::new(),
+            phase: VersionPhase::Current,
+            announced_at: moment,
+            activated_at: None,
+            revision: None,
+            replaced_at: None,
+            retires_at: None,
+            collected_at: None,
+            discarded_at: None,
+        };
+        ApiKeyStatus { versions: vec![version], ..ApiKeyStatus::default() }
+    }
+
+    #[test]
+    fn a_key_is_found_in_whatever_words_it_stands() {
+        let (ours, imported) = (Key::mint(&Prefix::default(), &mut OsRandom).unwrap(), "legacy-5Zq8.Rk2mWv7Yx3Lc9+Tn4Hd6");
+        let base64 =
+            |text: &str| serde_json::to_value(ByteString(text.as_bytes().to_vec())).unwrap().as_str().unwrap().to_owned();
+        for key in [ours.expose(), imported] {
+            let status = listing(key);
+            let header = format!("Bearer {key}");
+            for words in [
+                format!("it was {key}"),
+                format!("it was {key}."),
+                format!("no \"{key}\" here"),
+                format!("data: {{api-key: {}}}", base64(key)),
+                format!("it was '{}', and is not", base64(&header)),
+            ] {
+                assert!(quotes_a_key(&words, &status), "{words}");
+            }
+        }
+        let harmless = "secrets \"billing-export\" is forbidden: exceeded quota: one, requested: secrets=1, used: secrets=1";
+        assert!(!quotes_a_key(harmless, &listing(imported)));
     }
 }

@@ -59,6 +59,15 @@ async fn in_secret(context: &Context, apikey: &ApiKey, from: &SourceSecret, note
         ));
     };
     let secret = Wiped(secret);
+    let ends = match end_of(&secret.0) {
+        Ok(ends) => ends,
+        Err(flaw) => {
+            return Ok(unfit(
+                reason::SOURCE_REFUSED,
+                format!("entry {entry} of Secret {namespace}/{name} cannot be imported: {flaw}"),
+            ));
+        }
+    };
     let key = match key_of(&secret.0, entry) {
         Ok(key) => key,
         Err(Flaw::Missing) => {
@@ -86,7 +95,7 @@ async fn in_secret(context: &Context, apikey: &ApiKey, from: &SourceSecret, note
         }
         None => notes.source = Some(key),
     }
-    Ok(found(hash, tail, FoundIn::Source))
+    Ok(SourceView::Found(FoundKey { hash, tail, place: FoundIn::Source, ends }))
 }
 
 /// The Secret that has our name already.
@@ -111,9 +120,7 @@ async fn adopt(context: &Context, apikey: &ApiKey, notes: &mut Notes) -> Result<
 }
 
 fn adoptable(secret: &Secret, apikey: &ApiKey, facts: &SecretFacts) -> Result<SourceView, String> {
-    if let Some(ended) = secret.annotations().get(ANNOTATION_ENDED_AT) {
-        return Err(format!("its annotation {ANNOTATION_ENDED_AT} says that the key ended at {ended}, which is final"));
-    }
+    let ends = end_of(secret)?;
     let is_ours = |kind: &str, name: &str| kind == "ApiKey" && name == apikey.name_any();
     let foreign =
         facts.owner_references.iter().find(|owner| owner.controller == Some(true) && !is_ours(&owner.kind, &owner.name));
@@ -125,12 +132,19 @@ fn adoptable(secret: &Secret, apikey: &ApiKey, facts: &SecretFacts) -> Result<So
         Flaw::Missing => format!("its entry {entry} is missing or empty"),
         Flaw::Unfit(error) => error.to_string(),
     })?;
-    let ends = match secret.annotations().get(ANNOTATION_EXPIRES_AT).map(|text| text.parse::<jiff::Timestamp>()) {
-        None => None,
-        Some(Ok(moment)) => Some(whole_second(moment)),
-        Some(Err(_)) => return Err(format!("its annotation {ANNOTATION_EXPIRES_AT} is not a moment: correct it")),
-    };
     Ok(SourceView::Found(FoundKey { hash: key.hash(), tail: key.tail().to_string(), place: FoundIn::OwnSecret, ends }))
+}
+
+/// When the key of a Secret ends, as its annotations say that we delivered it. One that has ended is not taken over.
+fn end_of(secret: &Secret) -> Result<Option<jiff::Timestamp>, String> {
+    if let Some(ended) = secret.annotations().get(ANNOTATION_ENDED_AT) {
+        return Err(format!("its annotation {ANNOTATION_ENDED_AT} says that the key ended at {ended}, which is final"));
+    }
+    match secret.annotations().get(ANNOTATION_EXPIRES_AT).map(|text| text.parse::<jiff::Timestamp>()) {
+        None => Ok(None),
+        Some(Ok(moment)) => Ok(Some(whole_second(moment))),
+        Some(Err(_)) => Err(format!("its annotation {ANNOTATION_EXPIRES_AT} is not a moment: correct it")),
+    }
 }
 
 enum Flaw {

@@ -158,6 +158,15 @@ pub(super) fn rotation_obstacle(world: &World, status: &ApiKeyStatus) -> Option<
 pub(super) fn irreplaceable(world: &World) -> Option<Trouble> {
     match &world.secret {
         SecretView::Present(secret) if !world.owns(secret) => Some(conflict(&place(&world.apikey), &secret.owner())),
+        SecretView::Present(secret) if secret.deleting => Some(Trouble {
+            reason: reason::SECRET_MISSING,
+            message: format!(
+                "{} is being deleted, and somebody's finalizer still holds it: the next version waits until it is gone",
+                place(&world.apikey)
+            ),
+            stalled: false,
+            undelivered: false,
+        }),
         SecretView::Present(secret) if secret.immutable => Some(Trouble {
             reason: reason::SECRET_IMMUTABLE,
             message: format!(

@@ -132,7 +132,7 @@ fn ended(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Step {
         if let Some(step) = remove(world, status, now) {
             return step;
         }
-    } else if let Some(secret) = retention::ours(world).filter(|secret| !secret.deleting) {
+    } else if let Some(secret) = world.own_secret().filter(|secret| !secret.deleting) {
         // Put back by a restore, it is ours as before, and goes with the ApiKey.
         if lacks_finalizer(world) {
             return Step::AddFinalizer;
@@ -273,7 +273,7 @@ fn rotate(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Option<Step> 
 
 /// Removes the Secret, and says so in the status once it is gone; `None` where that is done.
 fn remove(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Option<Step> {
-    if let Some(secret) = retention::ours(world) {
+    if let Some(secret) = world.own_secret() {
         // Somebody else's finalizer may hold it: then the rest is told, and waited for.
         let waits = || settle_with(world, now, assess::trouble(world, now).as_ref(), Wake::BackOff);
         return Some(if secret.deleting { waits() } else { delete_secret(secret) });

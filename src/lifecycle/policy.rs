@@ -96,7 +96,7 @@ fn violations_of(name: &str, policy: &ApiKeyPolicySpec, apikey: &ApiKey) -> Vec<
     {
         all.push(format!("ApiKeyPolicy {name} does not allow the prefix {}", apikey.prefix()));
     }
-    if policy.imports == Some(Imports::Forbidden) && spec.source.is_some() {
+    if policy.imports == Some(Imports::Forbidden) && (spec.source.is_some() || apikey.is_adopting()) {
         all.push(format!("ApiKeyPolicy {name} does not allow imports"));
     }
     if let Some(template) = &policy.template {

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{SecretFacts, SecretView, World};
+use super::World;
 use crate::api::names::ANNOTATION_COLLECTED;
 use crate::api::{ApiKey, ApiKeyStatus, Retention, Version};
 
@@ -43,9 +43,9 @@ pub(super) fn due(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Due {
         return Due::Nothing;
     }
     if is_over(current) {
-        return if status.secret_ref.is_some() || ours(world).is_some() { Due::Removal } else { Due::Nothing };
+        return if status.secret_ref.is_some() || world.own_secret().is_some() { Due::Removal } else { Due::Nothing };
     }
-    if ours(world).is_some_and(|secret| secret.annotations.get(ANNOTATION_COLLECTED).is_some_and(|mark| mark == "true")) {
+    if world.own_secret().is_some_and(|secret| secret.annotations.get(ANNOTATION_COLLECTED).is_some_and(|mark| mark == "true")) {
         return Due::Collected;
     }
     if deadline(&world.apikey, status).is_some_and(|deadline| deadline <= now) { Due::Discarded } else { Due::Nothing }
@@ -54,12 +54,4 @@ pub(super) fn due(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Due {
 /// Whether the Secret of a key that has ended is to go.
 pub(super) fn ends_with_the_key(apikey: &ApiKey) -> bool {
     apikey.retention() != Retention::Always
-}
-
-/// The Secret, where it is there and ours.
-pub(super) fn ours(world: &World) -> Option<&SecretFacts> {
-    match &world.secret {
-        SecretView::Present(secret) if world.owns(secret) => Some(secret),
-        _ => None,
-    }
 }

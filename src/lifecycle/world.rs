@@ -192,14 +192,30 @@ impl World {
         self.apikey.status.clone().unwrap_or_default()
     }
 
-    /// Whether a Secret is ours: it has the UID that the status recorded at delivery, or holds a key that the status lists.
-    /// Never by its labels, annotations or owners, which anyone who may create Secrets can set.
+    /// The Secret, where it is there and ours.
+    #[must_use]
+    pub fn own_secret(&self) -> Option<&SecretFacts> {
+        match &self.secret {
+            SecretView::Present(secret) if self.owns(secret) => Some(secret),
+            SecretView::Present(_) | SecretView::Absent | SecretView::Unknown => None,
+        }
+    }
+
+    /// Whether a Secret is ours: it has the UID that the status recorded at delivery, or holds a key that the status lists and that we
+    /// delivered. Never by its labels, annotations or owners, which anyone who may create Secrets can set.
     #[must_use]
     pub fn owns(&self, secret: &SecretFacts) -> bool {
         self.apikey.status.as_ref().is_some_and(|status| {
             status.secret_ref.as_ref().is_some_and(|recorded| recorded.uid == secret.uid)
-                || secret.key.is_some_and(|hash| status.version_of(hash).is_some())
+                || secret.key.is_some_and(|hash| status.version_of(hash).is_some() && !self.is_known_by_hash_only(hash))
         })
+    }
+}
+
+impl World {
+    /// Whether a key was taken over by its hash: then whoever holds it got it elsewhere.
+    fn is_known_by_hash_only(&self, hash: Hash) -> bool {
+        self.apikey.spec.source.as_ref().and_then(|source| source.hash.as_deref()) == Some(hash.to_string().as_str())
     }
 }
 

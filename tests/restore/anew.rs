@@ -104,6 +104,20 @@ fn of_a_key_that_has_ended_only_a_copy_from_before_can_be_adopted() {
         let refused = wait_condition(&stage, name, ConditionType::Ready, "False/AdoptionRefused");
         assert!(refused.versions.is_empty());
     }
+    // Under another name, as something to import, they are refused as well, and an end is kept.
+    for (name, copy) in [("revoked", &late[0]), ("expired", &late[1]), ("expired", &early_expired)] {
+        let other = format!("{name}-copy");
+        stage.kubectl(&["delete", "secret", &other, "--ignore-not-found"]);
+        stage.kubectl(&["delete", "apikey", "importing", "--ignore-not-found", "--timeout=60s"]);
+        create(&stage, &copy.replace(&format!("\"name\":\"{name}\""), &format!("\"name\":\"{other}\"")));
+        stage.declare("importing", &format!("{{source: {{secretRef: {{name: {other}, key: api-key}}}}}}"));
+        if copy == &early_expired {
+            assert_eq!(stage.wait_phase("importing", Phase::Expired).issued_at, None, "never usable");
+        } else {
+            let refused = wait_condition(&stage, "importing", ConditionType::Ready, "False/SourceRefused");
+            assert!(message(&refused, ConditionType::Ready).contains("says that the key ended"), "{refused:?}");
+        }
+    }
     // The Secret of a key with an end tells it, whenever it was saved.
     anew("expired", &early_expired);
     let expired = stage.wait_phase("expired", Phase::Expired);

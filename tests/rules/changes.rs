@@ -118,9 +118,9 @@ fn what_people_may_change_is_taken() {
         "{expiry: {after: 90d}, rotation: {overlap: 0s}, secret: {retention: Always}, revision: 1}",
         "{expiry: {after: 90d}, revision: 20261121}",
         "{expiry: {after: 90d}, revision: 20261122}",
-        "{expiry: {after: 90d}, revision: 20261123, revoked: true, revocationReason: leaked}",
-        "{expiry: {after: 90d}, revision: 20261123, revoked: true, revocationReason: leaked in a build log}",
         "{expiry: {after: 90d}, revision: 20261123, revoked: true}",
+        "{expiry: {after: 90d}, revision: 20261123, revoked: true, revocationReason: leaked in a build log}",
+        "{expiry: {after: 90d}, revision: 20261123, revoked: true, revocationReason: leaked in a build log, owner: o}",
     ] {
         let said = stage.apply(&manifest("plain", spec));
         assert!(said.contains("configured"), "{said}");

@@ -12,13 +12,15 @@ stories![
     a_revoked_key_cannot_be_brought_back_through_its_spec,
     a_revoked_key_cannot_be_brought_back_through_its_status,
     who_revoked_a_key_is_settled_with_the_revocation,
+    why_a_key_was_revoked_is_not_rewritten,
 ];
 
 const ONE_WAY: &str = "revocation is one-way: a revoked key stays revoked; create another ApiKey";
+const WHY: &str = "revocationReason stays as it was first given";
 const BY: &str = "revokedBy cannot be changed after the revocation";
 
 pub(super) fn rules() -> Vec<Rule> {
-    [one_way(), by()].concat()
+    [one_way(), by(), why()].concat()
 }
 
 fn one_way() -> Vec<Rule> {
@@ -43,9 +45,23 @@ fn by() -> Vec<Rule> {
         change(ann.clone(), bob.clone(), told(&ann)),
         change(ann.clone(), somebody.clone(), ann.clone()),
         change(somebody.clone(), bob, told(&somebody)),
-        change(told(&somebody), ann.clone(), somebody),
-        change(told(&ann), json!({ "revoked": true, "revokedBy": "Ann" }), ann),
+        change(told(&somebody), with(&ann, "revocationReason", json!("leaked in a build log")), told(&somebody)),
+        change(told(&ann), told(&json!({ "revoked": true, "revokedBy": "Ann" })), told(&ann)),
     ]
+}
+
+/// Why a key was revoked may be said later, and once.
+fn why() -> Vec<Rule> {
+    let because = |reason: &str| json!({ "revoked": true, "revocationReason": reason });
+    let change = |broken: Value| {
+        Rule::change(WHY, because("leaked"), broken, &format!("spec.revocationReason: … {WHY}"), because("leaked"))
+    };
+    vec![change(because("routine clean-up")), change(json!({ "revoked": true }))]
+}
+
+fn why_a_key_was_revoked_is_not_rewritten() {
+    let stage = super::stage("revoked-why");
+    super::tell(&stage, super::Part::Spec, &why());
 }
 
 fn who_revoked_a_key_is_settled_with_the_revocation() {

@@ -16,6 +16,7 @@ stories![
 
 const ONE: &str = "source takes exactly one of secretRef and hash";
 const TAIL: &str = "tail goes with hash: of a Secret it is read";
+const ONCE: &str = "a key of another Secret cannot be shown once: it stays there";
 const OTHER: &str = "source.secretRef must name another Secret than the one that the key is delivered into: set secret.name";
 const STAYS: &str = "source cannot be changed, added or removed after creation";
 
@@ -147,6 +148,13 @@ fn targets() -> Vec<Rule> {
             with(&secret("legacy", "token"), "secret", entry.clone()),
             OTHER,
             with(&secret("legacy-2", "token"), "secret", entry),
+        ),
+        // It would not be shown once.
+        Rule::new(
+            ONCE,
+            with(&secret("legacy", "token"), "secret", json!({ "retention": "UntilCollected" })),
+            &format!("spec.source: … {ONCE}"),
+            with(&secret("legacy", "token"), "secret", json!({ "retention": "WhileActive" })),
         ),
     ]
 }

@@ -176,7 +176,7 @@ fn kept(world: &World, there: Option<&SecretFacts>, ours: bool) -> &'static str 
 /// Whether what is there cannot be replaced by the next version.
 fn in_the_way(world: &World) -> bool {
     let SecretView::Present(secret) = &world.secret else { return false };
-    world.status().current().is_some() && (!world.owns(secret) || secret.immutable)
+    world.status().current().is_some() && (!world.owns(secret) || secret.immutable || secret.deleting)
 }
 
 /// An ended key: its Secret goes or is marked.
@@ -219,11 +219,14 @@ fn rotated(world: &World, there: Option<&SecretFacts>, ours: bool) -> &'static s
     let kept = kept(world, there, ours);
     let due = world.apikey.spec.revision.is_some();
     let immutable = there.is_some_and(|secret| secret.immutable);
+    let deleting = there.is_some_and(|secret| secret.deleting);
     match () {
         () if !due || there.is_some() && !ours => kept,
         () if world.rules.hold_minting && kept == "settled" => "MintingHeld",
         () if world.clock != Clock::Agrees && kept == "settled" => "ClockDisagrees",
-        () if world.rules.hold_minting || world.clock != Clock::Agrees || immutable => kept,
+        () if world.rules.hold_minting || world.clock != Clock::Agrees => kept,
+        () if deleting && kept == "settled" => "SecretMissing",
+        () if immutable || deleting => kept,
         () if matches!(world.delivery, Delivery::Refused(_)) => kept,
         () => "announce",
     }
@@ -233,17 +236,19 @@ fn outcome(world: &World, status: &ApiKeyStatus, there: Option<&SecretFacts>, ou
     let first = status.current().is_none();
     let refused = matches!(world.delivery, Delivery::Refused(_));
     let immutable = there.is_some_and(|secret| secret.immutable);
+    let deleting = there.is_some_and(|secret| secret.deleting);
     let waits = world.rules.hold_minting || world.clock != Clock::Agrees || refused;
     match (world.outstanding, &world.secret) {
         (Outstanding::Unsettled, _) => "settled",
         (Outstanding::Held { .. }, SecretView::Present(_) | SecretView::Unknown) if refused && !first => "settled or told",
         (Outstanding::Held { .. }, _) if refused => "QuotaExceeded",
         (Outstanding::Held { .. }, _) if there.is_some() && !ours && !first => "SecretConflict",
+        (Outstanding::Held { .. }, _) if deleting && !first => "SecretMissing",
         (Outstanding::Held { .. }, _) if immutable && !first => "SecretImmutable",
         (Outstanding::Held { .. }, _) => "deliver",
         (Outstanding::Settled, SecretView::Absent) if first => beginning(world, status),
         (Outstanding::Settled, SecretView::Absent) if !waits => "announce",
-        (Outstanding::Settled, SecretView::Present(_)) if !first && !waits && ours && !immutable => "announce",
+        (Outstanding::Settled, SecretView::Present(_)) if !first && !waits && ours && !immutable && !deleting => "announce",
         (Outstanding::Settled, _) => "settled or told",
     }
 }
