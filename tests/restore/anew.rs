@@ -118,6 +118,7 @@ fn of_a_key_that_has_ended_only_a_copy_from_before_can_be_adopted() {
             assert!(message(&refused, ConditionType::Ready).contains("says that the key ended"), "{refused:?}");
         }
     }
+    stage.kubectl(&["delete", "apikey", "importing", "--timeout=60s"]);
     // The Secret of a key with an end tells it, whenever it was saved.
     anew("expired", &early_expired);
     let expired = stage.wait_phase("expired", Phase::Expired);

@@ -68,11 +68,6 @@ pub(crate) struct Forbidden<'a> {
 impl Stage {
     /// Has the API server refuse these writes of Secrets here, such as `CREATE`, in the words of a CEL expression.
     pub(crate) fn forbid_secrets(&self, operation: &str, words: &str) -> Forbidden<'_> {
-        self.forbid_secrets_as("Invalid", operation, words)
-    }
-
-    /// The same with the code of another reason: `Unauthorized` is a 401.
-    pub(crate) fn forbid_secrets_as(&self, reason: &str, operation: &str, words: &str) -> Forbidden<'_> {
         let name = &self.namespace;
         let kind = |kind: &str, spec: serde_json::Value| json!({ "apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": { "name": name }, "spec": spec });
         let rule = json!({ "apiGroups": [""], "apiVersions": ["v1"], "operations": [operation], "resources": ["secrets"] });
@@ -80,7 +75,7 @@ impl Stage {
             "ValidatingAdmissionPolicy",
             json!({
                 "matchConstraints": { "resourceRules": [rule] },
-                "validations": [{ "expression": "false", "messageExpression": words, "reason": reason }],
+                "validations": [{ "expression": "false", "messageExpression": words }],
             }),
         );
         let here = json!({ "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": name } } });
