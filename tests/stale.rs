@@ -195,7 +195,8 @@ fn watches_that_break_again_and_again_mint_nothing_twice() {
 
 /// Incidents 15 and 10: deleted and created again between two looks: the controller sees only the last state, under a new UID.
 fn a_key_made_anew_within_one_blink_of_the_watch_gets_its_own() {
-    let stage = Stage::new("blink");
+    // Without a finalizer: it goes while the controller sees nothing.
+    let stage = Stage::on(&Cluster::own_without_finalizer_policy(), "blink");
     let proxy = stage.cluster.proxy();
     let _operator = stage.operator_via(&proxy).args(&["--finalizer=false"]).start_ready();
     stage.declare("known", "{}");

@@ -152,6 +152,12 @@ fn a_missing_right_is_named_by_verb_and_resource() {
     let output = controller(&["--leader-election=false", &namespace], Some(&file));
     assert_eq!(output.status.code(), Some(1));
     assert_last_line(&output, &["missing right", "\"list\"", "\"secrets\"", &format!("in namespace {}", stage.namespace)]);
+    // Roles, policies and namespaces are the cluster's own: without a right to them, it has to be told so.
+    stage.kubectl(&["create", "role", "more", "--verb=list", "--resource=secrets"]);
+    stage.kubectl(&["create", "rolebinding", "more", "--role=more", &account]);
+    let output = controller(&["--leader-election=false", &namespace], Some(&file));
+    let wanted = ["missing right", "\"list\"", "\"apikeyroles.claviger.dev\"", "in the whole cluster", "--cluster-objects=false"];
+    assert_last_line(&output, &wanted);
 }
 
 /// Incidents 31: the right to write a status, or to use the Lease, is taken away; the logs name it, and all goes on by itself
@@ -209,7 +215,7 @@ fn health_and_metrics_tell_how_it_is() {
     assert_eq!(operator.metric("claviger_next_expiry_seconds"), Some(-1.0), "none will");
     stage.declare("plain", "{}");
     stage.declare("lasting", "{expiry: {after: 90d}}");
-    stage.declare("short", "{expiry: {after: 1s}}");
+    stage.declare("short", "{expiry: {after: 4s}}");
     stage.declare("revoked", "{revoked: true}");
     stage.wait_many(2, Phase::Active);
     stage.wait_phase("short", Phase::Expired);
@@ -224,7 +230,8 @@ fn health_and_metrics_tell_how_it_is() {
         ("claviger_objects_working", 0.0),
         ("claviger_leading", 1.0),
         ("claviger_api_writes_total{verb=\"create\",resource=\"secrets\"}", 3.0),
-        ("claviger_api_writes_total{verb=\"patch\",resource=\"apikeys\"}", 3.0),
+        // The mark on the Secret of the key that has expired.
+        ("claviger_api_writes_total{verb=\"patch\",resource=\"secrets\"}", 1.0),
     ] {
         wait::until(name, || match operator.metric(name) {
             Some(now) if (now - value).abs() < f64::EPSILON => Ok(()),

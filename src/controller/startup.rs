@@ -16,6 +16,8 @@ use crate::api::{ApiKey, ApiKeyPolicy, ApiKeyRole};
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The pause between two tries.
 const PAUSE: Duration = Duration::from_secs(2);
+/// What belongs to the cluster, and is looked at also by a controller for one namespace.
+const CLUSTER_OBJECTS: [&str; 3] = ["apikeyroles.claviger.dev", "apikeypolicies.claviger.dev", "namespaces"];
 /// The oldest API server that is supported.
 const OLDEST: (u32, u32) = (1, 33);
 
@@ -109,17 +111,18 @@ impl Starting<'_> {
     async fn check(&self) -> Result<(), StartupError> {
         self.version().await?;
         self.resource(self.scoped::<DeserializeGuard<ApiKey>>(), "apikeys.claviger.dev").await?;
+        let secrets = self.scoped::<PartialObjectMeta<Secret>>();
+        match self.ask(secrets.list_metadata(&ListParams::default().limit(1).labels(crate::api::names::LABEL_APIKEY))).await {
+            Ok(_) => {}
+            Err(error) => return Err(self.explain(&error, "list", "secrets")),
+        }
         if self.wanted.cluster_objects {
             self.resource(Api::<PartialObjectMeta<ApiKeyRole>>::all(self.client.clone()), "apikeyroles.claviger.dev").await?;
             self.resource(Api::<PartialObjectMeta<ApiKeyPolicy>>::all(self.client.clone()), "apikeypolicies.claviger.dev")
                 .await?;
             self.resource(Api::<PartialObjectMeta<Namespace>>::all(self.client.clone()), "namespaces").await?;
         }
-        let secrets = self.scoped::<PartialObjectMeta<Secret>>();
-        match self.ask(secrets.list_metadata(&ListParams::default().limit(1).labels(crate::api::names::LABEL_APIKEY))).await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(self.explain(&error, "list", "secrets")),
-        }
+        Ok(())
     }
 
     async fn version(&self) -> Result<(), StartupError> {
@@ -189,10 +192,13 @@ impl Starting<'_> {
         match error {
             kube::Error::Api(status) if status.code == 401 => StartupError::Unauthorized { server, reason },
             kube::Error::Api(status) if status.is_forbidden() => {
-                let place = self
-                    .wanted
-                    .namespace
-                    .map_or_else(|| "in the whole cluster".to_owned(), |name| format!("in namespace {name}"));
+                let place = match self.wanted.namespace {
+                    Some(_) if CLUSTER_OBJECTS.contains(&resource) => {
+                        "in the whole cluster (or run with --cluster-objects=false)".to_owned()
+                    }
+                    Some(name) => format!("in namespace {name}"),
+                    None => "in the whole cluster".to_owned(),
+                };
                 StartupError::Forbidden { verb, resource, place, reason: status.message.clone() }
             }
             kube::Error::Api(_) => StartupError::Unexpected { server, reason },
