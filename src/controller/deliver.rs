@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use super::body::{Wiped, entries_anew, entries_of, merge, metadata_of, replacing, secret};
 use super::context::Context;
 use super::error::{Error, is_conflict, is_not_found};
+use super::facts::look;
 use super::memory::Notes;
 use super::observe;
 use super::refusal::{explain, is_typed_refusal, knows_no_dry_run, was_not_carried_out, withhold, withhold_listed};
@@ -75,7 +76,7 @@ pub(super) async fn deliver(context: &Context, version: i64, world: &mut World, 
     }
     match sent.answer {
         Ok(delivered) => {
-            let facts = observe::look(&Wiped(delivered).0, &world.apikey, &world.status());
+            let facts = look(&Wiped(delivered).0, &world.apikey, &world.status());
             notes.read = Some(observe::own_write(&facts));
             world.secret = SecretView::Present(facts);
             tracing::info!(version, "delivered");
@@ -166,7 +167,7 @@ pub(super) async fn mend(context: &Context, mending: &Mending, world: &mut World
         }
         Err(error) => return Err(error),
     };
-    let facts = observe::look(&Wiped(mended).0, &world.apikey, &world.status());
+    let facts = look(&Wiped(mended).0, &world.apikey, &world.status());
     notes.read = Some(observe::own_write(&facts));
     world.secret = SecretView::Present(facts);
     tracing::info!("mended what the template puts on the Secret");

@@ -12,6 +12,7 @@ mod deliver;
 mod error;
 mod events;
 mod execute;
+mod facts;
 mod health;
 pub mod leadership;
 mod memory;

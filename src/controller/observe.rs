@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use kube::api::PartialObjectMeta;
@@ -14,12 +13,12 @@ use tokio::time::Instant;
 use super::body::Wiped;
 use super::context::Context;
 use super::error::Error;
+use super::facts::{facts, look};
 use super::memory::{Held, Notes, Reading};
 use super::source;
 use crate::api::conditions;
 use crate::api::names::ANNOTATION_ENDED_AT;
-use crate::api::{ApiKey, ApiKeyStatus, ConditionType, Facts, SecretTemplate, VersionPhase};
-use crate::key::Hash;
+use crate::api::{ApiKey, ApiKeyStatus, ConditionType, VersionPhase};
 use crate::lifecycle::{self, Clock, Delivery, Outstanding, SecretFacts, SecretView, World};
 
 /// How long our own write is trusted while the watch has not shown it.
@@ -191,47 +190,4 @@ pub(super) async fn read_secret(
 /// Notes what our own write put there, so that the watch may lag behind.
 pub(super) fn own_write(facts: &SecretFacts) -> Reading {
     Reading { facts: facts.clone(), unseen_until: Some(Instant::now() + UNSEEN) }
-}
-
-/// What can be told from a Secret without keeping anything of it.
-pub(super) fn look(secret: &Secret, apikey: &ApiKey, status: &ApiKeyStatus) -> SecretFacts {
-    let entry = secret.data.as_ref().and_then(|data| data.get(apikey.data_key())).filter(|entry| !entry.0.is_empty());
-    let key = entry.map(|entry| Hash::of(&entry.0));
-    let edited = entry.map(|entry| edited_entries(secret, entry, apikey, status)).unwrap_or_default();
-    facts(secret, key, secret.immutable == Some(true), edited)
-}
-
-/// Entries of the template as applied that hold something else by now.
-fn edited_entries(secret: &Secret, key: &ByteString, apikey: &ApiKey, status: &ApiKeyStatus) -> Vec<String> {
-    let Ok(key) = std::str::from_utf8(&key.0) else { return Vec::new() };
-    let applied = lifecycle::applied_template(secret.annotations());
-    let (name, namespace, prefix) = (apikey.name_any(), apikey.namespace().unwrap_or_default(), apikey.prefix());
-    // By the version that the Secret holds: the status names a current one only after the delivery.
-    let held = status.version_of(Hash::of(key.as_bytes()));
-    let facts = Facts {
-        key_id: status.key_id.as_deref().unwrap_or_default(),
-        tail: held.map(|version| version.tail.as_str()).unwrap_or_default(),
-        name: &name,
-        namespace: &namespace,
-        prefix: prefix.as_str(),
-    };
-    let holds = |name: &str, text: &str| {
-        let wanted = zeroize::Zeroizing::new(SecretTemplate::expand(text, key, &facts));
-        secret.data.as_ref().and_then(|data| data.get(name)).is_some_and(|entry| entry.0 == wanted.as_bytes())
-    };
-    applied.data.iter().filter(|(name, text)| !holds(name, text)).map(|(name, _)| name.clone()).collect()
-}
-
-fn facts(secret: &impl ResourceExt, key: Option<Hash>, immutable: bool, edited_entries: Vec<String>) -> SecretFacts {
-    SecretFacts {
-        uid: secret.uid().unwrap_or_default(),
-        resource_version: secret.resource_version().unwrap_or_default(),
-        deleting: secret.meta().deletion_timestamp.is_some(),
-        immutable,
-        key,
-        edited_entries,
-        labels: secret.labels().clone(),
-        annotations: secret.annotations().clone(),
-        owner_references: secret.owner_references().to_vec(),
-    }
 }

@@ -8,8 +8,8 @@ use zeroize::Zeroizing;
 use super::body::Wiped;
 use super::context::Context;
 use super::error::Error;
+use super::facts;
 use super::memory::{Held, Notes};
-use super::observe;
 use crate::api::conditions::reason;
 use crate::api::names::{ANNOTATION_ADOPT, ANNOTATION_ENDED_AT, ANNOTATION_EXPIRES_AT};
 use crate::api::{ApiKey, SourceSecret, whole_second};
@@ -111,7 +111,7 @@ async fn adopt(context: &Context, apikey: &ApiKey, notes: &mut Notes) -> Result<
     };
     let secret = Wiped(secret);
     let status = apikey.status.clone().unwrap_or_default();
-    let facts = observe::look(&secret.0, apikey, &status);
+    let facts = facts::look(&secret.0, apikey, &status);
     let source = adoptable(&secret.0, apikey, &facts).unwrap_or_else(|flaw| {
         unfit(reason::ADOPTION_REFUSED, format!("the key of Secret {namespace}/{name} cannot be adopted: {flaw}"))
     });
