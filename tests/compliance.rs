@@ -85,6 +85,12 @@ fn a_policy_that_comes_later_breaks_no_key_and_is_reported() {
     stage.wait_event("forever", reason::POLICY_VIOLATED);
     assert_eq!(operator.metric("claviger_noncompliant_keys"), Some(1.0));
     assert_eq!(condition(&stage.status("brief"), ConditionType::Compliant), "True/Compliant");
+    // A default is for new keys: one that never ends goes on to do so, and is reported.
+    policy.set("lifetime: {max: 90d, default: 30d}");
+    stage.wait("forever", "is reported for its lifetime alone", |status| {
+        let words = said(status, ConditionType::Compliant);
+        words.contains("spec.expiry asks for a key that never ends") && !words.contains("requires")
+    });
     assert_eq!((substance(&stage, "forever"), substance(&stage, "brief")), before, "nothing was touched");
     // A key in use can be rotated, revoked and deleted whatever policies say.
     stage.patch("apikey/forever", r#"{"spec": {"revision": 1}}"#);
@@ -140,7 +146,12 @@ fn of_several_policies_the_strictest_counts() {
     strict.set("lifetime: {max: 10d, default: 5d}, require: [owner]");
     let later = stage.wait_reason("asks-nothing", ConditionType::Compliant, reason::POLICY_VIOLATED);
     assert_eq!(later.expires_at, status.expires_at);
-    assert_eq!(said(&later, ConditionType::Compliant), format!("ApiKeyPolicy {} requires spec.owner", strict.name));
+    let end = status.expires_at.as_ref().unwrap().0;
+    let violations = format!(
+        "ApiKeyPolicy {0} allows a lifetime of at most 10d; the key ends at {end}; ApiKeyPolicy {0} requires spec.owner",
+        strict.name
+    );
+    assert_eq!(said(&later, ConditionType::Compliant), violations);
     stage.declare("shorter", "{description: Asks for no lifetime, owner: me}");
     let status = stage.wait_issued("shorter");
     let announced = status.versions[0].announced_at.0;

@@ -19,7 +19,7 @@ use super::source;
 use crate::api::conditions;
 use crate::api::names::ANNOTATION_ENDED_AT;
 use crate::api::{ApiKey, ApiKeyStatus, ConditionType, VersionPhase};
-use crate::lifecycle::{self, Clock, Delivery, Outstanding, SecretFacts, SecretView, World};
+use crate::lifecycle::{self, Clock, Delivery, FoundIn, Outstanding, SecretFacts, SecretView, SourceView, World};
 
 /// How long our own write is trusted while the watch has not shown it.
 const UNSEEN: Duration = Duration::from_secs(30);
@@ -51,6 +51,10 @@ pub(super) async fn observe(context: &Context, mut apikey: Arc<ApiKey>, notes: &
     let status = apikey.status.clone().unwrap_or_default();
     drop_lost_key(&apikey, notes);
     let source::Seen { source, own } = source::look(context, &apikey, notes).await?;
+    if matches!(&source, SourceView::Found(found) if found.place == FoundIn::OwnSecret) {
+        // What was in the way is what is asked for now.
+        notes.refused = None;
+    }
     let outstanding = outstanding(&status, notes, context.limits.announce_grace);
     let secret = match own {
         Some(facts) => SecretView::Present(facts),

@@ -58,10 +58,18 @@ fn holds(policy: &ApiKeyPolicySpec, world: &World) -> bool {
 fn violations_of(name: &str, policy: &ApiKeyPolicySpec, apikey: &ApiKey) -> Vec<String> {
     let spec = &apikey.spec;
     let mut all = Vec::new();
-    let has_default = policy.lifetime.as_ref().is_some_and(|lifetime| lifetime.default.is_some());
+    let begun = apikey.status.as_ref().filter(|status| status.key_id.is_some());
+    // A default counts for what is not announced yet; afterwards, what became of it.
+    let has_end = match begun {
+        None => policy.lifetime.as_ref().is_some_and(|lifetime| lifetime.default.is_some()),
+        Some(status) => status.expires_at.is_some(),
+    };
     if let Some(max) = policy.lifetime.as_ref().and_then(|lifetime| lifetime.max.as_deref())
-        && !(spec.expiry.is_none() && has_default)
-        && let Some(asked) = longer_than(spec.expiry.as_ref(), max, created(apikey))
+        && let Some(asked) = match (&spec.expiry, begun.and_then(|status| status.expires_at.as_ref())) {
+            (None, Some(end)) => outlives(max, end.0, created(apikey)),
+            (None, None) if has_end => None,
+            (expiry, _) => longer_than(expiry.as_ref(), max, created(apikey)),
+        }
     {
         all.push(format!("ApiKeyPolicy {name} allows a lifetime of at most {max}; {asked}"));
     }
@@ -110,13 +118,18 @@ fn violations_of(name: &str, policy: &ApiKeyPolicySpec, apikey: &ApiKey) -> Vec<
             RequiredField::Description => spec.description.is_some(),
             RequiredField::Owner => spec.owner.is_some(),
             RequiredField::Application => spec.application.is_some(),
-            RequiredField::Expiry => spec.expiry.is_some() || has_default,
+            RequiredField::Expiry => spec.expiry.is_some() || has_end,
         };
         if !there {
             all.push(format!("ApiKeyPolicy {name} requires spec.{}", field.as_str()));
         }
     }
     all
+}
+
+/// Whether a key that asked for no lifetime and got one ends later than `max` allows, in words.
+fn outlives(max: &str, end: Timestamp, created: Option<Timestamp>) -> Option<String> {
+    (end.duration_since(created?) > length(max)?).then(|| format!("the key ends at {end}"))
 }
 
 /// What asks for more than `max`, in words.
