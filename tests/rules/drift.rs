@@ -32,7 +32,7 @@ fn everything() -> Value {
         "secret": {
             "name": "billing-export",
             "key": "token",
-            "retention": "UntilCollected",
+            "retention": "WhileActive",
             "template": {
                 "metadata": { "labels": { "team": "billing" }, "annotations": { "example.com/note": "" } },
                 "data": { "AUTH_HEADER": "Bearer ${key}" }
@@ -46,12 +46,12 @@ fn everything() -> Value {
     })
 }
 
-/// What cannot stand beside the rest: a key of which only the hash is known, and the defaults in so many words.
+/// What cannot stand beside the rest: a key of which only the hash is known, and one that is shown once.
 fn imported() -> Value {
     json!({
         "source": { "hash": hash("0"), "tail": "2Xk9Qd" },
         "rotation": { "overlap": "0s" },
-        "secret": { "retention": "Always" },
+        "secret": { "retention": "UntilCollected" },
         "revoked": true
     })
 }
