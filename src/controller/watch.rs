@@ -163,6 +163,8 @@ where
             tracing::warn!(resource, cause, "the watch was interrupted and is begun anew");
         })
         .default_backoff()
+        // It was told and waited for here. Further on, the loop would have all watches wait for the one that failed.
+        .filter(|event| ready(event.is_ok()))
         .modify(|object| object.meta_mut().managed_fields = None)
 }
 
