@@ -177,13 +177,11 @@ fn a_leader_frozen_between_announcing_and_delivering_delivers_nothing_more() {
     let history = stage.history();
     let pair = Pair::new(&stage);
     let (old, new) = pair.start(&stage);
-    let hold = Hold::new();
+    // Before the answer reaches it, however busy the machine is.
     let answer = Matcher::call(Verb::Update, "apikeys/status").ordinal(1);
-    pair.first.on(answer, When::After, Fault::Delay(hold.clone()));
+    let frozen = pair.first.on(answer, When::After, Fault::call(old.freezer()));
     stage.declare("key", "{}");
-    assert!(hold.reached(LIMIT), "it announces");
-    old.freeze();
-    hold.release();
+    assert!(frozen.fired(LIMIT), "it announces");
     wait_leads(&new);
     let status = stage.wait_issued("key");
     assert_eq!(status.version, Some(2), "what was announced and not delivered is given up, not reused");

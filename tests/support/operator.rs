@@ -140,6 +140,14 @@ impl Operator {
         self.killer()();
     }
 
+    /// Stops it from running, without ending it, at a moment that a proxy chooses.
+    pub(crate) fn freezer(&self) -> impl Fn() + Send + Sync + use<> {
+        let pid = self.pid().to_string();
+        move || {
+            let _ = Command::new("kill").args(["-STOP", &pid]).status();
+        }
+    }
+
     /// Stops it from running, without ending it.
     pub(crate) fn freeze(&self) {
         self.signal("STOP");
