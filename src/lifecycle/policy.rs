@@ -66,7 +66,7 @@ fn violations_of(name: &str, policy: &ApiKeyPolicySpec, apikey: &ApiKey) -> Vec<
     };
     if let Some(max) = policy.lifetime.as_ref().and_then(|lifetime| lifetime.max.as_deref())
         && let Some(asked) = match (&spec.expiry, begun.and_then(|status| status.expires_at.as_ref())) {
-            (None, Some(end)) => outlives(max, end.0, created(apikey)),
+            (None, Some(end)) => outlives(max, end.0, begun.and_then(|status| status.issued_at.as_ref()).map(|time| time.0)),
             (None, None) if has_end => None,
             (expiry, _) => longer_than(expiry.as_ref(), max, created(apikey)),
         }
@@ -127,9 +127,10 @@ fn violations_of(name: &str, policy: &ApiKeyPolicySpec, apikey: &ApiKey) -> Vec<
     all
 }
 
-/// Whether a key that asked for no lifetime and got one ends later than `max` allows, in words.
-fn outlives(max: &str, end: Timestamp, created: Option<Timestamp>) -> Option<String> {
-    (end.duration_since(created?) > length(max)?).then(|| format!("the key ends at {end}"))
+/// Whether a key that asked for no lifetime and got one passes for longer than `max` allows, in words. Not counted from its creation,
+/// which comes before the announcement that the lifetime was counted from.
+fn outlives(max: &str, end: Timestamp, issued: Option<Timestamp>) -> Option<String> {
+    (end.duration_since(issued?) > length(max)?).then(|| format!("the key ends at {end}"))
 }
 
 /// What asks for more than `max`, in words.

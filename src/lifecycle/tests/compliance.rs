@@ -131,6 +131,33 @@ fn every_limit_is_told_in_words() {
     }
 }
 
+/// The default may be all that the maximum allows, and a key is announced later than it was created, be it after a refusal.
+#[test]
+fn a_default_that_is_as_long_as_the_maximum_violates_nothing() {
+    let mut model = new(plain());
+    model.apikey().metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(NOON)));
+    under(&mut model, vec![lifetime(Some("30d"), Some("30d"))]);
+    model.pass(SignedDuration::from_secs(2));
+    model.plant_foreign(false);
+    model.reconcile().unwrap();
+    assert!(
+        model.world.status().key_id.is_some() && model.world.status().versions.is_empty(),
+        "its end is fixed, and it is refused"
+    );
+    model.there = None;
+    model.back_off_passes();
+    model.reconcile().unwrap();
+    let status = model.world.status();
+    assert!(status.current().is_some(), "{}", ready_message(&model));
+    assert!(status.conditions.iter().any(|one| one.type_ == "Compliant" && one.status == "True"), "{status:?}");
+    // A maximum that comes later and is shorter is another matter.
+    under(&mut model, vec![lifetime(Some("7d"), Some("7d"))]);
+    model.reconcile().unwrap();
+    let status = model.world.status();
+    let said = status.conditions.iter().find(|one| one.type_ == "Compliant").unwrap();
+    assert!(said.status == "False" && said.message.contains("at most 7d; the key ends at"), "{said:?}");
+}
+
 #[test]
 fn the_strictest_of_several_counts_and_only_where_it_holds() {
     let mut model = new(plain());
