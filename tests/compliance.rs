@@ -7,7 +7,10 @@ use kube::ResourceExt as _;
 
 use crate::stories;
 
+use crate::support::cluster::Cluster;
+use crate::support::operator::Builder;
 use crate::support::stage::{Stage, condition};
+use crate::support::wait;
 
 stories![
     a_policy_that_comes_later_breaks_no_key_and_is_reported,
@@ -16,6 +19,7 @@ stories![
     a_key_belongs_to_the_organization_that_it_was_issued_in,
     a_role_may_come_and_go_and_is_named_while_it_is_missing,
     a_policy_holds_for_the_namespaces_it_selects,
+    a_namespace_that_was_not_shown_yet_fixes_nothing,
 ];
 
 /// A policy for one namespace alone, which goes with its story.
@@ -244,5 +248,27 @@ fn a_role_may_come_and_go_and_is_named_while_it_is_missing() {
     let status = stage.wait_reason("k", ConditionType::Ready, reason::ISSUED);
     assert_eq!((status.version, substance(&stage, "k")), (Some(1), before));
     stage.cluster.kubectl(&["delete", "apikeyrole", &here]);
+    assert!(operator.stop().success());
+}
+
+/// Incidents 20: an ApiKey may be shown before its namespace is, which says what organization and what policies are its own. Both are
+/// fixed at the first announcement, so there is none until then.
+fn a_namespace_that_was_not_shown_yet_fixes_nothing() {
+    let cluster = Cluster::own();
+    let proxy = cluster.proxy();
+    let operator = Builder::for_cluster(&cluster).via(&proxy).start_ready();
+    let before = Stage::on(&cluster, "before");
+    before.declare("k", "{}");
+    before.wait_issued("k");
+    proxy.hold_watches("namespaces");
+    let stage = Stage::on(&cluster, "fresh");
+    cluster.kubectl(&["label", "namespace", &stage.namespace, "claviger.dev/organization=acme"]);
+    stage.declare("k", "{}");
+    wait::until_true("it is looked at in vain", || {
+        operator.metric("claviger_reconcile_errors_total{kind=\"overtaken\"}").is_some_and(|times| times >= 2.0)
+    });
+    assert_eq!(stage.apikey("k").status, None, "nothing is said of it, and nothing fixed");
+    proxy.release_watches("namespaces");
+    assert_eq!(stage.wait_issued("k").organization.as_deref(), Some("acme"));
     assert!(operator.stop().success());
 }

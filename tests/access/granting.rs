@@ -208,6 +208,15 @@ fn a_planted_secret_gives_a_key_nothing() {
     eve.give("adopt", "claviger.dev", "apikeys", &["j"]);
     eve.may_not_patch("k", &adopts(&json!("true")), &words);
     eve.kubectl(&["apply", "-f", "-"], &born);
+    // Adopting shows the hash and the tail of a Secret to whoever may look at ApiKeys: who asks for it may read that Secret.
+    let mallory = Person::new(&stage, "mallory", &[DEVELOPER]);
+    mallory.give("adopt", "claviger.dev", "apikeys", &["spy"]);
+    let spy = manifest("spy", "{secret: {name: db-credentials}}");
+    let spy = spy.replace("{name: spy}", r#"{name: spy, annotations: {claviger.dev/adopt: "true"}}"#);
+    let words = ["(Forbidden)", "mallory may not have the Secret db-credentials adopted: that needs the verb get on it"];
+    mallory.refused(&["apply", "-f", "-"], &spy, &words);
+    mallory.give("get", "", "secrets", &["db-credentials"]);
+    mallory.kubectl(&["apply", "-f", "-"], &spy);
     assert!(operator.stop().success());
 }
 

@@ -187,6 +187,10 @@ fn every_limit_of_a_policy_is_told_when_a_key_is_created() {
         dev.may_not_declare("k", &spec.to_string(), &["The apikeys \"k\" is invalid", &words]);
     }
     dev.declares("k", &good().to_string());
+    // Adopting is importing by another way, also for who may do everything.
+    let adopted = stage.try_kubectl(&["annotate", "apikey", "k", "claviger.dev/adopt=true"]);
+    let said = String::from_utf8_lossy(&adopted.stderr);
+    assert!(!adopted.status.success() && said.contains(&format!("ApiKeyPolicy {policy} does not allow imports")), "{said}");
     for (name, spec) in [("a", but("rotation", json!({ "every": "720h", "overlap": "1h" }))), ("b", but("prefix", json!("acme")))]
     {
         dev.declares(name, &spec.to_string());
