@@ -7,12 +7,14 @@
 //! - [`lifecycle`]: what should happen: a [`lifecycle::World`] is looked at, [`lifecycle::plan`] says the next step. Pure: no
 //!   I/O, no clock, no randomness.
 //! - [`controller`]: making it so: watching, observing, executing, events, leadership.
+//! - [`gate`]: may this key pass: index, decision, protocols. Uses [`api`] and [`key`] only.
 //! - [`telemetry`]: logs, metrics, health.
 //!
 //! Start with [`lifecycle::plan`]: it is the whole of what Claviger decides.
 
 pub mod api;
 pub mod controller;
+pub mod gate;
 pub mod key;
 pub mod lifecycle;
 pub mod telemetry;

@@ -1,0 +1,1 @@
+//! May this key pass? The gate watches ApiKeys and ApiKeyRoles, and answers proxies and services from memory.
