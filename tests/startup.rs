@@ -173,7 +173,7 @@ fn a_right_that_goes_missing_later_is_named_and_waited_for() {
     wait_said(&operator, &["not allowed to create leases.coordination.k8s.io", "get, create and update on leases"]);
     rules[0].remove();
     stage.declare("key", "{}");
-    wait_said(&operator, &["update apikeys/status", "cannot update", "grant the controller this right with RBAC"]);
+    wait_said(&operator, &["update apikeys/status", "cannot update", "grant this right with RBAC"]);
     rules[1].remove();
     stage.wait_issued("key");
 }

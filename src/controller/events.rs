@@ -9,9 +9,9 @@ use kube::{Client, Resource};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::error::describe;
 use crate::lifecycle::{News, Tone};
 use crate::telemetry::Metrics;
+use crate::telemetry::describe;
 
 /// Events waiting to be published; further ones are dropped and counted.
 const QUEUE: usize = 1_024;

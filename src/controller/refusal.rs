@@ -2,11 +2,11 @@
 
 use k8s_openapi::ByteString;
 
-use super::error::describe;
 use crate::api::ApiKeyStatus;
 use crate::api::conditions::reason;
 use crate::key::{self, Hash};
 use crate::lifecycle::Refusal;
+use crate::telemetry::describe;
 
 /// Characters of a refusal that are passed on.
 const MAX_WORDS: usize = 512;

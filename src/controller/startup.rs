@@ -9,8 +9,8 @@ use kube::{Client, Config, Resource};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
-use super::error::describe;
 use crate::api::{ApiKey, ApiKeyPolicy, ApiKeyRole};
+use crate::telemetry::describe;
 
 /// How long an API server that does not answer is asked again before giving up.
 const PATIENCE: Duration = Duration::from_secs(20);

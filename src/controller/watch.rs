@@ -17,11 +17,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::cluster::{self, ClusterObjects};
 use super::context::Context;
-use super::error::describe;
 use super::reconcile::{after_error, reconcile};
 use crate::api::names::{LABEL_APIKEY, OWN_PREFIX};
 use crate::api::{ApiKey, ApiKeyPolicy, ApiKeyRole};
 use crate::telemetry::Metrics;
+use crate::telemetry::describe;
 
 /// How often notes of objects that are gone are dropped.
 const TIDY: Duration = Duration::from_secs(60);

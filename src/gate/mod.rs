@@ -1,1 +1,30 @@
-//! May this key pass? The gate watches ApiKeys and ApiKeyRoles, and answers proxies and services from memory.
+//! May this key pass? The gate watches ApiKeys and ApiKeyRoles, never Secrets, and answers proxies and services from memory.
+//!
+//! - [`index`]: which key belongs to whom: immutable, swapped atomically
+//! - [`decide`]: one pure function from an index, a question and a moment to a [`Verdict`]
+//! - [`permission`], [`credential`], [`route`]: what a route needs, and where a request carries its key
+//! - [`answer`]: what a verdict looks like over HTTP
+//! - `protocols`: adapters: JSON verify, Envoy's `ext_authz` over gRPC, and whatever asks over HTTP
+//! - [`feed`]: follows the API server
+//! - [`freshness`]: how old the index may be
+
+pub mod answer;
+mod code;
+pub mod credential;
+mod decide;
+mod desk;
+pub mod feed;
+pub mod freshness;
+pub mod index;
+pub mod metrics;
+pub mod permission;
+pub mod protocols;
+pub mod route;
+pub mod shown;
+
+pub use code::Code;
+pub use decide::{Ask, MAX_KEY, Needs, Shown, Verdict, decide};
+pub use desk::{AccessLog, Desk, wall_clock};
+
+#[cfg(test)]
+mod testing;

@@ -1,10 +1,12 @@
 //! Logs, metrics and health: shared by everything that runs.
 
+mod describe;
 mod logs;
 mod metrics;
 mod requests;
 mod server;
 
+pub use describe::describe;
 pub use logs::{LogFormat, LogsError, start as start_logs};
 pub use metrics::{Metrics, Outcome, Snapshot};
 pub use requests::{RequestLayer, RequestService};

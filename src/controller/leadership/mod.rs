@@ -86,7 +86,7 @@ pub enum LeadershipError {
         after: Duration,
     },
     /// The request failed in another way; a 409 means that somebody was faster.
-    #[error("{verb} lease {lease}: {}", super::error::describe(source))]
+    #[error("{verb} lease {lease}: {}", crate::telemetry::describe(source))]
     Request {
         /// What was asked.
         verb: &'static str,

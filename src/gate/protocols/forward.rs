@@ -1,0 +1,146 @@
+//! Whatever asks over HTTP about somebody else's request: Envoy's `ext_authz` over HTTP, nginx's `auth_request`, Traefik, Caddy, HAProxy.
+//!
+//! `<any method> /v1/auth/<dialect>/<settings>[/<anything>]`. Allows with exactly 200 and refuses with 401, 403 or 429; never 404 or
+//! 405, which some proxies take for an error of their own. What is behind the settings is Envoy's original path.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header};
+
+use crate::gate::answer::{self, CODE, MISCONFIGURED, UNAVAILABLE, Unable};
+use crate::gate::code::Code;
+use crate::gate::credential::{Carrier, Trace};
+use crate::gate::decide::Verdict;
+use crate::gate::desk::Desk;
+use crate::gate::metrics::Protocol;
+use crate::gate::route::Route;
+
+/// Where it is served, as axum writes paths.
+pub const PATH: &str = "/v1/auth/{*route}";
+const PREFIX: &str = "/v1/auth/";
+/// Envoy takes these off the request before it goes on.
+const TO_REMOVE: HeaderName = HeaderName::from_static("x-envoy-auth-headers-to-remove");
+
+/// Which proxy asks: where it says what the original request was, and what it makes of a status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Dialect {
+    protocol: Protocol,
+    /// The header with the original URI; none where it is behind the settings.
+    original_uri: Option<&'static str>,
+    /// nginx takes every refusal but 401 and 403 for an error, which its client sees as 500.
+    only_401_and_403: bool,
+}
+
+/// Answers.
+pub async fn handle(State(desk): State<Arc<Desk>>, request: Request<Body>) -> Response<Body> {
+    let (head, _) = request.into_parts();
+    answer(&desk, &head.uri, &head.headers)
+}
+
+fn answer(desk: &Desk, uri: &Uri, headers: &HeaderMap) -> Response<Body> {
+    let parts = uri.path().strip_prefix(PREFIX).unwrap_or_default();
+    let (dialect, rest) = parts.split_once('/').unwrap_or((parts, ""));
+    let settings = rest.split('/').next().unwrap_or_default();
+    let Some(dialect) = Dialect::of(dialect) else {
+        return refusal(StatusCode::FORBIDDEN, MISCONFIGURED, "there is no such dialect: see the gate's documentation");
+    };
+    let route = desk.routes.read(settings);
+    let Ok(route) = &*route else {
+        desk.metrics.misconfigured(dialect.protocol);
+        return refusal(StatusCode::FORBIDDEN, MISCONFIGURED, "this route is misconfigured: the gate's log says how");
+    };
+    let carrier = Original { headers, query: dialect.query(uri, headers) };
+    let found = route.places.find(&carrier);
+    match desk.ask(dialect.protocol, found.shown(), route.needs()) {
+        Err(unable) => unavailable(&unable),
+        Ok(verdict) => dialect.told(&verdict, route, found.trace()),
+    }
+}
+
+/// The original request, as far as the proxy tells of it.
+struct Original<'a> {
+    headers: &'a HeaderMap,
+    query: Option<&'a str>,
+}
+
+impl Carrier for Original<'_> {
+    fn header(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        self.headers.get_all(name).iter().map(HeaderValue::as_bytes)
+    }
+
+    fn query(&self) -> Option<&str> {
+        self.query
+    }
+}
+
+impl Dialect {
+    fn of(name: &str) -> Option<Self> {
+        let forwarded = Some("x-forwarded-uri");
+        let (protocol, original_uri) = match name {
+            "envoy" => (Protocol::Envoy, None),
+            "nginx" => (Protocol::Nginx, Some("x-original-uri")),
+            "traefik" => (Protocol::Traefik, forwarded),
+            "caddy" => (Protocol::Caddy, forwarded),
+            "haproxy" => (Protocol::Haproxy, forwarded),
+            _ => return None,
+        };
+        Some(Self { protocol, original_uri, only_401_and_403: protocol == Protocol::Nginx })
+    }
+
+    fn query<'a>(&self, uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
+        let Some(name) = self.original_uri else { return uri.query() };
+        // The proxy sets it. Two of them: one is the client's.
+        let mut all = headers.get_all(name).iter();
+        let (one, None) = (all.next()?, all.next()) else { return None };
+        Some(one.to_str().ok()?.split_once('?')?.1)
+    }
+
+    fn told(&self, verdict: &Verdict, route: &Route, trace: Option<Trace<'_>>) -> Response<Body> {
+        if let Some(holder) = verdict.holder.as_ref().filter(|_| verdict.is_valid()) {
+            let mut response = Response::new(Body::empty());
+            let headers = response.headers_mut();
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            headers.extend(answer::identity(holder));
+            if let (Protocol::Envoy, Some(Trace::Header(name))) = (self.protocol, trace)
+                && let Ok(name) = HeaderValue::from_str(name)
+            {
+                headers.insert(TO_REMOVE, name);
+            }
+            return response;
+        }
+        let status = match answer::status(verdict.code) {
+            StatusCode::TOO_MANY_REQUESTS if self.only_401_and_403 => StatusCode::FORBIDDEN,
+            status => status,
+        };
+        let message = answer::message(verdict, route);
+        let mut response = refusal(status, verdict.code.as_str(), &message);
+        if let Some(challenge) = answer::challenge(verdict, route, &message) {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        if verdict.code == Code::RateLimited {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+fn unavailable(unable: &Unable) -> Response<Body> {
+    let mut response = refusal(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, &unable.to_string());
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
+fn refusal(status: StatusCode, code: &'static str, message: &str) -> Response<Body> {
+    let mut response = Response::new(Body::from(answer::body(code, message).to_string()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CODE, HeaderValue::from_static(code));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,9 @@
+//! Adapters between what callers speak and the one decision.
+
+mod check;
+mod forward;
+mod verify;
+
+pub use check::service as ext_authz;
+pub use forward::{PATH as FORWARD_PATH, handle as forward};
+pub use verify::{MAX_BATCH, MAX_BODY, Verification, Verified, Verify};

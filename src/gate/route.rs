@@ -1,0 +1,224 @@
+//! What a route of a proxy needs, as its configuration says: in a segment of the path
+//! (`audience=invoices-api&permissions=invoices:read`), or in Envoy's context extensions of the same names.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::credential::{Places, PlacesError};
+use super::decide::Needs;
+use super::permission::{Expression, ExpressionError};
+
+/// Routes that are remembered. Whoever reaches the gate can make up more; those are read anew at each request.
+const REMEMBERED: usize = 1_024;
+/// The longest settings, in bytes.
+const MAX_LEN: usize = 4_096;
+
+/// What a route needs, and where it looks for the key.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Route {
+    /// The protected API.
+    pub audience: Option<Box<str>>,
+    /// The organization.
+    pub organization: Option<Box<str>>,
+    /// The permissions.
+    pub permissions: Option<Expression>,
+    /// Where the key may stand.
+    pub places: Places,
+}
+
+/// A route that cannot be understood. Nothing passes it: what it was meant to need is not known.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RouteError {
+    /// A setting that does not exist.
+    #[error("there is no setting {0:?}: there are audience, organization, permissions and credentials")]
+    Unknown(String),
+    /// A setting given twice.
+    #[error("the setting {0:?} is given twice")]
+    Twice(String),
+    /// A setting whose value cannot be meant.
+    #[error("the setting {0:?} needs 1 to 253 characters")]
+    Length(&'static str),
+    /// The settings are too long.
+    #[error("the settings have more than 4096 bytes")]
+    TooLong,
+    /// Not form-urlencoded.
+    #[error("the settings are not UTF-8")]
+    Encoding,
+    /// No protected API is named.
+    #[error("the route names no audience: add audience=<name>, or run the gate with --routes-without-audience")]
+    NoAudience,
+    /// The permissions are no expression.
+    #[error(transparent)]
+    Permissions(#[from] ExpressionError),
+    /// The places are none.
+    #[error(transparent)]
+    Places(#[from] PlacesError),
+}
+
+impl Route {
+    /// What the decision is asked about.
+    #[must_use]
+    pub fn needs(&self) -> Needs<'_> {
+        Needs {
+            audience: self.audience.as_deref(),
+            organization: self.organization.as_deref(),
+            permissions: self.permissions.as_ref(),
+            namespace: None,
+        }
+    }
+
+    /// Reads settings.
+    ///
+    /// # Errors
+    /// [`RouteError`] says what is wrong.
+    pub fn of<'a>(settings: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Self, RouteError> {
+        let mut route = Self::default();
+        let mut places = None;
+        for (name, value) in settings {
+            let new = match name {
+                "audience" => route.audience.replace(bounded("audience", value)?).is_none(),
+                "organization" => route.organization.replace(bounded("organization", value)?).is_none(),
+                "permissions" => route.permissions.replace(value.parse()?).is_none(),
+                "credentials" => places.replace(value.parse()?).is_none(),
+                other => return Err(RouteError::Unknown(quotable(other).to_owned())),
+            };
+            if !new {
+                return Err(RouteError::Twice(name.to_owned()));
+            }
+        }
+        if let Some(places) = places {
+            route.places = places;
+        }
+        Ok(route)
+    }
+}
+
+fn bounded(name: &'static str, value: &str) -> Result<Box<str>, RouteError> {
+    if value.is_empty() || value.len() > 253 { Err(RouteError::Length(name)) } else { Ok(value.into()) }
+}
+
+/// What may be quoted in a message. A path that was taken for settings may hold a key, and keys have digits or capitals.
+pub(super) fn quotable(text: &str) -> &str {
+    let harmless = text.len() <= 32 && text.bytes().all(|byte| byte.is_ascii_lowercase() || matches!(byte, b'-' | b'_' | b':'));
+    if harmless { text } else { "..." }
+}
+
+/// Routes by their settings as text, each read once.
+#[derive(Debug)]
+pub struct Routes {
+    known: ArcSwap<HashMap<Box<str>, Arc<Read>>>,
+    /// Whether a route may name no audience.
+    without_audience: bool,
+}
+
+type Read = Result<Route, RouteError>;
+
+impl Routes {
+    /// No route is known yet.
+    #[must_use]
+    pub fn new(without_audience: bool) -> Self {
+        Self { known: ArcSwap::default(), without_audience }
+    }
+
+    /// The route of these settings, which are form-urlencoded.
+    pub fn read(&self, settings: &str) -> Arc<Read> {
+        self.remembered(settings, || {
+            let pairs: Vec<_> = form_urlencoded::parse(settings.as_bytes()).collect();
+            if pairs.iter().any(|(name, value)| name.contains('\u{fffd}') || value.contains('\u{fffd}')) {
+                return Err(RouteError::Encoding);
+            }
+            Route::of(pairs.iter().map(|(name, value)| (&**name, &**value)))
+        })
+    }
+
+    /// The route of these settings, which stand one by one.
+    pub fn of(&self, settings: &HashMap<String, String>) -> Arc<Read> {
+        let mut names: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (&**name, &**value)).collect();
+        names.sort_unstable();
+        let mut text = form_urlencoded::Serializer::new(String::new());
+        text.extend_pairs(&names);
+        self.remembered(&text.finish(), || Route::of(names.iter().copied()))
+    }
+
+    /// Checks what a call of the verify API asks for, which names no places.
+    ///
+    /// # Errors
+    /// [`RouteError::NoAudience`] where one is needed.
+    pub fn check(&self, route: Route) -> Read {
+        if route.audience.is_none() && !self.without_audience { Err(RouteError::NoAudience) } else { Ok(route) }
+    }
+
+    fn remembered(&self, text: &str, read: impl FnOnce() -> Read) -> Arc<Read> {
+        if text.len() > MAX_LEN {
+            return Arc::new(Err(RouteError::TooLong));
+        }
+        let known = self.known.load();
+        if let Some(route) = known.get(text) {
+            return route.clone();
+        }
+        let route = Arc::new(read().and_then(|route| self.check(route)));
+        if known.len() < REMEMBERED {
+            // Once for each, and not for more than are remembered. The settings may be anything: they are not quoted.
+            if let Err(error) = &*route {
+                tracing::warn!(%error, "a route is misconfigured: nothing passes it");
+            }
+            self.known.rcu(|known| {
+                let mut known = HashMap::clone(known);
+                known.insert(text.into(), route.clone());
+                known
+            });
+        }
+        route
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(settings: &str) -> Read {
+        Read::clone(&Routes::new(false).read(settings))
+    }
+
+    #[test]
+    fn a_route_says_what_it_needs_and_where_the_key_stands() {
+        let route =
+            read("audience=invoices-api&permissions=invoices:read%20AND%20(a+OR+b)&credentials=query:api_key,bearer").unwrap();
+        assert_eq!(route.audience.as_deref(), Some("invoices-api"));
+        assert_eq!(route.permissions.unwrap().as_str(), "invoices:read AND (a OR b)");
+        assert_eq!(route.places, "query:api_key,bearer".parse().unwrap());
+        let one_by_one =
+            HashMap::from([("audience".to_owned(), "a b&c".to_owned()), ("organization".to_owned(), "acme".to_owned())]);
+        let route = Read::clone(&Routes::new(false).of(&one_by_one)).unwrap();
+        assert_eq!((route.audience.as_deref(), route.organization.as_deref()), (Some("a b&c"), Some("acme")));
+    }
+
+    #[test]
+    fn nothing_is_guessed_about_a_route_that_is_not_understood() {
+        for (settings, expected) in [
+            ("audience=a&audiense=b", RouteError::Unknown("audiense".to_owned())),
+            ("audience=a&audience=b", RouteError::Twice("audience".to_owned())),
+            ("audience=", RouteError::Length("audience")),
+            ("", RouteError::NoAudience),
+            ("permissions=a", RouteError::NoAudience),
+            ("audience=%ff", RouteError::Encoding),
+            ("audience=a&permissions=", RouteError::Permissions(ExpressionError::Empty)),
+        ] {
+            assert_eq!(read(settings).unwrap_err(), expected, "{settings}");
+        }
+        assert!(matches!(read("audience=a&credentials=everywhere"), Err(RouteError::Places(_))));
+        assert_eq!(read(&format!("audience={}", "a".repeat(5_000))).unwrap_err(), RouteError::TooLong);
+        assert!(Routes::new(true).read("permissions=a").is_ok(), "said in so many words");
+    }
+
+    #[test]
+    fn made_up_routes_fill_no_memory() {
+        let routes = Routes::new(false);
+        for number in 0..3 * REMEMBERED {
+            assert!(routes.read(&format!("audience=a{number}")).is_ok());
+        }
+        assert_eq!(routes.known.load().len(), REMEMBERED);
+    }
+}
