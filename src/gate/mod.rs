@@ -7,6 +7,7 @@
 //! - `protocols`: adapters: JSON verify, Envoy's `ext_authz` over gRPC, and whatever asks over HTTP
 //! - [`feed`]: follows the API server
 //! - [`freshness`]: how old the index may be
+//! - [`server`]: the front door, with an end to everything a peer can make it wait for
 
 pub mod answer;
 mod code;
@@ -20,6 +21,7 @@ pub mod metrics;
 pub mod permission;
 pub mod protocols;
 pub mod route;
+pub mod server;
 pub mod shown;
 
 pub use code::Code;

@@ -1,0 +1,133 @@
+//! One connection from its first byte to its last.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+
+use axum::Router;
+use axum::body::Body;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::service::Service;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+use tower::Service as _;
+
+use super::counters::Counters;
+use super::limits::Limits;
+use super::vigil::{Overdue, Vigil, Watch};
+use super::watched::{RequestBody, ResponseBody, Watched};
+
+/// Who is at the other end of a connection: an extension of every request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its address, as the connection has it: a load balancer's where there is one.
+    pub address: SocketAddr,
+    /// Whether it showed a client certificate of the authorities in `--tls-client-ca` when the connection began.
+    pub certified: bool,
+}
+
+/// The protocols with their bounds.
+pub(super) fn protocols(limits: &Limits) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    let head_bytes = usize::try_from(limits.head_bytes).unwrap_or(usize::MAX);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        // The vigil sees to it: this one would count idle time.
+        .header_read_timeout(None)
+        .keep_alive(true)
+        .max_headers(limits.headers.into())
+        // hyper panics below 8 KiB.
+        .max_buf_size(head_bytes.max(8192));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(limits.head_bytes)
+        .keep_alive_interval(limits.ping)
+        .keep_alive_timeout(limits.ping_answer)
+        // Streams that are opened only to be reset (CVE-2023-44487, RUSTSEC-2024-0003).
+        .max_pending_accept_reset_streams(20)
+        .max_local_error_reset_streams(256);
+    builder
+}
+
+/// What a connection is served with.
+pub(super) struct Serving<'a> {
+    pub(super) protocols: &'a auto::Builder<TokioExecutor>,
+    pub(super) router: Router,
+    pub(super) peer: Peer,
+    pub(super) limits: Limits,
+    pub(super) counters: &'a Counters,
+    /// Requests under way are finished, then it closes.
+    pub(super) drain: &'a CancellationToken,
+}
+
+impl Serving<'_> {
+    /// Serves a connection until it ends, by whichever side.
+    pub(super) async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        let vigil = Vigil::new(self.limits);
+        let requests = Requests { router: self.router, peer: self.peer, vigil: vigil.clone() };
+        let io = TokioIo::new(Watched::new(stream, vigil.clone()));
+        let mut connection = pin!(self.protocols.serve_connection(io, requests));
+        let mut watch = Watch::new(vigil.clone());
+        let mut draining = false;
+        loop {
+            tokio::select! {
+                // The watch looks at what the connection has done.
+                biased;
+                ended = connection.as_mut() => {
+                    if let Err(error) = ended {
+                        tracing::debug!(address = %self.peer.address, error, "a connection ended with an error");
+                    }
+                    return;
+                }
+                overdue = std::future::poll_fn(|context| watch.poll(context)) => match overdue {
+                    Overdue::Idle => {
+                        vigil.say_farewell();
+                        connection.as_mut().graceful_shutdown();
+                    }
+                    Overdue::Head => {
+                        tracing::debug!(address = %self.peer.address, "a request head did not come in time");
+                        self.counters.head_was_slow();
+                        return;
+                    }
+                    Overdue::Progress => {
+                        tracing::debug!(address = %self.peer.address, "a connection made no progress");
+                        self.counters.peer_stalled();
+                        return;
+                    }
+                },
+                () = self.drain.cancelled(), if !draining => {
+                    draining = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    }
+}
+
+/// The router as hyper calls it.
+struct Requests {
+    router: Router,
+    peer: Peer,
+    vigil: Vigil,
+}
+
+impl Service<Request<Incoming>> for Requests {
+    type Response = Response<ResponseBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let under_way = self.vigil.begin();
+        let mut request = request.map(|body| Body::new(RequestBody::new(body, under_way.vigil().clone())));
+        request.extensions_mut().insert(self.peer);
+        let answer = self.router.clone().call(request);
+        Box::pin(async move { Ok(answer.await?.map(|body| ResponseBody::new(body, under_way))) })
+    }
+}

@@ -1,0 +1,183 @@
+//! Listeners: accepting connections, as many as there may be.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::TokioExecutor;
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::ServerError;
+use super::connection::{Peer, Serving, protocols};
+use super::counters::Counters;
+use super::limits::Limits;
+use super::tls::Certificates;
+
+/// The longest pause after a connection could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// An address that connections are accepted at.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    certificates: Option<Arc<Certificates>>,
+}
+
+impl Listener {
+    /// Takes the address of `--listen`.
+    ///
+    /// # Errors
+    /// [`ServerError::Bind`] when it cannot be had.
+    pub async fn plain(address: SocketAddr) -> Result<Self, ServerError> {
+        Ok(Self { socket: bind("--listen", address).await?, certificates: None })
+    }
+
+    /// Takes the address of `--listen-tls`.
+    ///
+    /// # Errors
+    /// [`ServerError::Bind`] when it cannot be had.
+    pub async fn tls(address: SocketAddr, certificates: Arc<Certificates>) -> Result<Self, ServerError> {
+        Ok(Self { socket: bind("--listen-tls", address).await?, certificates: Some(certificates) })
+    }
+
+    /// The address, with the port that was taken where any was asked for.
+    ///
+    /// # Errors
+    /// The system's, when it does not say.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+}
+
+async fn bind(flag: &'static str, address: SocketAddr) -> Result<TcpListener, ServerError> {
+    TcpListener::bind(address).await.map_err(|source| ServerError::Bind { flag, address, source })
+}
+
+/// Serves `router` at all listeners until `token` is cancelled, then finishes the requests under way.
+///
+/// From the cancellation on nothing is accepted. Connections close after the requests that they have begun (HTTP/2 peers get a
+/// GOAWAY); after [`Limits::drain`] what is left is cut off.
+pub async fn serve(listeners: Vec<Listener>, router: Router, limits: Limits, counters: Arc<Counters>, token: CancellationToken) {
+    let shared = Arc::new(Shared {
+        router,
+        protocols: protocols(&limits),
+        limits,
+        counters,
+        room: Arc::new(Semaphore::new(usize::try_from(limits.connections.max(1)).unwrap_or(Semaphore::MAX_PERMITS))),
+        connections: TaskTracker::new(),
+        drain: token,
+        cut: CancellationToken::new(),
+    });
+    let accepting = TaskTracker::new();
+    for listener in listeners {
+        accepting.spawn(shared.clone().accept(listener));
+    }
+    accepting.close();
+    accepting.wait().await;
+    shared.connections.close();
+    if tokio::time::timeout(limits.drain, shared.connections.wait()).await.is_err() {
+        let left = shared.connections.len();
+        tracing::warn!(connections = left, seconds = limits.drain.as_secs(), "connections did not end in time and are cut off");
+        shared.cut.cancel();
+        shared.connections.wait().await;
+    }
+}
+
+struct Shared {
+    router: Router,
+    protocols: auto::Builder<TokioExecutor>,
+    limits: Limits,
+    counters: Arc<Counters>,
+    room: Arc<Semaphore>,
+    connections: TaskTracker,
+    drain: CancellationToken,
+    cut: CancellationToken,
+}
+
+impl Shared {
+    async fn accept(self: Arc<Self>, listener: Listener) {
+        // The socket is closed at once, not when the last request has ended: peers then try elsewhere.
+        let drain = self.drain.clone();
+        drain.run_until_cancelled(self.accept_all(&listener)).await;
+    }
+
+    async fn accept_all(self: &Arc<Self>, listener: &Listener) {
+        let mut pause = Duration::ZERO;
+        loop {
+            let (stream, address) = match listener.socket.accept().await {
+                Ok(accepted) => accepted,
+                // That connection is gone already.
+                Err(error) if is_of_the_peer(&error) => continue,
+                Err(error) => {
+                    self.counters.accept_failed();
+                    if pause.is_zero() {
+                        tracing::warn!(%error, "connections cannot be accepted; trying again");
+                    }
+                    pause = (pause * 2).clamp(Duration::from_millis(10), ACCEPT_PAUSE);
+                    tokio::time::sleep(pause).await;
+                    continue;
+                }
+            };
+            pause = Duration::ZERO;
+            // One connection of each listener waits here, the others in the system's queue. The room is taken after the connection
+            // is there: a listener that nobody talks to does not keep another from using it.
+            let room = if let Ok(room) = self.room.clone().try_acquire_owned() {
+                room
+            } else {
+                self.counters.connection_waits();
+                let Ok(room) = self.room.clone().acquire_owned().await else { return };
+                room
+            };
+            let (shared, certificates, open) = (self.clone(), listener.certificates.clone(), self.counters.opened());
+            self.connections.spawn(async move {
+                shared.cut.run_until_cancelled(shared.connection(stream, address, certificates)).await;
+                drop((open, room));
+            });
+        }
+    }
+
+    async fn connection(&self, stream: TcpStream, address: SocketAddr, certificates: Option<Arc<Certificates>>) {
+        // Answers are small and waited for.
+        let _ = stream.set_nodelay(true);
+        let Some(certificates) = certificates else {
+            return self.serving(Peer { address, certified: false }).serve(stream).await;
+        };
+        let handshake = TlsAcceptor::from(certificates.current()).accept(stream);
+        let handshake = tokio::time::timeout(self.limits.handshake, handshake);
+        // What has not shaken hands has asked nothing.
+        let Some(handshake) = self.drain.run_until_cancelled(handshake).await else { return };
+        let error = match handshake {
+            Ok(Ok(stream)) => {
+                let certified = stream.get_ref().1.peer_certificates().is_some_and(|shown| !shown.is_empty());
+                return self.serving(Peer { address, certified }).serve(stream).await;
+            }
+            Ok(Err(error)) => error,
+            Err(_) => io::ErrorKind::TimedOut.into(),
+        };
+        self.counters.handshake_refused();
+        tracing::debug!(%address, %error, "a TLS handshake failed");
+    }
+
+    fn serving(&self, peer: Peer) -> Serving<'_> {
+        Serving {
+            protocols: &self.protocols,
+            router: self.router.clone(),
+            peer,
+            limits: self.limits,
+            counters: &self.counters,
+            drain: &self.drain,
+        }
+    }
+}
+
+fn is_of_the_peer(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}

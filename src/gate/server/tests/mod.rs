@@ -1,0 +1,6 @@
+//! The server with real sockets.
+
+mod bounds;
+mod support;
+mod tls;
+mod ways;

@@ -1,0 +1,211 @@
+//! Certificates that are read again while the server runs.
+//!
+//! Mounted Secrets change by a swap of symbolic links, which file notifications miss: the files are read every few seconds and
+//! compared by their hash. The whole configuration is built anew, sessions included: a client that was certified by an authority
+//! that is trusted no more cannot resume.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use sha2::{Digest as _, Sha256};
+use tokio_util::sync::CancellationToken;
+
+/// The pause between two looks at the files, unless another is chosen.
+pub const RELOAD: Duration = Duration::from_secs(15);
+
+/// The files that a TLS listener works with, all of them PEM.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    /// The certificate and those between it and its authority (`--tls-cert`).
+    pub certificate: PathBuf,
+    /// Its private key: PKCS#8, PKCS#1 or SEC1 (`--tls-key`).
+    pub key: PathBuf,
+    /// The authorities whose client certificates are believed (`--tls-client-ca`). `None`: clients are not asked for any.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// The files cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("{flag} {}: {source}", .file.display())]
+    Read {
+        /// The flag that names it.
+        flag: &'static str,
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file holds something else.
+    #[error("{flag} {}: {what}", .file.display())]
+    Content {
+        /// The flag that names it.
+        flag: &'static str,
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it. Never a part of it.
+        what: String,
+    },
+    /// Certificate and key do not belong together, or cannot be used.
+    #[error("--tls-cert and --tls-key cannot be used together: {0}")]
+    Pair(#[source] rustls::Error),
+    /// The TLS library does not do what is asked of it.
+    #[error("TLS cannot be set up: {0}")]
+    Setup(#[source] rustls::Error),
+}
+
+/// What handshakes are answered with now.
+pub struct Certificates {
+    files: TlsFiles,
+    loaded: [u8; 32],
+    current: ArcSwap<ServerConfig>,
+}
+
+impl std::fmt::Debug for Certificates {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Certificates").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+impl Certificates {
+    /// Reads the files for the first time.
+    ///
+    /// # Errors
+    /// [`TlsError`] names the flag and says what is wrong.
+    pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
+        let contents = Contents::read(&files)?;
+        let config = contents.configuration(&files)?;
+        Ok(Self { loaded: contents.digest(), files, current: ArcSwap::from_pointee(config) })
+    }
+
+    /// The configuration of the next handshake.
+    pub(super) fn current(&self) -> Arc<ServerConfig> {
+        self.current.load_full()
+    }
+
+    /// Reads the files again every `pause` until `token` is cancelled. What cannot be used is logged, and the last that could stays.
+    pub async fn keep_current(self: Arc<Self>, pause: Duration, token: CancellationToken) {
+        let mut seen = Seen::Contents(self.loaded);
+        while token.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
+            let same = self.clone();
+            let Ok(now) = tokio::task::spawn_blocking(move || same.look(seen)).await else { return };
+            seen = now;
+        }
+    }
+
+    /// Looks at the files as if for the first time.
+    #[cfg(test)]
+    pub(super) fn look_now(&self) {
+        self.look(Seen::Nothing);
+    }
+
+    /// Looks at the files that were loaded.
+    #[cfg(test)]
+    pub(super) fn look_again(&self) {
+        self.look(Seen::Contents(self.loaded));
+    }
+
+    /// Looks at the files, and takes them when they are not what was seen last and can be used.
+    fn look(&self, last: Seen) -> Seen {
+        let (now, built) = match Contents::read(&self.files) {
+            Ok(contents) => {
+                let now = Seen::Contents(contents.digest());
+                if last == now {
+                    return now;
+                }
+                (now, contents.configuration(&self.files))
+            }
+            Err(error) => (Seen::Nothing, Err(error)),
+        };
+        match built {
+            Ok(config) => {
+                self.current.store(Arc::new(config));
+                tracing::info!(certificate = %self.files.certificate.display(), "the TLS files have changed and were read anew");
+            }
+            Err(error) if last == now => tracing::debug!(%error, "the TLS files still cannot be used"),
+            Err(error) => tracing::warn!(%error, "the TLS files cannot be used; the certificate that was read before stays"),
+        }
+        now
+    }
+}
+
+/// What was found in the files.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    /// They could not be read.
+    Nothing,
+    /// The hash of what they held.
+    Contents([u8; 32]),
+}
+
+struct Contents {
+    certificate: Vec<u8>,
+    key: zeroize::Zeroizing<Vec<u8>>,
+    client_ca: Option<Vec<u8>>,
+}
+
+impl Contents {
+    fn read(files: &TlsFiles) -> Result<Self, TlsError> {
+        let read =
+            |flag, file: &Path| std::fs::read(file).map_err(|source| TlsError::Read { flag, file: file.to_owned(), source });
+        Ok(Self {
+            certificate: read("--tls-cert", &files.certificate)?,
+            key: read("--tls-key", &files.key)?.into(),
+            client_ca: files.client_ca.as_deref().map(|file| read("--tls-client-ca", file)).transpose()?,
+        })
+    }
+
+    fn digest(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        for part in [Some(&self.certificate), Some(&*self.key), self.client_ca.as_ref()] {
+            let digest = part.map(Sha256::digest).unwrap_or_default();
+            hash.update(digest);
+        }
+        hash.finalize().into()
+    }
+
+    fn configuration(&self, files: &TlsFiles) -> Result<ServerConfig, TlsError> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let chain = certificates("--tls-cert", &files.certificate, &self.certificate)?;
+        // What the parser says may quote the file.
+        let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|_| {
+            content("--tls-key", &files.key, "it holds no whole private key in PEM (PKCS#8, PKCS#1 or SEC1)".to_owned())
+        })?;
+        let builder = ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(TlsError::Setup)?;
+        let builder = match (&files.client_ca, &self.client_ca) {
+            (Some(file), Some(pem)) => {
+                let wrong = |error: &dyn std::fmt::Display| content("--tls-client-ca", file, error.to_string());
+                let mut roots = RootCertStore::empty();
+                for root in certificates("--tls-client-ca", file, pem)? {
+                    roots.add(root).map_err(|error| wrong(&error))?;
+                }
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+                let verifier = verifier.allow_unauthenticated().build().map_err(|error| wrong(&error))?;
+                builder.with_client_cert_verifier(verifier)
+            }
+            _ => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_single_cert(chain, key).map_err(TlsError::Pair)?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(config)
+    }
+}
+
+fn certificates(flag: &'static str, file: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let all = all.map_err(|error| content(flag, file, format!("it is not PEM: {error}")))?;
+    if all.is_empty() { Err(content(flag, file, "it holds no certificate".to_owned())) } else { Ok(all) }
+}
+
+fn content(flag: &'static str, file: &Path, what: String) -> TlsError {
+    TlsError::Content { flag, file: file.to_owned(), what }
+}
