@@ -1,3 +1,4 @@
 //! May this key pass? The gate watches ApiKeys and ApiKeyRoles, and answers proxies and services from memory.
 
+pub mod callers;
 pub mod server;
