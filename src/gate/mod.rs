@@ -7,9 +7,11 @@
 //! - `protocols`: adapters: JSON verify, Envoy's `ext_authz` over gRPC, and whatever asks over HTTP
 //! - [`feed`]: follows the API server
 //! - [`freshness`]: how old the index may be
+//! - [`callers`]: who may ask the verify API
 //! - [`server`]: the front door, with an end to everything a peer can make it wait for
 
 pub mod answer;
+pub mod callers;
 mod code;
 pub mod credential;
 mod decide;

@@ -84,10 +84,12 @@ where
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
 
     use futures::StreamExt as _;
-    use http_body_util::{Full, StreamBody};
-    use hyper::body::Frame;
+    use http_body_util::StreamBody;
+    use hyper::body::{Frame, SizeHint};
 
     use super::*;
 
@@ -105,9 +107,25 @@ mod tests {
         assert_eq!(read_body(pieces(&["in", "three", "pi"]), 9, TIME).await.unwrap(), "inthreepi");
     }
 
+    /// Says how long it is, and must not be read.
+    struct Told(u64);
+
+    impl Body for Told {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            panic!("nobody reads it")
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            SizeHint::with_exact(self.0)
+        }
+    }
+
     #[tokio::test]
     async fn a_body_that_is_too_long_is_refused_before_and_while_it_is_read() {
-        let told = read_body(Full::new(Bytes::from_static(b"0123456789")), 9, TIME).await.unwrap_err();
+        let told = read_body(Told(10), 9, TIME).await.unwrap_err();
         assert_eq!(told.status(), StatusCode::PAYLOAD_TOO_LARGE);
         let untold = read_body(pieces(&["01234", "56789"]), 9, TIME).await.unwrap_err();
         assert_eq!(untold.status(), StatusCode::PAYLOAD_TOO_LARGE);

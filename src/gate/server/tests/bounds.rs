@@ -61,7 +61,9 @@ async fn connections_that_were_idle_for_very_long_close_in_peace() {
 
 #[tokio::test]
 async fn an_http2_peer_that_answers_no_ping_is_cut_off() {
-    let limits = Limits { ping: Duration::from_millis(50), ping_answer: Duration::from_secs(3), ..Limits::default() };
+    let hour = Duration::from_secs(3600);
+    let limits =
+        Limits { ping: Duration::from_millis(50), ping_answer: Duration::from_secs(3), first_request: hour, ..Limits::default() };
     let house = House::plain(limits).await;
     let mut alive = H2::over(house.connect().await).await;
     alive.get("/").await.unwrap();

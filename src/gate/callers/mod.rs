@@ -1,0 +1,232 @@
+//! Who may ask the gate about keys over `/v1/verify`.
+//!
+//! An endpoint that says whether a key is valid is worth guarding: an open one is an oracle for whoever collects keys. Callers show
+//! a ServiceAccount token ([TokenReview], then [SubjectAccessReview]: the verb `verify` on `apikeys.claviger.dev`, in one namespace
+//! or everywhere), or a client certificate, or whatever an installation allows.
+//!
+//! What the API server said is kept for [`Settings::cache`], counted from the question. Tokens do not tell when they end, so a caller
+//! whose token or right is taken away may go on for that long; the API server's own caches (seconds) come on top.
+//!
+//! [TokenReview]: https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/token-review-v1/
+//! [SubjectAccessReview]: https://kubernetes.io/docs/reference/kubernetes-api/authorization-resources/subject-access-review-v1/
+
+mod bearer;
+mod known;
+mod refusal;
+mod review;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use kube::Client;
+use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
+
+use self::bearer::Token;
+use self::known::{Answer, Known};
+pub use self::refusal::Refusal;
+use self::review::{Reviewer, User};
+use super::server::Peer;
+use crate::key::{MintError, OsRandom, RandomSource as _};
+
+/// How a caller is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Method {
+    /// By a ServiceAccount token with the right to verify.
+    Token,
+    /// By a client certificate of the authorities in `--tls-client-ca`.
+    Mtls,
+    /// Not at all: everybody who reaches the gate may ask.
+    None,
+}
+
+/// What an installation allows its callers.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How callers may be known; one way is enough for each.
+    pub methods: Vec<Method>,
+    /// The audiences of which a token must have one. Empty: the API server's own.
+    pub audiences: Vec<String>,
+    /// How long a good answer of the API server holds. A bad one holds a fifth of it.
+    pub cache: Duration,
+    /// How many tokens, and how many tokens with a namespace, are remembered. The oldest are forgotten, unknown ones first.
+    pub remembered: usize,
+    /// How long one question to the API server may take, its wait for others included. A caller may need two.
+    pub patience: Duration,
+    /// How many questions about tokens that were never good are under way at once; as many again about those that were.
+    pub at_once: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            methods: vec![Method::Token],
+            audiences: Vec::new(),
+            cache: Duration::from_secs(10),
+            remembered: 10_000,
+            patience: Duration::from_secs(3),
+            at_once: 16,
+        }
+    }
+}
+
+/// The settings make no sense, or the system fails.
+#[derive(Debug, thiserror::Error)]
+pub enum CallersError {
+    /// No method is left.
+    #[error("--verify-callers names nothing: give token, mtls, both, or none for an endpoint that is open to everybody")]
+    NoMethod,
+    /// None is not none.
+    #[error("--verify-callers=none opens the endpoint to everybody and cannot be combined with others: leave either out")]
+    NoneAmongOthers,
+    /// No key for the memory could be made.
+    #[error(transparent)]
+    Random(#[from] MintError),
+}
+
+/// Somebody who may ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// A user of the cluster, such as `system:serviceaccount:shop:frontend`.
+    User(Arc<str>),
+    /// Somebody with a client certificate.
+    Certified,
+    /// Anybody.
+    Anyone,
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::User(name) => name,
+            Self::Certified => "a client certificate",
+            Self::Anyone => "anyone",
+        })
+    }
+}
+
+/// A token as the memory knows it: a hash under a key that never leaves the process.
+type Name = [u8; 32];
+
+/// The guard of `/v1/verify`.
+pub struct Callers {
+    settings: Settings,
+    reviewer: Arc<Reviewer>,
+    secret: [u8; 32],
+    users: Known<Name, Option<Arc<User>>>,
+    rights: Known<(Name, Option<Box<str>>), bool>,
+}
+
+impl fmt::Debug for Callers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Callers").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Callers {
+    /// A guard that asks the API server through `client`, whose identity may create tokenreviews and subjectaccessreviews
+    /// (ClusterRole `system:auth-delegator`). Without tokens it asks nothing.
+    ///
+    /// # Errors
+    /// [`CallersError`] when the methods exclude each other.
+    pub fn new(client: Client, settings: Settings) -> Result<Self, CallersError> {
+        if settings.methods.is_empty() {
+            return Err(CallersError::NoMethod);
+        }
+        if settings.methods.contains(&Method::None) && settings.methods.iter().any(|method| *method != Method::None) {
+            return Err(CallersError::NoneAmongOthers);
+        }
+        let mut secret = [0; 32];
+        OsRandom.fill(&mut secret)?;
+        Ok(Self {
+            reviewer: Arc::new(Reviewer::new(client, settings.audiences.clone(), settings.patience, settings.at_once)),
+            secret,
+            users: Known::new(settings.remembered),
+            rights: Known::new(settings.remembered),
+            settings,
+        })
+    }
+
+    /// Whether whoever sent a request with these headers may ask about keys: about those of one namespace, or of all of them.
+    ///
+    /// # Errors
+    /// [`Refusal`] says why not, and which status to answer with.
+    pub async fn admit(&self, headers: &HeaderMap, peer: &Peer, namespace: Option<&str>) -> Result<Caller, Refusal> {
+        if namespace.is_some_and(|name| !is_namespace(name)) {
+            return Err(Refusal::NoNamespace);
+        }
+        if self.allows(Method::None) {
+            return Ok(Caller::Anyone);
+        }
+        if self.allows(Method::Mtls) && peer.certified {
+            return Ok(Caller::Certified);
+        }
+        if !self.allows(Method::Token) {
+            return Err(Refusal::Unauthenticated("show a client certificate"));
+        }
+        let token = Token::of(headers).map_err(Refusal::Unauthenticated)?;
+        let name = self.name(&token);
+        let (user, until) = self.user(name, token).await?;
+        let who = user.name.clone();
+        if self.may_verify(name, (user, until), namespace).await? {
+            Ok(Caller::User(who))
+        } else {
+            Err(Refusal::Forbidden { user: who, namespace: namespace.map(Box::from) })
+        }
+    }
+
+    fn allows(&self, method: Method) -> bool {
+        self.settings.methods.contains(&method)
+    }
+
+    fn name(&self, token: &Token) -> Name {
+        Sha256::new().chain_update(self.secret).chain_update(token.expose()).finalize().into()
+    }
+
+    fn hold(&self, good: bool) -> Duration {
+        if good { self.settings.cache } else { self.settings.cache / 5 }
+    }
+
+    /// Whose token it is, and until when that is taken for granted.
+    async fn user(&self, name: Name, token: Token) -> Result<(Arc<User>, Instant), Refusal> {
+        let (reviewer, good, bad) = (self.reviewer.clone(), self.hold(true), self.hold(false));
+        let answer = self.users.ask(name, |was_good| async move {
+            let (asked, user) = reviewer.user(&token, was_good).await?;
+            let until = asked + if user.is_some() { good } else { bad };
+            Ok(Answer { good: user.is_some(), value: user.map(Arc::new), until })
+        });
+        let answer = answer.await.map_err(Refusal::Unavailable)?;
+        let user = answer.value.ok_or(Refusal::Unauthenticated("the token is not valid for this gate, or not any more"))?;
+        Ok((user, answer.until))
+    }
+
+    async fn may_verify(
+        &self,
+        name: Name,
+        (user, until): (Arc<User>, Instant),
+        namespace: Option<&str>,
+    ) -> Result<bool, Refusal> {
+        let (reviewer, good, bad) = (self.reviewer.clone(), self.hold(true), self.hold(false));
+        let namespace: Option<Box<str>> = namespace.map(Box::from);
+        let answer = self.rights.ask((name, namespace.clone()), |was_good| async move {
+            let (asked, may) = reviewer.may_verify(&user, namespace.as_deref(), was_good).await?;
+            // Who the user is, and in which groups, is as old as the review of the token.
+            let until = until.min(asked + if may { good } else { bad });
+            Ok(Answer { good: may, value: may, until })
+        });
+        Ok(answer.await.map_err(Refusal::Unavailable)?.value)
+    }
+}
+
+/// Whether this can be the name of a namespace (RFC 1123 label). Everything else would be looked up in vain, or mean all of them.
+fn is_namespace(name: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    (1..=63).contains(&name.len())
+        && name.bytes().all(|byte| inner(byte) || byte == b'-')
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+}
