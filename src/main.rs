@@ -38,7 +38,7 @@ enum Command {
 
 #[derive(Args)]
 struct ControllerArgs {
-    /// Work on this namespace only. Default: the whole cluster.
+    /// Work on this namespace only. Default: the whole cluster. Its gates are looked for in the namespace of the Lease, else here.
     #[arg(long, value_name = "NAME")]
     namespace: Option<String>,
     /// Keep ApiKeys from disappearing before their Secret has. Default: true for the whole cluster, false with --namespace, where a
@@ -145,8 +145,11 @@ fn settings(args: &ControllerArgs) -> Result<Settings, Failure> {
     if args.announce_grace <= args.request_timeout {
         return Err("--announce-grace must be longer than --request-timeout: a request may be under way that long".into());
     }
+    // Who may look at one namespace only has its gates beside itself.
+    let beside = || args.lease_namespace.clone().or_else(|| args.namespace.clone());
     Ok(Settings {
         namespace: args.namespace.clone(),
+        gate_namespace: args.namespace.as_ref().and_then(|_| beside()),
         rules: Rules {
             finalizer: args.finalizer.unwrap_or(args.namespace.is_none()),
             principal_domain: args.principal_domain.clone(),

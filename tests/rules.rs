@@ -1,4 +1,4 @@
-//! Every bound of the schemas and every CEL rule of `ApiKey`, `ApiKeyRole` and `ApiKeyPolicy`, as a person meets them: what
+//! Every bound of the schemas and every CEL rule of `ApiKey`, `ApiKeyRole`, `ApiKeyPolicy` and `Gate`, as a person meets them: what
 //! `kubectl apply` answers to a manifest that breaks one, and that the nearest manifest that does not is taken.
 //!
 //! [`complete`] holds the tables here against the definitions as they are shipped, so that none of their rules goes untold.
@@ -9,6 +9,7 @@ mod choices;
 mod complete;
 mod definition;
 mod drift;
+mod gates;
 mod names;
 mod organizations;
 mod policies;
@@ -39,6 +40,7 @@ pub(crate) fn stories() -> Vec<Story> {
         complete::stories(),
         definition::stories(),
         drift::stories(),
+        gates::stories(),
         names::stories(),
         organizations::stories(),
         policies::stories(),
@@ -61,16 +63,18 @@ enum Kind {
     Key,
     Role,
     Policy,
+    Gate,
 }
 
 impl Kind {
-    const ALL: [Self; 3] = [Self::Key, Self::Role, Self::Policy];
+    const ALL: [Self; 4] = [Self::Key, Self::Role, Self::Policy, Self::Gate];
 
     fn name(self) -> &'static str {
         match self {
             Self::Key => "ApiKey",
             Self::Role => "ApiKeyRole",
             Self::Policy => "ApiKeyPolicy",
+            Self::Gate => "Gate",
         }
     }
 
@@ -79,6 +83,7 @@ impl Kind {
             Self::Key => "apikeys",
             Self::Role => "apikeyroles",
             Self::Policy => "apikeypolicies",
+            Self::Gate => "gates",
         }
     }
 
@@ -104,6 +109,7 @@ enum Part {
     Status,
     Role,
     Policy,
+    Gate,
 }
 
 impl Part {
@@ -112,6 +118,7 @@ impl Part {
             Self::Spec | Self::Status => Kind::Key,
             Self::Role => Kind::Role,
             Self::Policy => Kind::Policy,
+            Self::Gate => Kind::Gate,
         }
     }
 
@@ -138,7 +145,7 @@ struct Swept<'a>(&'a Stage, Kind);
 
 impl Drop for Swept<'_> {
     fn drop(&mut self) {
-        if self.1 != Kind::Key {
+        if !matches!(self.1, Kind::Key | Kind::Gate) {
             let _ = self.0.try_kubectl(&["delete", self.1.plural(), "-l", &format!("{STORY}={}", self.0.namespace)]);
         }
     }
@@ -226,7 +233,7 @@ fn document(stage: &Stage, part: Part, name: &str, value: &Value) -> String {
 
 fn command(stage: &Stage, part: Part, more: &[&str]) -> Vec<String> {
     let verb: &[&str] = match part {
-        Part::Spec | Part::Role | Part::Policy => &["apply"],
+        Part::Spec | Part::Role | Part::Policy | Part::Gate => &["apply"],
         Part::Status => &["replace", "--subresource=status"],
     };
     [&["-n", &stage.namespace][..], verb, more, &["-f", "-"]].concat().into_iter().map(str::to_owned).collect()

@@ -30,6 +30,7 @@ pub const DEFAULT_DATA_KEY: &str = "api-key";
     printcolumn(name = "Roles", type_ = "string", json_path = ".spec.roles", priority = 1),
     printcolumn(name = "Application", type_ = "string", json_path = ".spec.application", priority = 1),
     printcolumn(name = "Expires", type_ = "string", json_path = ".status.expiresAt"),
+    printcolumn(name = "Last used", type_ = "date", json_path = ".status.lastUsedAt", priority = 1),
     printcolumn(name = "Description", type_ = "string", json_path = ".spec.description", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("self.metadata.name.size() <= 63").message("an ApiKey's name has at most 63 characters"),
@@ -54,6 +55,8 @@ pub const DEFAULT_DATA_KEY: &str = "api-key";
         .message("status.organization is set once and stays"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.revision) || (has(self.status) && has(self.status.revision) && self.status.revision >= oldSelf.status.revision)")
         .message("status.revision can only grow"),
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.lastUsedAt) || (has(self.status) && has(self.status.lastUsedAt) && self.status.lastUsedAt >= oldSelf.status.lastUsedAt)")
+        .message("status.lastUsedAt can only grow"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.versions) || oldSelf.status.versions.all(o, o.phase in ['Announced', 'Retired'] || (has(self.status) && has(self.status.versions) && self.status.versions.exists(n, n.version == o.version && n.hash == o.hash && n.phase != 'Announced')))")
         .message("a delivered version stays listed until it is retired, and its hash stays as it is"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.versions) || !has(self.status) || !has(self.status.versions) || oldSelf.status.versions.all(o, !(o.phase in ['Retiring', 'Retired']) || self.status.versions.all(n, n.version != o.version || (n.hash == o.hash && (n.phase == 'Retired' || (n.phase == o.phase && (!has(o.retiresAt) || (has(n.retiresAt) && n.retiresAt <= o.retiresAt)))))))")

@@ -94,6 +94,12 @@ pub mod reason {
     pub const COMPLIANT: &str = "Compliant";
     /// The stored object cannot be read.
     pub const UNDECODABLE: &str = "Undecodable";
+    /// A gate does not report.
+    pub const GATE_SILENT: &str = "GateSilent";
+    /// A gate does not know what was written a while ago.
+    pub const GATE_BEHIND: &str = "GateBehind";
+    /// A gate that was silent or behind is so no more.
+    pub const GATE_CURRENT: &str = "GateCurrent";
 }
 
 /// What a condition should say.

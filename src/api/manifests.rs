@@ -3,7 +3,7 @@
 use kube::CustomResourceExt;
 use serde_json::{Value, json};
 
-use super::{ApiKey, ApiKeyPolicy, ApiKeyRole};
+use super::{ApiKey, ApiKeyPolicy, ApiKeyRole, Gate};
 
 /// A definition could not be written down.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +25,7 @@ pub fn all() -> Result<Vec<(&'static str, String)>, ManifestError> {
         ("apikeypolicies.claviger.dev.yaml", definition::<ApiKeyPolicy>("ApiKeyPolicy")?),
         ("apikeyroles.claviger.dev.yaml", definition::<ApiKeyRole>("ApiKeyRole")?),
         ("apikeys.claviger.dev.yaml", apikeys()?),
+        ("gates.claviger.dev.yaml", definition::<Gate>("Gate")?),
     ];
     let written = definitions.into_iter().map(|(file, definition)| {
         let yaml = serde_saphyr::to_string(&definition).map_err(|error| ManifestError::Yaml(file, Box::new(error)))?;

@@ -5,6 +5,7 @@
 
 mod apikey;
 pub mod conditions;
+mod gate;
 mod lifetime;
 pub mod manifests;
 pub mod names;
@@ -18,6 +19,7 @@ mod template;
 
 pub use apikey::{ApiKey, ApiKeySpec, DEFAULT_DATA_KEY, Expiry, Retention, SecretSpec};
 pub use conditions::ConditionType;
+pub use gate::{Gate, GateSpec, GateState, KeyUse, MAX_USES, resource_version_number};
 pub use lifetime::{Lifetime, LifetimeError};
 pub use policy::{
     AllowList, ApiKeyPolicy, ApiKeyPolicySpec, Imports, LifetimeLimits, NamespaceSelector, RequiredField, RotationLimits,

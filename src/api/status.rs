@@ -61,6 +61,9 @@ pub struct ApiKeyStatus {
     /// When the next version is due, as `spec.rotation.every` says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotates_at: Option<Time>,
+    /// When the key was last used, as far as gates have said: to the hour. It can only grow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_used_at: Option<Time>,
     /// The Secret as it was delivered. Absent where none was, and once it was removed as `spec.secret.retention` says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<DeliveredSecret>,

@@ -16,6 +16,7 @@ use super::clock::{Clock, ServerClock};
 use super::cluster::ClusterObjects;
 use super::error::Error;
 use super::events::Events;
+use super::gates::Reports;
 use super::memory::Memory;
 use crate::api::{ApiKey, whole_second};
 use crate::lifecycle::{Rules, Surroundings};
@@ -43,6 +44,8 @@ pub(super) struct Context {
     pub(super) memory: Memory,
     /// ApiKeys that wait for their turn.
     pub(super) pending: Pending,
+    /// What gates say of themselves.
+    pub(super) reports: Reports,
     /// Our clock.
     pub(super) clock: Arc<dyn Clock>,
     /// The API server's clock.

@@ -41,6 +41,7 @@ impl Health for State {
 impl Context {
     fn snapshot(&self, now: jiff::Timestamp) -> Snapshot {
         let mut snapshot = Snapshot {
+            gates: self.reports.counts(),
             waiting: i64::try_from(self.memory.failing() + self.pending.len()).unwrap_or(i64::MAX),
             ..Snapshot::default()
         };

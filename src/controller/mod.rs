@@ -13,6 +13,7 @@ mod error;
 mod events;
 mod execute;
 mod facts;
+mod gates;
 mod health;
 pub mod leadership;
 mod memory;

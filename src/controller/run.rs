@@ -14,6 +14,7 @@ use super::clock::{Clock, ServerClock};
 use super::cluster::ClusterObjects;
 use super::context::{Context, Limits};
 use super::events::Events;
+use super::gates;
 use super::health::State;
 use super::leadership::{Elector, Fence, Leadership, LeadershipError, Shutdown, Timing};
 use super::startup::{self, StartupError};
@@ -30,6 +31,8 @@ const DRAIN: Duration = Duration::from_secs(20);
 pub struct Settings {
     /// Only this namespace; `None` is the whole cluster.
     pub namespace: Option<String>,
+    /// The namespace of the gates that are looked at; `None` is the whole cluster.
+    pub gate_namespace: Option<String>,
     /// Whether roles, policies and namespaces, which are the cluster's own, are looked at.
     pub cluster_objects: bool,
     /// What holds for all keys.
@@ -197,6 +200,7 @@ impl Parts {
             metrics: self.metrics.clone(),
             memory: super::memory::Memory::default(),
             pending: super::context::Pending::default(),
+            reports: gates::Reports::new(),
             clock: self.clock.clone(),
             server_clock: self.server_clock.clone(),
             rules: Arc::new(self.settings.rules.clone()),
@@ -204,13 +208,15 @@ impl Parts {
         });
         let _ = self.state.context.set(context.clone());
         let writers = Writers { apikeys: apikeys_writer, secrets: secrets_writer, cluster: cluster_writers };
-        let working = watch::work(context, writers, self.settings.namespace.as_deref(), stop.clone());
+        let gates = Box::pin(gates::work(&context, self.settings.gate_namespace.as_deref(), stop));
+        let keys = watch::work(context.clone(), writers, self.settings.namespace.as_deref(), stop.clone());
+        let working = async { tokio::join!(keys, gates) };
         let overdue = async {
             stop.cancelled().await;
             tokio::time::sleep(DRAIN).await;
         };
         tokio::select! {
-            () = working => {}
+            _ = working => {}
             () = overdue => tracing::warn!("work that was begun is not done after {} s and is cut off", DRAIN.as_secs()),
         }
         telling.cancel();

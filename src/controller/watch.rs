@@ -48,9 +48,11 @@ pub(super) struct ClusterWriters {
 
 /// Watches and works until `stop` is cancelled and what was begun is done.
 pub(super) async fn work(context: Arc<Context>, writers: Writers, namespace: Option<&str>, stop: CancellationToken) {
+    let reporting = context.clone();
     let apikeys = watched(api(&context.client, namespace), watcher::Config::default(), "apikeys", &context.metrics)
         .modify(|object: &mut DeserializeGuard<ApiKey>| forget_what_is_not_read(object.meta_mut()))
         .reflect(writers.apikeys)
+        .inspect_ok(move |event| reporting.reports.apikeys(event))
         .applied_objects()
         .predicate_filter(predicates::resource_version, PredicateConfig::default());
     let arriving = context.clone();
@@ -150,6 +152,20 @@ fn watched<K>(
 where
     K: Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
 {
+    // They were told and waited for. Further on, the loop would have all watches wait for the one that failed.
+    watched_with_errors(api, config, resource, metrics).filter(|event| ready(event.is_ok()))
+}
+
+/// The same for who wants to know of errors. They are told and waited for here.
+pub(super) fn watched_with_errors<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    resource: &'static str,
+    metrics: &Arc<Metrics>,
+) -> impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send + use<K>
+where
+    K: Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
+{
     let metrics = metrics.clone();
     watcher(api, config)
         .inspect_err(move |error| {
@@ -163,8 +179,6 @@ where
             tracing::warn!(resource, cause, "the watch was interrupted and is begun anew");
         })
         .default_backoff()
-        // It was told and waited for here. Further on, the loop would have all watches wait for the one that failed.
-        .filter(|event| ready(event.is_ok()))
         .modify(|object| object.meta_mut().managed_fields = None)
 }
 
@@ -179,7 +193,8 @@ fn forget_what_is_not_read(meta: &mut ObjectMeta) {
     meta.owner_references = None;
 }
 
-fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+/// The objects of a namespace, or all.
+pub(super) fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
 where
     K: Resource<Scope = kube::core::NamespaceResourceScope>,
     K::DynamicType: Default,

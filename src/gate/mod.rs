@@ -8,6 +8,7 @@
 //! - [`feed`]: follows the API server
 //! - [`freshness`]: how old the index may be
 //! - [`callers`]: who may ask the verify API
+//! - [`report`]: the `Gate` object, and last uses
 //! - [`server`]: the front door, with an end to everything a peer can make it wait for
 
 pub mod answer;
@@ -22,6 +23,7 @@ pub mod index;
 pub mod metrics;
 pub mod permission;
 pub mod protocols;
+pub mod report;
 pub mod route;
 pub mod server;
 pub mod shown;

@@ -24,6 +24,7 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     writes: Family<WriteLabels, Counter>,
     events_dropped: Counter,
+    last_use_writes: Counter,
     watch_restarts: Family<WatchLabels, Counter>,
     working: Gauge,
     leading: Gauge,
@@ -61,6 +62,8 @@ pub struct Snapshot {
     pub stalled: i64,
     /// ApiKeys that violate a policy or are in the wrong organization.
     pub noncompliant: i64,
+    /// Gates that are current, behind and silent.
+    pub gates: [i64; 3],
 }
 
 #[derive(Debug, Default)]
@@ -72,6 +75,7 @@ struct Present {
     next_rotation: Gauge,
     stalled: Gauge,
     noncompliant: Gauge,
+    gates: Family<GateLabels, Gauge>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -107,6 +111,11 @@ struct PhaseLabels {
     phase: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct GateLabels {
+    state: &'static str,
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("claviger");
@@ -117,6 +126,7 @@ impl Default for Metrics {
             requests: Family::default(),
             writes: Family::default(),
             events_dropped: Counter::default(),
+            last_use_writes: Counter::default(),
             watch_restarts: Family::default(),
             working: Gauge::default(),
             leading: Gauge::default(),
@@ -167,6 +177,8 @@ impl Default for Metrics {
             "ApiKeys that violate a policy or are in the wrong organization",
             present.noncompliant.clone(),
         );
+        registry.register("gates", "Gates by how they stand: current, behind or silent", present.gates.clone());
+        registry.register("last_use_writes", "Last uses written into ApiKeys", metrics.last_use_writes.clone());
         metrics.registry = registry;
         metrics
     }
@@ -187,6 +199,11 @@ impl Metrics {
     /// An event could not be published.
     pub fn event_dropped(&self) {
         self.events_dropped.inc();
+    }
+
+    /// A last use was written.
+    pub fn last_use_written(&self) {
+        self.last_use_writes.inc();
     }
 
     /// A watch ended with an error.
@@ -225,6 +242,9 @@ impl Metrics {
         present.next_rotation.set(now.next_rotation.unwrap_or(-1));
         present.stalled.set(now.stalled);
         present.noncompliant.set(now.noncompliant);
+        for (state, count) in ["current", "behind", "silent"].into_iter().zip(now.gates) {
+            present.gates.get_or_create(&GateLabels { state }).set(count);
+        }
         let mut text = String::new();
         if prometheus_client::encoding::text::encode(&mut text, &self.registry).is_err() {
             // Writing into a String fails only where an encoder is wrong; say so instead of serving half a page.

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::{
-    Kind, Rule, bounds, changes, choices, names, organizations, policies, protection, revocation, roles, rotation, sources,
-    statuses, templates, versions,
+    Kind, Rule, bounds, changes, choices, gates, names, organizations, policies, protection, revocation, roles, rotation,
+    sources, statuses, templates, versions,
 };
 use crate::stories;
 
@@ -50,6 +50,7 @@ fn rules(kind: Kind) -> Vec<Rule> {
         .collect(),
         Kind::Role => roles::rules(),
         Kind::Policy => policies::rules(),
+        Kind::Gate => gates::rules(),
     }
 }
 

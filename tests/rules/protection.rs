@@ -14,6 +14,7 @@ const FINAL: &str = "Expired and Revoked are final";
 const EXPIRES: &str = "status.expiresAt is fixed at the first announcement, and can only come nearer until the key is issued";
 const EXPIRED: &str = "status.expiredAt is set once and stays";
 const REVOKED: &str = "status.revokedAt is set once and stays";
+const USED: &str = "status.lastUsedAt can only grow";
 const DELIVERED: &str = "a delivered version stays listed until it is retired, and its hash stays as it is";
 
 fn what_a_status_has_recorded_stays() {
@@ -46,6 +47,10 @@ pub(super) fn rules() -> Vec<Rule> {
         all.push(rule(message, &set, json!({ "phase": "Pending" }), with(&set, "phase", json!("Pending"))));
         all.push(rule(message, &set, Value::Null, set.clone()));
     }
+    let used = json!({ "lastUsedAt": "2026-03-01T00:00:00Z" });
+    all.push(rule(USED, &used, json!({ "lastUsedAt": "2026-02-28T23:59:59Z" }), json!({ "lastUsedAt": "2026-03-01T00:00:01Z" })));
+    all.push(rule(USED, &used, json!({ "phase": "Pending" }), with(&used, "phase", json!("Pending"))));
+    all.push(rule(USED, &used, Value::Null, used.clone()));
     // A key that was announced without an end does not get one later, and one that has an end keeps it.
     let issued = with(&announced, "issuedAt", json!("2026-03-01T00:00:00Z"));
     all.push(rule(EXPIRES, &issued, with(&issued, "expiresAt", json!("2097-03-01T00:00:00Z")), issued.clone()));

@@ -167,7 +167,7 @@ fn conditions() -> Vec<Rule> {
 
 fn moments() -> Vec<Rule> {
     let (broken, nearest) = (json!("2026-03-01"), json!("2026-03-01T00:00:00Z"));
-    let mut all: Vec<_> = ["issuedAt", "expiresAt", "expiredAt", "revokedAt", "rotatesAt"]
+    let mut all: Vec<_> = ["issuedAt", "expiresAt", "expiredAt", "revokedAt", "rotatesAt", "lastUsedAt"]
         .map(|field| {
             let says = format!("status.{field}: … date-time");
             Rule::new(&format!("status.{field} date-time"), json!({ field: broken }), &says, json!({ field: nearest }))

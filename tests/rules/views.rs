@@ -35,7 +35,7 @@ fn kubectl_get_shows_what_matters_and_finds_by_it() {
     assert!(!shown.contains("<invalid>"), "{shown}");
 
     let shown = stage.kubectl(&["get", "ak", "-o", "wide"]);
-    let wide = ["NAME", "PHASE", "READY", "TAIL", "ROLES", "APPLICATION", "EXPIRES", "DESCRIPTION", "AGE"];
+    let wide = ["NAME", "PHASE", "READY", "TAIL", "ROLES", "APPLICATION", "EXPIRES", "LAST", "USED", "DESCRIPTION", "AGE"];
     assert_eq!(columns(&shown), wide);
     let row = row(&shown, "billing");
     let seen = ["billing", "Active", "True", &tail, r#"["viewer","editor"]"#, "billing", &expires, "Nightly", "export"];

@@ -20,6 +20,8 @@ pub(crate) const CRDS: &str = concat!(
     include_str!("../../crds/apikeyroles.claviger.dev.yaml"),
     "---\n",
     include_str!("../../crds/apikeys.claviger.dev.yaml"),
+    "---\n",
+    include_str!("../../crds/gates.claviger.dev.yaml"),
 );
 /// Where the chart is installed.
 pub(crate) const NAMESPACE: &str = "claviger-system";
@@ -126,7 +128,7 @@ impl Cluster {
 
     /// Waits until the definitions are served and their objects are collected.
     pub(crate) fn await_definitions(&self) {
-        for plural in ["apikeys", "apikeyroles", "apikeypolicies"] {
+        for plural in ["apikeys", "apikeyroles", "apikeypolicies", "gates"] {
             self.kubectl(&["wait", "--for=condition=Established", &format!("crd/{plural}.claviger.dev"), "--timeout=60s"]);
         }
         self.control_plane.restart_controller_manager().unwrap_or_else(|error| panic!("{error}"));

@@ -63,6 +63,7 @@ impl InProcess {
     pub(crate) fn start(stage: &Stage, proxy: &Proxy, clock: impl Clock) -> Self {
         let settings = Settings {
             namespace: Some(stage.namespace.clone()),
+            gate_namespace: Some(stage.namespace.clone()),
             cluster_objects: true,
             rules: Rules { finalizer: true, principal_domain: "claviger.local".to_owned(), hold_minting: false },
             limits: Limits {

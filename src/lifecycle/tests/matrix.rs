@@ -7,10 +7,10 @@ use crate::api::names::{ANNOTATION_COLLECTED, ANNOTATION_ENDED_AT, FINALIZER};
 use crate::api::{ApiKey, Phase};
 
 /// How an `ApiKey` came to where it stands in its life.
-type History = fn(ApiKeySpec) -> Model;
+pub(super) type History = fn(ApiKeySpec) -> Model;
 
 /// Where in its life an `ApiKey` stands.
-const STATUSES: [(&str, History); 9] = [
+pub(super) const STATUSES: [(&str, History); 9] = [
     ("nothing", new),
     ("held", held),
     ("unsettled", crashed),

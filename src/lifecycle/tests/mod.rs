@@ -5,6 +5,7 @@
 
 mod compliance;
 mod endings;
+mod last_use;
 mod matrix;
 mod model;
 mod news;

@@ -96,6 +96,7 @@ fn statuses() -> impl Strategy<Value = Option<ApiKeyStatus>> {
             phase,
             revoked_at: ended.0.map(time),
             expired_at: ended.1.map(time),
+            last_used_at: issued_at.clone(),
             issued_at,
             // Written together, at the first announcement.
             expires_at: expires_at.filter(|_| known),

@@ -13,8 +13,17 @@ const LONGEST_FLIGHT: SignedDuration = SignedDuration::from_secs(100);
 impl Model {
     pub(in super::super) fn pass(&mut self, time: SignedDuration) {
         self.time = self.time.checked_add(time).unwrap_or(Timestamp::MAX);
+        self.used();
         if time >= LONGEST_FLIGHT {
             self.flying.clear();
+        }
+    }
+
+    /// Somebody uses the key, and the status comes to show it.
+    pub(in super::super) fn used(&mut self) {
+        let now = crate::api::whole_second(self.time);
+        if let Some(status) = &mut self.apikey().status {
+            status.last_used_at = Some(Time(now));
         }
     }
 

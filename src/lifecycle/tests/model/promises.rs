@@ -108,6 +108,7 @@ pub(super) fn admit(old: Option<&ApiKeyStatus>, new: &ApiKeyStatus) {
     assert!(old.expired_at.is_none() || new.expired_at == old.expired_at, "status.expiredAt is set once and stays");
     assert!(old.revoked_at.is_none() || new.revoked_at == old.revoked_at, "status.revokedAt is set once and stays");
     assert!(old.organization.is_none() || new.organization == old.organization, "status.organization is set once and stays");
+    assert_eq!(old.last_used_at, new.last_used_at, "when the key was last used is for gates to say, and stays in every write");
     assert!(old.revision.is_none() || new.revision >= old.revision, "status.revision can only grow");
     for was in &old.versions {
         let is = new.versions.iter().find(|is| is.version == was.version);
