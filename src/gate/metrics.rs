@@ -1,18 +1,23 @@
 //! The gate's numbers for Prometheus. What is counted at each request was made before the first: no map is searched there.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::answer::{MISCONFIGURED, UNAVAILABLE};
 use super::code::Code;
 use super::freshness::Watched;
+use super::report::Uses;
+use super::server::Counters;
 
 /// By which way the gate was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +92,7 @@ pub struct Metrics {
     undecodable: Counter,
     keys: Gauge,
     roles: Gauge,
-    ages: Family<WatchLabels, Gauge<f64, std::sync::atomic::AtomicU64>>,
+    ages: Family<WatchLabels, Gauge<f64, AtomicU64>>,
     ready: Gauge,
 }
 
@@ -104,9 +109,51 @@ pub struct Present {
     pub ready: bool,
 }
 
+/// What other parts of the gate count by themselves, read when it is asked for.
+#[derive(Debug)]
+struct CountedElsewhere {
+    counters: Arc<Counters>,
+    uses: Arc<Uses>,
+}
+
+impl Collector for CountedElsewhere {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let mut gauge = |name, help, count: u64| {
+            let gauge = ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
+        };
+        gauge("connections", "Connections that are open", self.counters.open())?;
+        gauge("uses_pending", "ApiKeys whose last use is not in their status yet", number(self.uses.pending()))?;
+        let mut counter = |name, help, count: u64| {
+            let counter = ConstCounter::new(count);
+            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)
+        };
+        counter("connections_accepted", "Connections that were accepted", self.counters.accepted())?;
+        counter("accept_errors", "Connections that could not be accepted", self.counters.accept_errors())?;
+        counter("refused_handshakes", "TLS handshakes that failed or took too long", self.counters.refused_handshakes())?;
+        counter("slow_heads", "Connections cut off because a request did not come to its end", self.counters.slow_heads())?;
+        counter("stalled_connections", "Connections cut off because nothing moved", self.counters.stalled())?;
+        counter("waited_connections", "Connections that had to wait for others to end", self.counters.waited())?;
+        counter("uses_dropped", "Last uses that were not kept because too many were waiting", self.uses.dropped())
+    }
+}
+
+fn number(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
 impl Default for Metrics {
     fn default() -> Self {
+        Self::new(&Arc::default(), &Arc::default())
+    }
+}
+
+impl Metrics {
+    /// Tells also what the server's counters and the last uses say.
+    #[must_use]
+    pub fn new(counters: &Arc<Counters>, uses: &Arc<Uses>) -> Self {
         let mut registry = Registry::with_prefix("claviger_gate");
+        registry.register_collector(Box::new(CountedElsewhere { counters: counters.clone(), uses: uses.clone() }));
         let verdicts = Family::<VerdictLabels, Counter>::default();
         let took = Family::<ProtocolLabels, Histogram>::new_with_constructor(|| {
             Histogram::new([
@@ -160,9 +207,7 @@ impl Default for Metrics {
         registry.register("ready", "Whether verdicts are given (1)", metrics.ready.clone());
         Self { registry, ..metrics }
     }
-}
 
-impl Metrics {
     /// A verdict was given.
     pub fn decided(&self, protocol: Protocol, code: Code, took: Duration) {
         if let Some(of) = self.of(protocol) {
@@ -205,17 +250,12 @@ impl Metrics {
         self.undecodable.inc();
     }
 
-    /// Lets another part count, too.
-    pub fn registry_mut(&mut self) -> &mut Registry {
-        &mut self.registry
-    }
-
     /// Everything in the OpenMetrics text format.
     #[must_use]
     pub fn render(&self, now: &Present) -> String {
-        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        self.keys.set(number(now.keys));
-        self.roles.set(number(now.roles));
+        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.keys.set(gauge(now.keys));
+        self.roles.set(gauge(now.roles));
         self.ready.set(i64::from(now.ready));
         for (watched, age) in [Watched::ApiKeys, Watched::Roles].into_iter().zip(now.ages) {
             self.ages.get_or_create(&labels(watched)).set(age.map_or(-1.0, |age| age.as_secs_f64()));

@@ -19,18 +19,23 @@ mod decide;
 mod desk;
 pub mod feed;
 pub mod freshness;
+mod health;
+mod http;
 pub mod index;
 pub mod metrics;
 pub mod permission;
 pub mod protocols;
 pub mod report;
 pub mod route;
+mod run;
 pub mod server;
 pub mod shown;
 
+pub use self::http::ProxyCallers;
 pub use code::Code;
 pub use decide::{Ask, MAX_KEY, Needs, Shown, Verdict, decide};
 pub use desk::{AccessLog, Desk, wall_clock};
+pub use run::{RunError, Settings, run};
 
 #[cfg(test)]
 mod testing;

@@ -11,7 +11,8 @@ use super::wire::{Read, read};
 use crate::gate::freshness::{Freshness, Watched};
 use crate::gate::index::{Uid, Writer};
 use crate::gate::metrics::Metrics;
-use crate::gate::shown::{Meta, ShownApiKey, ShownMeta, ShownRole};
+use crate::gate::report::Uses;
+use crate::gate::shown::{Meta, ShownApiKey, ShownMeta, ShownRole, seconds};
 
 /// Takes down what is shown.
 pub struct Ledger {
@@ -19,7 +20,9 @@ pub struct Ledger {
     freshness: Arc<Freshness>,
     metrics: Arc<Metrics>,
     reached: Mutex<Reached>,
-    observer: Box<dyn Observer>,
+    uses: Arc<Uses>,
+    /// Why a watch does not go on, until one does.
+    trouble: Mutex<Option<String>>,
 }
 
 /// Up to which resourceVersion the index knows everything; empty before the first list.
@@ -31,19 +34,11 @@ pub struct Reached {
     pub roles: String,
 }
 
-/// Hears of single ApiKeys, once they are in the index.
-pub trait Observer: Send + Sync {
-    /// One is as shown.
-    fn applied(&self, shown: &ShownApiKey);
-    /// One is gone.
-    fn gone(&self, uid: &str);
-}
-
 impl Ledger {
     /// Changes `writer`'s index.
     #[must_use]
-    pub fn new(writer: Writer, freshness: Arc<Freshness>, metrics: Arc<Metrics>, observer: Box<dyn Observer>) -> Self {
-        Self { writer: Mutex::new(writer), freshness, metrics, reached: Mutex::default(), observer }
+    pub fn new(writer: Writer, freshness: Arc<Freshness>, metrics: Arc<Metrics>, uses: Arc<Uses>) -> Self {
+        Self { writer: Mutex::new(writer), freshness, metrics, reached: Mutex::default(), uses, trouble: Mutex::default() }
     }
 
     /// Up to where the index knows everything.
@@ -52,14 +47,22 @@ impl Ledger {
         self.reached.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Why a watch does not go on.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// A watch has ended other than in order.
-    pub(super) fn restarted(&self, watched: Watched) {
+    pub(super) fn restarted(&self, watched: Watched, why: &str) {
         self.metrics.watch_restarted(watched);
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(format!("{}: {why}", watched.as_str()));
     }
 
     /// The API server has given a sign.
     pub(super) fn heard(&self, watched: Watched) {
         self.freshness.heard(watched);
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// A page of a list.
@@ -82,7 +85,7 @@ impl Ledger {
         }
         writer.publish();
         self.reach(watched, resource_version);
-        self.freshness.heard(watched);
+        self.heard(watched);
     }
 
     /// Events of a watch, in their order. Returns where the index stands now, if any of them says so.
@@ -116,7 +119,7 @@ impl Ledger {
             self.reach(watched, reached);
         }
         drop(writer);
-        self.freshness.heard(watched);
+        self.heard(watched);
         self.metrics.changed(watched, changes, begun.elapsed());
         reached
     }
@@ -126,13 +129,13 @@ impl Ledger {
             Watched::ApiKeys => match read::<ShownApiKey>(object)? {
                 Read::Whole(shown) => {
                     writer.apply(&shown);
-                    self.observer.applied(&shown);
+                    self.uses.seen(&shown.metadata.uid, shown.status.last_used_at.as_ref().map(seconds));
                     Some(shown.metadata)
                 }
                 Read::Broken(meta, reason) => {
                     // Nobody can say whether it was revoked.
                     writer.remove(Uid::of(&meta.uid));
-                    self.observer.gone(&meta.uid);
+                    self.uses.gone(&meta.uid);
                     self.undecodable("ApiKey", &meta, &reason);
                     Some(meta)
                 }
@@ -157,7 +160,7 @@ impl Ledger {
         match watched {
             Watched::ApiKeys => {
                 writer.remove(uid);
-                self.observer.gone(&metadata.uid);
+                self.uses.gone(&metadata.uid);
             }
             Watched::Roles => writer.remove_role(uid),
         }

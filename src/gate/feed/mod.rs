@@ -33,7 +33,7 @@ const PAGE: u32 = 500;
 /// Events that are taken in at once when they are there: the index is published once for all of them.
 const BATCH: usize = 256;
 /// How much later than it should a watch may end before it counts as dead.
-const GRACE: Duration = Duration::from_secs(5);
+pub(super) const GRACE: Duration = Duration::from_secs(5);
 
 /// How long things are waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +98,7 @@ impl Feed {
                 Some(since) => self.watch(since).await,
             };
             let Err(error) = done else { continue };
-            self.ledger.restarted(self.watched);
+            self.ledger.restarted(self.watched, &error.to_string());
             if matches!(error, Error::Expired(_)) {
                 since = None;
             }

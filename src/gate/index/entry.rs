@@ -1,13 +1,14 @@
 //! One ApiKey as the index keeps it: small, because there may be a million of them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 
 use jiff::Timestamp;
 
 use super::interner::Interner;
 use crate::api::{Phase, VersionPhase};
+use crate::gate::report::Noted;
 use crate::gate::shown::{ShownApiKey, seconds};
 use crate::key::Hash;
 
@@ -27,8 +28,8 @@ pub struct Entry {
     created: i64,
     /// Seconds since 1970.
     expires: i64,
-    /// When its last use was handed on, in seconds since 1970: changed by whoever answers requests.
-    noted: AtomicI64,
+    /// When its last use was noted: changed by whoever answers requests.
+    noted: Noted,
     name: Box<str>,
     profile: Arc<Profile>,
     versions: Box<[Listed]>,
@@ -101,6 +102,18 @@ impl Uid {
     }
 }
 
+/// As the API server writes it.
+impl fmt::Display for Uid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hex = format!("{:032x}", self.0);
+        let (first, rest) = hex.split_at(8);
+        let (second, rest) = rest.split_at(4);
+        let (third, rest) = rest.split_at(4);
+        let (fourth, fifth) = rest.split_at(4);
+        write!(f, "{first}-{second}-{third}-{fourth}-{fifth}")
+    }
+}
+
 impl Entry {
     /// What the index keeps of an `ApiKey`; nothing where no key of it counts: none was announced, or its deletion was asked for.
     pub(super) fn of(shown: &ShownApiKey, profiles: &mut Interner<Profile>) -> Option<Self> {
@@ -136,7 +149,7 @@ impl Entry {
             key_id: u128::from_str_radix(key_id, 16).unwrap_or_default().to_be_bytes(),
             created: meta.creation_timestamp.as_ref().map(seconds).unwrap_or_default(),
             expires: status.expires_at.as_ref().map_or(NEVER, seconds),
-            noted: AtomicI64::new(i64::MIN),
+            noted: Noted::new(status.last_used_at.as_ref().map(seconds)),
             name: meta.name.as_str().into(),
             profile: profiles.keep(profile),
             versions,
@@ -189,9 +202,9 @@ impl Entry {
         moment(self.expires)
     }
 
-    /// When a use was last handed on, in seconds since 1970; `i64::MIN` when none was.
+    /// When its last use was noted.
     #[must_use]
-    pub fn noted(&self) -> &AtomicI64 {
+    pub fn noted(&self) -> &Noted {
         &self.noted
     }
 
@@ -211,7 +224,7 @@ impl Entry {
 
     /// Takes over what answering requests has changed in the entry that this one replaces.
     pub(super) fn succeed(&self, earlier: &Self) {
-        self.noted.fetch_max(earlier.noted.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.noted.succeed(&earlier.noted);
     }
 }
 

@@ -6,4 +6,4 @@ mod verify;
 
 pub use check::service as ext_authz;
 pub use forward::{PATH as FORWARD_PATH, handle as forward};
-pub use verify::{MAX_BATCH, MAX_BODY, Verification, Verified, Verify};
+pub use verify::{MAX_BATCH, MAX_BODY, Verification, Verified, Verify, VerifyError};

@@ -14,8 +14,8 @@ pub const GRANULARITY: i64 = 3_600;
 /// How many ApiKeys may have a use that is not in their status yet; uses of further ones are dropped and counted.
 pub const MAX_PENDING: usize = 10_000;
 
-/// The last use of one ApiKey that was noted, in seconds since 1970. All entries of an ApiKey in the index share one, and so do an entry
-/// and the one that replaces it.
+/// The last use of one ApiKey that was noted, in seconds since 1970. An entry that replaces another goes
+/// on with what that one noted.
 #[derive(Debug)]
 pub struct Noted(AtomicI64);
 
@@ -58,6 +58,11 @@ impl Noted {
         if let Some(moment) = last_used_at {
             self.0.fetch_max(moment, Ordering::Relaxed);
         }
+    }
+
+    /// Takes the place of `earlier`: what was noted there needs no noting again.
+    pub fn succeed(&self, earlier: &Self) {
+        self.0.fetch_max(earlier.0.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
     /// Whether a use at `now` is worth noting; true once for each use that is.

@@ -1,0 +1,125 @@
+//! What `claviger gate` is told.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args};
+use claviger::gate::callers::{self, Method};
+use claviger::gate::feed::Timing;
+use claviger::gate::report::Identity;
+use claviger::gate::server::{Limits, TlsFiles};
+use claviger::gate::{AccessLog, ProxyCallers, Settings};
+use claviger::telemetry::LogFormat;
+
+use super::{Failure, duration};
+
+/// How long an answer of the API server is waited for.
+const REQUEST: Duration = Duration::from_secs(30);
+
+#[derive(Args)]
+pub(crate) struct GateArgs {
+    /// Know the ApiKeys of this namespace only. Default: of the whole cluster.
+    #[arg(long, value_name = "NAME")]
+    namespace: Option<String>,
+    /// Look at ApiKeyRoles. They are the cluster's own: false where an installation in one namespace has no right to; roles
+    /// then grant nothing.
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
+    cluster_objects: bool,
+    /// The kubeconfig to use. Default: KUBECONFIG or ~/.kube/config, or the ServiceAccount of the pod.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Where plain HTTP is served, such as 127.0.0.1:8081 for a sidecar. Port 0 takes any free one and logs it.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// Where HTTPS is served, with --tls-cert and --tls-key.
+    #[arg(long, value_name = "ADDRESS", requires = "tls_cert", requires = "tls_key")]
+    listen_tls: Option<SocketAddr>,
+    /// The certificate and those that lead to its authority, as PEM. Read again when it changes.
+    #[arg(long, value_name = "FILE", requires = "listen_tls")]
+    tls_cert: Option<PathBuf>,
+    /// The private key of the certificate, as PEM.
+    #[arg(long, value_name = "FILE", requires = "listen_tls")]
+    tls_key: Option<PathBuf>,
+    /// The authorities of client certificates, as PEM. Certificates are asked for, and needed where mtls is.
+    #[arg(long, value_name = "FILE", requires = "listen_tls")]
+    tls_client_ca: Option<PathBuf>,
+    /// How callers of /v1/verify prove who they are: by a ServiceAccount token whose user has the verb verify on apikeys, by a client
+    /// certificate, or not at all.
+    #[arg(long, value_name = "HOW", value_enum, value_delimiter = ',', default_value = "token")]
+    verify_callers: Vec<Method>,
+    /// An audience that tokens of callers may be for. May be repeated. Default: the API server's own.
+    #[arg(long, value_name = "NAME")]
+    token_audience: Vec<String>,
+    /// How long a caller's token is trusted without asking the API server again.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    token_cache: Duration,
+    /// How proxies prove who they are.
+    #[arg(long, value_name = "HOW", value_enum, default_value = "none")]
+    proxy_callers: ProxyCallers,
+    /// Let routes name no audience: a key for any API then passes them.
+    #[arg(long)]
+    routes_without_audience: bool,
+    /// Refuse to decide when the API server was not heard of for this long. Default: never, for an API server that is away must not
+    /// stop everybody. More than --watch-timeout and five seconds.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    max_staleness: Option<Duration>,
+    /// How long a watch lasts before it is begun anew. One that dies silently is noticed five seconds later.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    watch_timeout: Duration,
+    /// How many connections are served at once.
+    #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..))]
+    max_connections: u32,
+    /// How long requests that are under way are waited for when the process is told to stop.
+    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = duration)]
+    drain: Duration,
+    /// Which verdicts are logged. A line names the key's ID, never the key.
+    #[arg(long, value_name = "WHICH", value_enum, default_value = "off")]
+    access_log: AccessLog,
+    /// Keep a Gate object named as this pod, where POD_NAME and POD_NAMESPACE say which: for people, and for status.lastUsedAt.
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
+    report: bool,
+    /// Where /healthz, /readyz and /metrics are served. Port 0 takes any free one and logs it.
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
+    pub(crate) admin_address: SocketAddr,
+    /// trace, debug, info, warn or error, or a list such as info,kube=debug.
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub(crate) log_level: String,
+    /// How log lines are written.
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+}
+
+impl GateArgs {
+    /// What the gate is run with.
+    pub(crate) fn settings(&self) -> Result<Settings, Failure> {
+        let files = match (&self.tls_cert, &self.tls_key) {
+            (Some(certificate), Some(key)) => {
+                Some(TlsFiles { certificate: certificate.clone(), key: key.clone(), client_ca: self.tls_client_ca.clone() })
+            }
+            _ => None,
+        };
+        if self.watch_timeout < Duration::from_secs(1) {
+            return Err("--watch-timeout must be at least 1s".into());
+        }
+        Ok(Settings {
+            namespace: self.namespace.clone(),
+            cluster_objects: self.cluster_objects,
+            listen: self.listen,
+            listen_tls: self.listen_tls.zip(files),
+            limits: Limits { connections: self.max_connections, drain: self.drain, ..Limits::default() },
+            callers: callers::Settings {
+                methods: self.verify_callers.clone(),
+                audiences: self.token_audience.clone(),
+                cache: self.token_cache,
+                ..callers::Settings::default()
+            },
+            proxy_callers: self.proxy_callers,
+            routes_without_audience: self.routes_without_audience,
+            max_staleness: self.max_staleness,
+            timing: Timing { watch: self.watch_timeout, request: REQUEST },
+            access_log: self.access_log,
+            report: if self.report { Identity::from_env() } else { None },
+        })
+    }
+}

@@ -1,0 +1,54 @@
+//! What the programs are told on their command lines.
+
+mod controller;
+mod gate;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use kube::Config;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+
+pub(crate) use controller::ControllerArgs;
+pub(crate) use gate::GateArgs;
+
+/// Why a program does not start, or ended.
+pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// The cluster to talk to.
+pub(crate) async fn config(kubeconfig: Option<PathBuf>) -> Result<Config, Failure> {
+    let mut config = match kubeconfig {
+        Some(file) => {
+            let wrong = |error| format!("--kubeconfig {}: {}", file.display(), first_line(&error));
+            let kubeconfig = Kubeconfig::read_from(&file).map_err(wrong)?;
+            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(wrong)?
+        }
+        None => Config::infer().await.map_err(|error| {
+            let (error, file) = (first_line(&error), std::env::var("KUBECONFIG").unwrap_or_else(|_| "not set".to_owned()));
+            format!("no cluster to talk to: {error} (KUBECONFIG is {file}): set --kubeconfig or KUBECONFIG, or run in a pod with a ServiceAccount")
+        })?,
+    };
+    // A write is repeated only where we know that it was not carried out, or that repeating it is harmless.
+    config.default_retry = false;
+    Ok(config)
+}
+
+/// What an error says first. A parser goes on with an excerpt of the file, and a kubeconfig holds credentials.
+fn first_line(error: &impl std::fmt::Display) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
+}
+
+/// A length of time, such as `30s`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is not a length of time: write a number and ms, s, m or h, such as 30s");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    let milliseconds = match text.strip_prefix(digits).unwrap_or_default() {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(wrong()),
+    };
+    number.checked_mul(milliseconds).filter(|all| *all > 0).map(Duration::from_millis).ok_or_else(wrong)
+}

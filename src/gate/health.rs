@@ -1,0 +1,70 @@
+//! What the admin server and the `Gate` object say of this gate.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
+
+use super::answer::Unable;
+use super::feed::Ledger;
+use super::freshness::{Freshness, Watched};
+use super::index::Index;
+use super::metrics::{Metrics, Present};
+use super::report::GateFacts;
+use crate::api::GateState;
+use crate::telemetry::Health;
+
+/// What can be asked about a gate.
+pub(super) struct State {
+    pub(super) index: Arc<ArcSwap<Index>>,
+    pub(super) freshness: Arc<Freshness>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) stopping: CancellationToken,
+}
+
+impl State {
+    /// For the `Gate` object.
+    pub(super) fn facts(&self) -> GateFacts {
+        let state = match self.freshness.check() {
+            Ok(()) => GateState::Current,
+            Err(Unable::Loading) => GateState::Loading,
+            Err(Unable::Stale) => GateState::Stale,
+        };
+        let reached = self.ledger.reached();
+        let known = |version: String| Some(version).filter(|version| !version.is_empty());
+        GateFacts {
+            state,
+            keys: u64::try_from(self.index.load().keys()).unwrap_or(u64::MAX),
+            reached: known(reached.apikeys),
+            roles_reached: known(reached.roles),
+        }
+    }
+}
+
+impl Health for State {
+    /// A gate that waits for the API server is alive: a restart would cost it its index.
+    fn live(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        if self.stopping.is_cancelled() {
+            return Err("stopping".to_owned());
+        }
+        self.freshness.check().map_err(|unable| match self.ledger.trouble() {
+            Some(trouble) => format!("{unable} ({trouble})"),
+            None => unable.to_string(),
+        })
+    }
+
+    fn metrics(&self) -> String {
+        let index = self.index.load();
+        self.metrics.render(&Present {
+            keys: index.keys(),
+            roles: index.roles(),
+            ages: [self.freshness.age(Watched::ApiKeys), self.freshness.age(Watched::Roles)],
+            ready: self.ready().is_ok(),
+        })
+    }
+}

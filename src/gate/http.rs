@@ -1,0 +1,171 @@
+//! What is served on the public addresses: all protocols on one router.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::{any, post};
+use axum::{Extension, Router};
+use http::request::Parts;
+use http::{HeaderValue, StatusCode, header};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::callers::{Callers, Refusal};
+use super::desk::Desk;
+use super::protocols::{self, FORWARD_PATH, MAX_BATCH, MAX_BODY, Verification, Verified, Verify, VerifyError};
+use super::server::{BodyError, Peer, read_body};
+
+/// Where Envoy asks.
+const CHECK_PATH: &str = "/envoy.service.auth.v3.Authorization/{method}";
+/// How long the body of a question may take.
+const BODY_TIME: Duration = Duration::from_secs(10);
+
+/// Who may ask on behalf of a proxy. What it learns, the holder of the key may know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ProxyCallers {
+    /// Whoever reaches the gate: see to it with a NetworkPolicy.
+    None,
+    /// Who has a client certificate of `--tls-client-ca`.
+    Mtls,
+}
+
+/// Several questions.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Batch {
+    requests: Vec<Verification>,
+}
+
+#[derive(Serialize)]
+struct Results {
+    results: Vec<Verified>,
+}
+
+struct Asked {
+    verify: Verify,
+    callers: Callers,
+}
+
+/// Why a question to the verify API gets no verdict.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Caller(#[from] Refusal),
+    #[error(transparent)]
+    Body(#[from] BodyError),
+    #[error("the body is not understood: {0}")]
+    Json(String),
+    #[error("a batch has at most {MAX_BATCH} requests")]
+    TooMany,
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+}
+
+/// Everything that is served.
+pub fn router(desk: Arc<Desk>, callers: Callers, proxies: ProxyCallers) -> Router {
+    let of_proxies = Router::new()
+        .route_service(CHECK_PATH, protocols::ext_authz(desk.clone()))
+        .route(FORWARD_PATH, any(protocols::forward))
+        .with_state(desk.clone())
+        .layer(middleware::from_fn(move |request: Request, next: Next| only(proxies, request, next)));
+    let of_services = Router::new()
+        .route("/v1/verify", post(verify))
+        .route("/v1/verify/batch", post(verify_batch))
+        .with_state(Arc::new(Asked { verify: Verify::new(desk), callers }));
+    of_proxies.merge(of_services)
+}
+
+/// Turns away who has to show a certificate and has not.
+async fn only(proxies: ProxyCallers, request: Request, next: Next) -> Response {
+    let certified = request.extensions().get::<Peer>().is_some_and(|peer| peer.certified);
+    if proxies == ProxyCallers::Mtls && !certified {
+        return told(StatusCode::FORBIDDEN, &json!({ "message": "a client certificate is needed (--proxy-callers=mtls)" }));
+    }
+    next.run(request).await
+}
+
+async fn verify(State(asked): State<Arc<Asked>>, Extension(peer): Extension<Peer>, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let answered = async {
+        let question: Verification = read(body).await?;
+        asked.callers.admit(&head.headers, &peer, question.namespace.as_deref()).await?;
+        Ok(asked.verify.answer(&question)?)
+    };
+    answer(&head, answered.await)
+}
+
+async fn verify_batch(State(asked): State<Arc<Asked>>, Extension(peer): Extension<Peer>, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let answered = async {
+        let Batch { requests } = read(body).await?;
+        if requests.len() > MAX_BATCH {
+            return Err(Failure::TooMany);
+        }
+        let mut namespaces: Vec<Option<&str>> = requests.iter().map(|question| question.namespace.as_deref()).collect();
+        namespaces.sort_unstable();
+        namespaces.dedup();
+        // Also where nothing is asked: who is not known learns nothing, not even that.
+        if namespaces.is_empty() {
+            namespaces.push(None);
+        }
+        for namespace in namespaces {
+            asked.callers.admit(&head.headers, &peer, namespace).await?;
+        }
+        let results: Vec<Verified> = requests.iter().map(|question| asked.verify.answer(question)).collect::<Result<_, _>>()?;
+        Ok(Results { results })
+    };
+    answer(&head, answered.await)
+}
+
+async fn read<T: DeserializeOwned>(body: Body) -> Result<T, Failure> {
+    let body = read_body(body, MAX_BODY, BODY_TIME).await?;
+    // Told to who asked, and to nobody else: it may quote what they sent.
+    serde_json::from_slice(&body).map_err(|error| Failure::Json(error.to_string()))
+}
+
+fn answer<T: Serialize>(head: &Parts, answered: Result<T, Failure>) -> Response {
+    match answered {
+        Ok(verdict) => told(StatusCode::OK, &verdict),
+        Err(failure) => {
+            tracing::debug!(path = head.uri.path(), status = failure.status().as_u16(), "a question got no verdict");
+            let mut response = told(failure.status(), &json!({ "message": failure.to_string() }));
+            let headers = response.headers_mut();
+            if let Failure::Caller(refusal) = &failure
+                && let Some(challenge) = refusal.challenge()
+            {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+            }
+            if failure.status() == StatusCode::SERVICE_UNAVAILABLE {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            response
+        }
+    }
+}
+
+fn told<T: Serialize>(status: StatusCode, body: &T) -> Response {
+    // Maps with text for keys, numbers and text: nothing that JSON cannot hold.
+    let body = serde_json::to_vec(body).unwrap_or_default();
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+impl Failure {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Caller(refusal) => refusal.status(),
+            Self::Body(error) => error.status(),
+            Self::Json(_) | Self::TooMany | Self::Verify(VerifyError::Question(_)) => StatusCode::BAD_REQUEST,
+            Self::Verify(VerifyError::Unable(_)) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
