@@ -108,6 +108,11 @@ impl Cluster {
         self.kubectl(&["create", "token", "claviger-controller", "-n", NAMESPACE, "--duration=24h"]).trim().to_owned()
     }
 
+    /// A token for the gate's ServiceAccount.
+    pub(crate) fn gate_token(&self) -> String {
+        self.kubectl(&["create", "token", "claviger-gate", "-n", NAMESPACE, "--duration=24h"]).trim().to_owned()
+    }
+
     /// Says that the story takes rights away from the controller on purpose, and why. All others have it work with its rights.
     pub(crate) fn deprive(&self, why: &str) {
         assert!(!why.is_empty());
@@ -194,19 +199,16 @@ impl Cluster {
         config
     }
 
-    /// The kubeconfig file of the controller's ServiceAccount, straight or through a proxy.
-    pub(crate) fn operator_kubeconfig(&self, name: &str, proxy: Option<&Proxy>) -> PathBuf {
-        match proxy {
-            Some(proxy) => {
-                let file = self.control_plane.dir().join(format!("{name}.kubeconfig"));
-                std::fs::write(&file, proxy.kubeconfig(&self.token)).expect("a kubeconfig");
-                file
-            }
-            None => self
-                .control_plane
-                .write_kubeconfig(name, self.control_plane.url(), Auth::Token(self.token.clone()))
-                .unwrap_or_else(|error| panic!("{error}")),
-        }
+    /// The kubeconfig file of somebody with this token, straight or through a proxy.
+    pub(crate) fn kubeconfig_of(&self, name: &str, token: &str, proxy: Option<&Proxy>) -> PathBuf {
+        let Some(proxy) = proxy else {
+            let auth = Auth::Token(token.to_owned());
+            let written = self.control_plane.write_kubeconfig(name, self.control_plane.url(), auth);
+            return written.unwrap_or_else(|error| panic!("{error}"));
+        };
+        let file = self.control_plane.dir().join(format!("{name}.kubeconfig"));
+        std::fs::write(&file, proxy.kubeconfig(token)).expect("a kubeconfig");
+        file
     }
 }
 

@@ -5,6 +5,7 @@
 //! - [`stage`]: a namespace for one story, and what a person does and sees in it
 //! - [`many`]: many ApiKeys at once
 //! - [`operator`]: the controller as a process, with its logs and metrics
+//! - [`gate`]: the gate as a process
 //! - [`helm`]: the real helm, and what it makes of the chart
 //! - [`history`]: every state that ApiKeys and Secrets went through, and what must hold in all of them
 //! - [`inprocess`]: the controller in this process, with a clock of its own
@@ -27,6 +28,7 @@ pub(crate) mod admission;
 pub(crate) mod cluster;
 #[path = "../../dev/control_plane/mod.rs"]
 pub(crate) mod control_plane;
+pub(crate) mod gate;
 pub(crate) mod helm;
 pub(crate) mod history;
 pub(crate) mod inprocess;

@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::cluster::Cluster;
-use super::control_plane::Auth;
 use super::proxy::Proxy;
 use super::wait;
 
@@ -59,7 +58,7 @@ impl<'a> Builder<'a> {
         self
     }
 
-    /// Lets it prove itself by another token than the cluster's first, straight to the API server.
+    /// Lets it prove itself by another token than the cluster's first.
     pub(crate) fn token(mut self, token: String) -> Self {
         self.token = Some(token);
         self
@@ -81,13 +80,8 @@ impl<'a> Builder<'a> {
     /// Starts it, without waiting for anything.
     pub(crate) fn start(self) -> Operator {
         let name = format!("operator-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        let kubeconfig = match self.token {
-            Some(token) => {
-                let control_plane = &self.cluster.control_plane;
-                control_plane.write_kubeconfig(&name, control_plane.url(), Auth::Token(token)).expect("a kubeconfig")
-            }
-            None => self.cluster.operator_kubeconfig(&name, self.proxy),
-        };
+        let token = self.token.unwrap_or_else(|| self.cluster.token.clone());
+        let kubeconfig = self.cluster.kubeconfig_of(&name, &token, self.proxy);
         let log = self.cluster.control_plane.dir().join(format!("{name}.stderr"));
         let child = Command::new(env!("CARGO_BIN_EXE_claviger"))
             .arg("controller")
@@ -180,9 +174,7 @@ impl Operator {
 
     /// Its resident memory in KiB.
     pub(crate) fn resident_kib(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("a running process");
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("its memory");
-        line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number")
+        resident_kib(self.pid())
     }
 
     /// Its metrics.
@@ -197,13 +189,7 @@ impl Operator {
 
     /// What its admin server answers.
     pub(crate) fn get(&self, path: &str) -> Option<(u16, String)> {
-        let mut stream = TcpStream::connect(self.address()?).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: claviger\r\nconnection: close\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        let (head, body) = answer.split_once("\r\n\r\n")?;
-        Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+        http_get(self.address()?, path)
     }
 
     fn address(&self) -> Option<SocketAddr> {
@@ -235,4 +221,22 @@ impl Drop for Operator {
         self.gather();
         self.kill();
     }
+}
+
+/// The status and the body of a plain request.
+pub(crate) fn http_get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: claviger\r\nconnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+}
+
+/// The resident memory of a process in KiB.
+pub(crate) fn resident_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a running process");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("its memory");
+    line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number")
 }

@@ -18,6 +18,20 @@
 {{ include "claviger.fullname" . }}-controller
 {{- end -}}
 
+{{/* The gate's Deployment, its Service and its rights. */}}
+{{- define "claviger.gate" -}}
+{{ include "claviger.fullname" . }}-gate
+{{- end -}}
+
+{{/* Whom the gate is to the API server: another account than the controller, for it may do less. */}}
+{{- define "claviger.gate.serviceAccount" -}}
+{{- if .Values.gate.serviceAccount.create -}}
+{{- .Values.gate.serviceAccount.name | default (include "claviger.gate" .) -}}
+{{- else -}}
+{{- required "gate.serviceAccount.name is needed where gate.serviceAccount.create is false" .Values.gate.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Whom the controller is to the API server. */}}
 {{- define "claviger.serviceAccount" -}}
 {{- if .Values.serviceAccount.create -}}

@@ -1,0 +1,202 @@
+//! A gate as a process, with its public address, its logs and metrics.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::cluster::{Cluster, NAMESPACE};
+use super::operator::http_get;
+use super::proxy::Proxy;
+use super::stage::Stage;
+use super::wait;
+
+static NUMBER: AtomicU32 = AtomicU32::new(1);
+
+/// How to start a gate.
+pub(crate) struct Builder<'a> {
+    cluster: Arc<Cluster>,
+    proxy: Option<&'a Proxy>,
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+}
+
+/// A running gate. Its logs and metrics become evidence when it ends; it is killed when dropped.
+pub(crate) struct Gate {
+    child: Mutex<Child>,
+    log: PathBuf,
+    cluster: Arc<Cluster>,
+}
+
+impl Gate {
+    /// A gate for the whole cluster that listens on plain HTTP, is ready, and reports nothing.
+    pub(crate) fn start(stage: &Stage) -> Self {
+        Self::builder(&stage.cluster).start_ready()
+    }
+
+    /// A gate with nothing said but what tests need.
+    pub(crate) fn builder(cluster: &Arc<Cluster>) -> Builder<'static> {
+        Builder { cluster: cluster.clone(), proxy: None, arguments: Vec::new(), environment: Vec::new() }.args(&[
+            "--listen=127.0.0.1:0",
+            "--admin-address=127.0.0.1:0",
+            "--log-level=debug,hyper_util=info,tower=info,h2=info",
+            "--access-log=all",
+            "--watch-timeout=5s",
+        ])
+    }
+
+    /// Where it serves plain HTTP.
+    pub(crate) fn plain_address(&self) -> SocketAddr {
+        self.address("plain_address").expect("it said where it listens")
+    }
+
+    /// Where it serves HTTPS.
+    pub(crate) fn tls_address(&self) -> SocketAddr {
+        self.address("tls_address").expect("it said where it listens")
+    }
+
+    /// Its logs so far.
+    pub(crate) fn logs(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Its process ID.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.lock().expect("no story panicked here").id()
+    }
+
+    /// What its admin server answers.
+    pub(crate) fn get(&self, path: &str) -> Option<(u16, String)> {
+        http_get(self.address("address")?, path)
+    }
+
+    /// Its metrics.
+    pub(crate) fn metrics(&self) -> String {
+        self.get("/metrics").expect("the admin server answers").1
+    }
+
+    /// One metric's value, such as `claviger_gate_keys`.
+    pub(crate) fn metric(&self, name: &str) -> Option<f64> {
+        self.metrics().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+    }
+
+    /// Waits until it says that it is ready.
+    pub(crate) fn wait_ready(&self) {
+        wait::until("the gate is ready", || match self.get("/readyz") {
+            Some((200, _)) => Ok(()),
+            other => Err(format!("{other:?}\n{}", self.logs())),
+        });
+    }
+
+    /// Kills it as a crash would.
+    pub(crate) fn kill(&self) {
+        let mut child = self.child.lock().expect("no story panicked here");
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+
+    /// Asks it to stop.
+    pub(crate) fn terminate(&self) {
+        self.gather();
+        let done = Command::new("kill").arg("-TERM").arg(self.pid().to_string()).status().expect("kill runs");
+        assert!(done.success(), "kill -TERM");
+    }
+
+    /// Asks it to stop, and waits until it has.
+    pub(crate) fn stop(&self) -> ExitStatus {
+        self.terminate();
+        self.ended()
+    }
+
+    /// Waits until it ends by itself.
+    pub(crate) fn ended(&self) -> ExitStatus {
+        wait::until("the gate ends", || {
+            let ended = self.child.lock().expect("no story panicked here").try_wait().expect("a status");
+            ended.ok_or_else(|| self.logs())
+        })
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn runs(&self) -> bool {
+        self.child.lock().expect("no story panicked here").try_wait().expect("a status").is_none()
+    }
+
+    /// Its resident memory in KiB.
+    pub(crate) fn resident_kib(&self) -> u64 {
+        super::operator::resident_kib(self.pid())
+    }
+
+    fn address(&self, name: &str) -> Option<SocketAddr> {
+        let logs = self.logs();
+        let after = logs.split(&format!(" {name}=")).nth(1)?;
+        after.split(char::is_whitespace).next()?.parse().ok()
+    }
+
+    fn gather(&self) {
+        if let Some((_, metrics)) = self.runs().then(|| self.get("/metrics")).flatten() {
+            self.cluster.evidence.keep("metrics", metrics);
+        }
+        self.cluster.evidence.keep_file(&self.log);
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.gather();
+        self.kill();
+    }
+}
+
+impl<'a> Builder<'a> {
+    /// Lets it talk to the API server through a proxy.
+    pub(crate) fn via(mut self, proxy: &'a Proxy) -> Self {
+        self.proxy = Some(proxy);
+        self
+    }
+
+    /// More arguments; the last of a kind wins.
+    pub(crate) fn args(mut self, arguments: &[&str]) -> Self {
+        for argument in arguments {
+            // clap takes an option once: a later one replaces an earlier one here.
+            let name = argument.split('=').next().unwrap_or_default();
+            self.arguments.retain(|earlier| earlier.split('=').next() != Some(name));
+            self.arguments.push((*argument).to_owned());
+        }
+        self
+    }
+
+    /// Lets it keep a Gate object of this name in the namespace where the chart is installed.
+    pub(crate) fn reporting_as(mut self, name: &str) -> Self {
+        self.environment.push(("POD_NAME".to_owned(), name.to_owned()));
+        self.environment.push(("POD_NAMESPACE".to_owned(), NAMESPACE.to_owned()));
+        self
+    }
+
+    /// Starts it, without waiting for anything.
+    pub(crate) fn start(self) -> Gate {
+        let name = format!("gate-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let kubeconfig = self.cluster.kubeconfig_of(&name, &self.cluster.gate_token(), self.proxy);
+        let log = self.cluster.control_plane.dir().join(format!("{name}.stderr"));
+        let child = Command::new(env!("CARGO_BIN_EXE_claviger"))
+            .arg("gate")
+            .args(&self.arguments)
+            .env_clear()
+            .env("KUBECONFIG", &kubeconfig)
+            .envs(self.environment)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&log).expect("a log file"))
+            .spawn()
+            .expect("the gate starts");
+        Gate { child: Mutex::new(child), log, cluster: self.cluster }
+    }
+
+    /// Starts it and waits until it is ready.
+    pub(crate) fn start_ready(self) -> Gate {
+        let gate = self.start();
+        gate.wait_ready();
+        gate
+    }
+}
