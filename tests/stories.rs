@@ -26,6 +26,7 @@ mod contained;
 mod deleting;
 mod drift;
 mod examples;
+mod gate_proxies;
 mod idle;
 mod issuing;
 mod killed_anywhere;
@@ -57,6 +58,7 @@ fn main() {
     all.extend(deleting::stories());
     all.extend(drift::stories());
     all.extend(examples::stories());
+    all.extend(gate_proxies::all());
     all.extend(idle::stories());
     all.extend(issuing::stories());
     all.extend(killed_anywhere::stories());

@@ -1,0 +1,10 @@
+//! Real proxies before an API, each as its file in `examples/gate/` says.
+
+mod closed;
+
+use crate::support::Story;
+
+/// The stories of this folder.
+pub(crate) fn all() -> Vec<Story> {
+    [closed::stories()].concat()
+}
