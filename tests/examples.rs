@@ -39,10 +39,12 @@ struct Example {
     secret: Option<(String, Vec<String>)>,
 }
 
-/// Every example. A file without a promise, or with a word in it that means nothing, is an error.
+/// Every example; folders hold examples of other things. A file without a promise, or with a word in it that means nothing, is
+/// an error.
 fn examples() -> Vec<Example> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let mut files: Vec<_> = std::fs::read_dir(dir).expect("examples").map(|file| file.expect("a file").path()).collect();
+    files.retain(|file| file.is_file());
     files.sort();
     assert!(files.len() >= 8, "{files:?}");
     files.iter().map(|file| Example::read(file)).collect()

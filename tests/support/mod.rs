@@ -11,6 +11,7 @@
 //! - [`inprocess`]: the controller in this process, with a clock of its own
 //! - [`kstatus`]: what deployment tools make of an object
 //! - [`leaks`]: looks for keys where none may be
+//! - [`proxies`]: the real proxies of `examples/gate/`, with an [`upstream`] behind and a [`client`] before them
 //! - [`proxy`]: misbehaves between the controller and the API server
 //! - [`rights`]: what the controller's ServiceAccount asked for
 
@@ -25,6 +26,7 @@
 )]
 
 pub(crate) mod admission;
+pub(crate) mod client;
 pub(crate) mod cluster;
 #[path = "../../dev/control_plane/mod.rs"]
 pub(crate) mod control_plane;
@@ -36,9 +38,11 @@ pub(crate) mod kstatus;
 pub(crate) mod leaks;
 pub(crate) mod many;
 pub(crate) mod operator;
+pub(crate) mod proxies;
 pub(crate) mod proxy;
 pub(crate) mod rights;
 pub(crate) mod stage;
+pub(crate) mod upstream;
 pub(crate) mod wait;
 
 /// One story: its name, and what happens.

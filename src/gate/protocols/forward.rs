@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Ur
 
 use crate::gate::answer::{self, CODE, MISCONFIGURED, UNAVAILABLE, Unable};
 use crate::gate::code::Code;
-use crate::gate::credential::{Carrier, Trace};
+use crate::gate::credential::{Carrier, Found, Trace};
 use crate::gate::decide::Verdict;
 use crate::gate::desk::Desk;
 use crate::gate::metrics::Protocol;
@@ -51,8 +51,8 @@ fn answer(desk: &Desk, uri: &Uri, headers: &HeaderMap) -> Response<Body> {
         desk.metrics.misconfigured(dialect.protocol);
         return refusal(StatusCode::FORBIDDEN, MISCONFIGURED, "this route is misconfigured: the gate's log says how");
     };
-    let carrier = Original { headers, query: dialect.query(uri, headers) };
-    let found = route.places.find(&carrier);
+    let carrier = Original { headers, query: dialect.query(uri, headers), joined: dialect.protocol == Protocol::Envoy };
+    let found = if dialect.lets_through(headers) { Found::Unclear } else { route.places.find(&carrier) };
     match desk.ask(dialect.protocol, found.shown(), route.needs()) {
         Err(unable) => unavailable(&unable),
         Ok(verdict) => dialect.told(&verdict, route, found.trace()),
@@ -63,6 +63,8 @@ fn answer(desk: &Desk, uri: &Uri, headers: &HeaderMap) -> Response<Body> {
 struct Original<'a> {
     headers: &'a HeaderMap,
     query: Option<&'a str>,
+    /// Envoy joins headers of one name with commas.
+    joined: bool,
 }
 
 impl Carrier for Original<'_> {
@@ -72,6 +74,10 @@ impl Carrier for Original<'_> {
 
     fn query(&self) -> Option<&str> {
         self.query
+    }
+
+    fn joins(&self) -> bool {
+        self.joined
     }
 }
 
@@ -97,6 +103,13 @@ impl Dialect {
         Some(one.to_str().ok()?.split_once('?')?.1)
     }
 
+    /// Whether a header of the client's would reach the upstream as if it were ours. nginx replaces the headers that its
+    /// configuration names and cannot drop others of that prefix.
+    fn lets_through(&self, headers: &HeaderMap) -> bool {
+        let ours = |name: &HeaderName| answer::IDENTITY.contains(&name.as_str());
+        self.protocol == Protocol::Nginx && headers.keys().any(|name| answer::pretends(name.as_str()) && !ours(name))
+    }
+
     fn told(&self, verdict: &Verdict, route: &Route, trace: Option<Trace<'_>>) -> Response<Body> {
         if let Some(holder) = verdict.holder.as_ref().filter(|_| verdict.is_valid()) {
             let mut response = Response::new(Body::empty());
@@ -115,7 +128,11 @@ impl Dialect {
             status => status,
         };
         let message = answer::message(verdict, route);
-        let mut response = refusal(status, verdict.code.as_str(), &message);
+        // nginx drops the body, and with it the connection.
+        let mut response = match self.protocol {
+            Protocol::Nginx => bare(status, verdict.code.as_str()),
+            _ => refusal(status, verdict.code.as_str(), &message),
+        };
         if let Some(challenge) = answer::challenge(verdict, route, &message) {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         }
@@ -133,12 +150,18 @@ fn unavailable(unable: &Unable) -> Response<Body> {
 }
 
 fn refusal(status: StatusCode, code: &'static str, message: &str) -> Response<Body> {
-    let mut response = Response::new(Body::from(answer::body(code, message).to_string()));
+    let mut response = bare(status, code);
+    *response.body_mut() = Body::from(answer::body(code, message).to_string());
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn bare(status: StatusCode, code: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CODE, HeaderValue::from_static(code));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 

@@ -112,3 +112,22 @@ async fn nothing_passes_a_route_that_is_not_understood() {
         assert_eq!((told.status, told.header("x-claviger-code")), (403, "MISCONFIGURED"), "{uri}");
     }
 }
+
+#[tokio::test]
+async fn nginx_is_told_to_refuse_what_it_cannot_take_away() {
+    let shown = ("x-api-key", key(1));
+    let ask_nginx = async |name| {
+        let told = ask("/v1/auth/nginx/audience=invoices-api", &[(shown.0, &shown.1), (name, "admin")]).await;
+        assert_eq!(told.body, "", "nginx drops the connection with the body");
+        told.status
+    };
+    assert_eq!(ask_nginx("x-claviger-admin").await, 401);
+    assert_eq!(ask_nginx("x-claviger-roles").await, 200, "its configuration replaces this one");
+}
+
+#[tokio::test]
+async fn two_keys_that_envoy_joined_are_not_one() {
+    let two = format!("{0},{0}", key(1));
+    let told = ask("/v1/auth/envoy/audience=invoices-api", &[("x-api-key", &two)]).await;
+    assert_eq!((told.status, told.header("x-claviger-code")), (401, "MALFORMED"));
+}

@@ -1,0 +1,13 @@
+//! Real proxies before an API, each as its file in `examples/gate/` says.
+
+mod closed;
+mod issued;
+mod relay;
+mod verdicts;
+
+use crate::support::Story;
+
+/// The stories of this folder.
+pub(crate) fn all() -> Vec<Story> {
+    [closed::stories(), issued::stories()].concat()
+}

@@ -1,0 +1,112 @@
+//! A plain HTTP client, as users of an API have one.
+
+use http::{HeaderMap, HeaderName, Request, Uri};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Bytes;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::Value;
+use std::net::SocketAddr;
+use tokio::net::TcpStream;
+
+use super::cluster::runtime;
+use super::wait::LIMIT;
+
+/// What came back.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    /// The one value of a header, if it is there.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let mut values = self.headers.get_all(name).iter();
+        let value = values.next()?.to_str().expect("text");
+        assert!(values.next().is_none(), "more than one {name}: {self:?}");
+        Some(value)
+    }
+
+    /// The body, which is JSON.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("no JSON: {error}: {self:?}"))
+    }
+}
+
+/// How to ask; a connection of its own for each question.
+#[derive(Debug)]
+pub(crate) struct Question {
+    method: &'static str,
+    path: String,
+    headers: Vec<(String, String)>,
+    body: &'static str,
+}
+
+impl Question {
+    /// A GET of this path, with its query, in exactly this spelling.
+    pub(crate) fn get(path: &str) -> Self {
+        Self { method: "GET", path: path.to_owned(), headers: Vec::new(), body: "" }
+    }
+
+    /// Another method, with a body.
+    pub(crate) fn method(mut self, method: &'static str, body: &'static str) -> Self {
+        (self.method, self.body) = (method, body);
+        self
+    }
+
+    /// One more header, even if there is one of that name.
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// A key where most clients put it.
+    pub(crate) fn bearer(self, key: &str) -> Self {
+        self.header("authorization", &format!("Bearer {key}"))
+    }
+
+    /// Asks over HTTP/1.1. An error says why nobody answered.
+    pub(crate) fn ask(self, address: SocketAddr) -> Result<Answer, String> {
+        self.within_limit(address, false)
+    }
+
+    /// Asks over HTTP/2, without TLS.
+    pub(crate) fn ask_h2(self, address: SocketAddr) -> Result<Answer, String> {
+        self.within_limit(address, true)
+    }
+
+    fn within_limit(self, address: SocketAddr, h2: bool) -> Result<Answer, String> {
+        let answer = async { tokio::time::timeout(LIMIT, self.asked(address, h2)).await };
+        runtime().block_on(answer).unwrap_or_else(|_| Err(format!("no answer within {LIMIT:?}")))
+    }
+
+    async fn asked(self, address: SocketAddr, h2: bool) -> Result<Answer, String> {
+        let said = |error: hyper::Error| format!("{error:?}");
+        let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+        let io = TokioIo::new(stream);
+        // HTTP/2 wants the whole URI, HTTP/1.1 the path alone and a Host.
+        let uri = if h2 { format!("http://{address}{}", self.path) } else { self.path.clone() };
+        let mut request = Request::builder().method(self.method).uri(uri.parse::<Uri>().expect("a path"));
+        if !h2 {
+            request = request.header("host", "api.example");
+        }
+        for (name, value) in &self.headers {
+            request = request.header(name.parse::<HeaderName>().expect("a header's name"), value);
+        }
+        let request = request.body(Full::new(Bytes::from_static(self.body.as_bytes()))).expect("a request");
+        let response = if h2 {
+            let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.map_err(said)?;
+            tokio::spawn(connection);
+            sender.send_request(request).await.map_err(said)?
+        } else {
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.map_err(said)?;
+            tokio::spawn(connection);
+            sender.send_request(request).await.map_err(said)?
+        };
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.map_err(said)?.to_bytes();
+        let body = String::from_utf8(body.to_vec()).map_err(|error| error.to_string())?;
+        Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
+    }
+}

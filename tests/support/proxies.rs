@@ -1,0 +1,235 @@
+//! The proxies that people put before an API, for real, each as its file in `examples/gate/` says.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::client::{Answer, Question};
+use super::upstream::Upstream;
+use super::wait;
+
+/// Embedded, so that a compiled test finds it wherever the checkout stands.
+const FETCH: &str = include_str!("../../dev/fetch-proxies.sh");
+const LUA: &str = include_str!("../../examples/gate/claviger.lua");
+/// nginx's example is made to be included; what stands around it keeps nginx inside its folder.
+const NGINX: &str = "
+daemon off;
+pid nginx.pid;
+error_log stderr;
+user root;
+worker_processes 1;
+events {}
+http {
+    access_log off;
+    client_body_temp_path body;
+    proxy_temp_path proxy;
+    fastcgi_temp_path fastcgi;
+    uwsgi_temp_path uwsgi;
+    scgi_temp_path scgi;
+    include api.conf;
+}
+";
+
+/// How often a start is tried when another process takes the port between its choice and its use.
+const STARTS: usize = 3;
+
+/// A proxy, and the way it asks the gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    EnvoyGrpc,
+    EnvoyHttp,
+    Nginx,
+    HaProxy,
+    Caddy,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 5] = [Self::EnvoyGrpc, Self::EnvoyHttp, Self::Nginx, Self::HaProxy, Self::Caddy];
+
+    /// Its place among the lines of `fetch-proxies.sh`.
+    fn line(self) -> usize {
+        match self {
+            Self::EnvoyGrpc | Self::EnvoyHttp => 0,
+            Self::Nginx => 1,
+            Self::HaProxy => 2,
+            Self::Caddy => 3,
+        }
+    }
+
+    /// The example's name and text.
+    fn example(self) -> (&'static str, &'static str) {
+        match self {
+            Self::EnvoyGrpc => ("envoy-grpc.yaml", include_str!("../../examples/gate/envoy-grpc.yaml")),
+            Self::EnvoyHttp => ("envoy-http.yaml", include_str!("../../examples/gate/envoy-http.yaml")),
+            Self::Nginx => ("nginx.conf", include_str!("../../examples/gate/nginx.conf")),
+            Self::HaProxy => ("haproxy.cfg", include_str!("../../examples/gate/haproxy.cfg")),
+            Self::Caddy => ("Caddyfile", include_str!("../../examples/gate/Caddyfile")),
+        }
+    }
+
+    /// What a user changes in the example: the addresses, and where files lie.
+    fn placeholders(self, own: SocketAddr, gate: SocketAddr, upstream: SocketAddr, dir: &Path) -> Vec<(String, String)> {
+        let envoy = |host: &str, port: u16, address: SocketAddr| {
+            let flow = |host: &str, port: u16| format!("address: {host}, port_value: {port}");
+            (flow(host, port), flow(&address.ip().to_string(), address.port()))
+        };
+        let gate_name = "claviger-gate.claviger-system.svc";
+        match self {
+            Self::EnvoyGrpc | Self::EnvoyHttp => {
+                vec![envoy("0.0.0.0", 8000, own), envoy(gate_name, 8081, gate), envoy("upstream.example", 8080, upstream)]
+            }
+            Self::Nginx | Self::HaProxy | Self::Caddy => {
+                let listen = match self {
+                    Self::Nginx => ("listen 8000".to_owned(), format!("listen {own}")),
+                    Self::HaProxy => ("bind :8000".to_owned(), format!("bind {own}")),
+                    _ => ("\n:8000 {".to_owned(), format!("\nhttp://:{} {{\n\tbind {}", own.port(), own.ip())),
+                };
+                let mut all = vec![
+                    listen,
+                    (format!("{gate_name}:8081"), gate.to_string()),
+                    ("upstream.example:8080".to_owned(), upstream.to_string()),
+                ];
+                if self == Self::HaProxy {
+                    // A socket of its own for each.
+                    all.push(("abns@claviger-gate".to_owned(), format!("abns@claviger-gate-{}", own.port())));
+                    all.push(("/etc/haproxy/claviger.lua".to_owned(), dir.join("claviger.lua").display().to_string()));
+                }
+                all
+            }
+        }
+    }
+
+    /// Its command line; the configuration is `config`.
+    fn command(self, dir: &Path, config: &Path) -> Command {
+        let mut command = Command::new(&binaries()[self.line()]);
+        match self {
+            Self::EnvoyGrpc | Self::EnvoyHttp => {
+                command.args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning", "-c"]).arg(config);
+            }
+            Self::Nginx => {
+                fs::write(dir.join("main.conf"), NGINX).expect("a configuration");
+                fs::rename(config, dir.join("api.conf")).expect("a configuration");
+                command.arg("-p").arg(dir).args(["-e", "stderr", "-c"]).arg(dir.join("main.conf"));
+            }
+            Self::HaProxy => {
+                fs::write(dir.join("claviger.lua"), LUA).expect("a script");
+                command.args(["-db", "-f"]).arg(config);
+            }
+            Self::Caddy => {
+                let admin = format!("unix/{}", dir.join("admin.sock").display());
+                command.env("CADDY_ADMIN", admin).env("XDG_DATA_HOME", dir).env("XDG_CONFIG_HOME", dir);
+                command.args(["run", "--adapter", "caddyfile", "--config"]).arg(config);
+            }
+        }
+        command
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.example().0)
+    }
+}
+
+/// A running proxy between a client, the gate, and an API of its own. It ends when dropped.
+pub(crate) struct Proxy {
+    pub(crate) kind: Kind,
+    pub(crate) address: SocketAddr,
+    pub(crate) upstream: Upstream,
+    child: Child,
+    dir: TempDir,
+}
+
+impl Proxy {
+    /// Starts one that asks this gate, and waits until it answers.
+    pub(crate) fn start(kind: Kind, gate: SocketAddr) -> Self {
+        let mut why = String::new();
+        for _ in 0..STARTS {
+            let upstream = Upstream::start();
+            let dir = TempDir::with_prefix("claviger-proxy-").expect("a temporary folder");
+            let address = free_address();
+            let (name, text) = kind.example();
+            let mut text = text.to_owned();
+            for (from, to) in kind.placeholders(address, gate, upstream.address, dir.path()) {
+                assert!(text.contains(&from), "{kind} has no {from:?} any more");
+                text = text.replace(&from, &to);
+            }
+            let config = dir.path().join(name);
+            fs::write(&config, text).expect("a configuration");
+            let log = File::create(dir.path().join("log")).expect("a log file");
+            let child = kind
+                .command(dir.path(), &config)
+                .current_dir(dir.path())
+                .stdin(Stdio::null())
+                .stdout(log.try_clone().expect("a log file"))
+                .stderr(log)
+                .spawn()
+                .expect("the proxy starts");
+            let mut proxy = Self { kind, address, upstream, child, dir };
+            let up = wait::until(&format!("{kind} answers"), || {
+                if let Some(status) = proxy.child.try_wait().expect("a status") {
+                    return Ok(Err(format!("{kind} ended with {status}:\n{}", proxy.log())));
+                }
+                Question::get("/").ask(address).map(|_| Ok(())).map_err(|error| format!("{error}\n{}", proxy.log()))
+            });
+            match up {
+                Ok(()) => return proxy,
+                Err(ended) => why = ended,
+            }
+        }
+        panic!("{why}");
+    }
+
+    /// Asks through the proxy; somebody must answer.
+    pub(crate) fn ask(&self, question: Question) -> Answer {
+        question.ask(self.address).unwrap_or_else(|error| panic!("{}: {error}\n{}", self.kind, self.log()))
+    }
+
+    /// What it wrote so far.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // Asked to, nginx ends its workers too; killed, it would leave them.
+        let runs = |child: &mut Child| matches!(child.try_wait(), Ok(None));
+        if runs(&mut self.child) && Command::new("kill").arg(self.child.id().to_string()).status().is_ok() {
+            let asked = Instant::now();
+            while runs(&mut self.child) && asked.elapsed() < wait::LIMIT {
+                std::thread::park_timeout(Duration::from_millis(10));
+            }
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// An address that is free now.
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port")
+}
+
+/// The proxies' files, fetched first where nobody has yet.
+fn binaries() -> &'static [PathBuf] {
+    static BINARIES: OnceLock<Vec<PathBuf>> = OnceLock::new();
+    BINARIES.get_or_init(|| {
+        let output = Command::new("bash")
+            .args(["-c", FETCH, "fetch-proxies.sh"])
+            .stdin(Stdio::null())
+            .stderr(Stdio::inherit())
+            .output()
+            .expect("bash runs");
+        assert!(output.status.success(), "no proxies: fetch-proxies.sh ended with {}; see the lines above", output.status);
+        let files: Vec<_> = String::from_utf8_lossy(&output.stdout).lines().map(PathBuf::from).collect();
+        assert_eq!(files.len(), 4, "fetch-proxies.sh names four files: {files:?}");
+        files
+    })
+}
