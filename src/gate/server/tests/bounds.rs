@@ -165,6 +165,20 @@ async fn more_connections_than_allowed_wait_and_are_served_then() {
     inside.1.get("/").await.unwrap();
 }
 
+#[tokio::test]
+async fn who_does_nothing_makes_way_when_others_wait() {
+    let limits = Limits { connections: 1, crowded_idle: Duration::from_millis(50), ..Limits::default() };
+    let house = House::plain(limits).await;
+    let mut idle = house.raw().await;
+    idle.say("GET / HTTP/1.1\r\nhost: gate\r\n\r\n").await;
+    idle.hear("false").await;
+    let mut other = house.raw().await;
+    other.say("GET / HTTP/1.1\r\nhost: gate\r\n\r\n").await;
+    other.hear("false").await;
+    idle.closed().await;
+    assert_eq!(house.counters.stalled(), 0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_open_connections_leave_the_server_answering() {
     let _ = crate::gate::server::raise_open_files();
