@@ -106,6 +106,7 @@ async fn a_peer_that_opens_requests_only_to_drop_them_is_cut_off() {
     let _ = mean.write_all(&flood).await;
     let mut heard = Vec::new();
     let _ = soon(mean.read_to_end(&mut heard)).await;
+    assert!(heard.ends_with(b"too_many_resets"), "{}", heard.escape_ascii());
     let mut h2 = H2::over(house.connect().await).await;
     assert_eq!(h2.get("/").await.unwrap().1, StatusCode::OK);
 }

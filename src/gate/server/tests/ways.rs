@@ -43,7 +43,7 @@ async fn an_address_that_nobody_uses_takes_no_room_from_another() {
     let (counters, token) = (Arc::new(Counters::default()), CancellationToken::new());
     let router = Router::new().route("/", get(async || "here"));
     let served = tokio::spawn(serve(listeners, router, Limits { connections: 1, ..Limits::default() }, counters, token.clone()));
-    for address in [addresses[0], addresses[1], addresses[0]] {
+    for address in [addresses[0], addresses[0], addresses[1], addresses[1]] {
         let mut h1 = H1::over(soon(TcpStream::connect(address)).await.unwrap()).await;
         assert_eq!(h1.get("/").await.unwrap().2, "here");
     }
