@@ -4,6 +4,8 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use axum::Router;
 use axum::body::Body;
@@ -26,7 +28,8 @@ use super::watched::{RequestBody, ResponseBody, Watched};
 pub struct Peer {
     /// Its address, as the connection has it: a load balancer's where there is one.
     pub address: SocketAddr,
-    /// Whether it showed a client certificate of the authorities in `--tls-client-ca` when the connection began.
+    /// Whether it showed a client certificate of the authorities in `--tls-client-ca` when the connection began. When these change,
+    /// such connections are asked to close, and cut off if they do not: who comes back is looked at anew.
     pub certified: bool,
 }
 
@@ -65,17 +68,21 @@ pub(super) struct Serving<'a> {
     pub(super) counters: &'a Counters,
     /// Requests under way are finished, then it closes.
     pub(super) drain: &'a CancellationToken,
+    /// The same for this connection alone, which is cut off when it takes too long.
+    pub(super) retire: CancellationToken,
+    /// How many others wait for its place.
+    pub(super) crowded: Arc<AtomicUsize>,
 }
 
 impl Serving<'_> {
     /// Serves a connection until it ends, by whichever side.
     pub(super) async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-        let vigil = Vigil::new(self.limits);
+        let vigil = Vigil::new(self.limits, self.crowded);
         let requests = Requests { router: self.router, peer: self.peer, vigil: vigil.clone() };
         let io = TokioIo::new(Watched::new(stream, vigil.clone()));
         let mut connection = pin!(self.protocols.serve_connection(io, requests));
         let mut watch = Watch::new(vigil.clone());
-        let mut draining = false;
+        let (mut draining, mut retiring) = (false, false);
         loop {
             tokio::select! {
                 // The watch looks at what the connection has done.
@@ -104,6 +111,11 @@ impl Serving<'_> {
                 },
                 () = self.drain.cancelled(), if !draining => {
                     draining = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                () = self.retire.cancelled(), if !retiring => {
+                    retiring = true;
+                    vigil.retire();
                     connection.as_mut().graceful_shutdown();
                 }
             }

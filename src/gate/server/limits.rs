@@ -8,7 +8,7 @@ pub const RESERVED_FILES: u64 = 256;
 /// Bounds of a server. The defaults suit proxies, which keep connections for long and send short requests.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections that are served at once over all listeners. More wait until one ends.
+    /// Connections that are served at once over all listeners. More wait until one ends, or one that is idle makes way.
     pub connections: u32,
     /// How long a TLS handshake may take.
     pub handshake: Duration,
@@ -19,6 +19,8 @@ pub struct Limits {
     /// How long a connection may do nothing between two requests. Long: a proxy that sends a request just when the connection is
     /// closed under it sees a failure.
     pub idle: Duration,
+    /// The same while connections wait for room: then those that do nothing make way.
+    pub crowded_idle: Duration,
     /// How long requests may be under way without any of them beginning or ending.
     pub request: Duration,
     /// How long a peer may take no byte of what is sent to it.
@@ -45,6 +47,7 @@ impl Default for Limits {
             first_request: Duration::from_secs(30),
             head: Duration::from_secs(10),
             idle: Duration::from_secs(3600),
+            crowded_idle: Duration::from_secs(30),
             request: Duration::from_secs(120),
             write: Duration::from_secs(30),
             head_bytes: 64 * 1024,

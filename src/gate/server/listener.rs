@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -71,6 +72,7 @@ pub async fn serve(listeners: Vec<Listener>, router: Router, limits: Limits, cou
         limits,
         counters,
         room: Arc::new(Semaphore::new(usize::try_from(limits.connections.max(1)).unwrap_or(Semaphore::MAX_PERMITS))),
+        crowded: Arc::default(),
         connections: TaskTracker::new(),
         drain: token,
         cut: CancellationToken::new(),
@@ -96,6 +98,8 @@ struct Shared {
     limits: Limits,
     counters: Arc<Counters>,
     room: Arc<Semaphore>,
+    /// How many connections wait for room.
+    crowded: Arc<AtomicUsize>,
     connections: TaskTracker,
     drain: CancellationToken,
     cut: CancellationToken,
@@ -132,7 +136,10 @@ impl Shared {
                 room
             } else {
                 self.counters.connection_waits();
-                let Ok(room) = self.room.clone().acquire_owned().await else { return };
+                self.crowded.fetch_add(1, Ordering::Relaxed);
+                let room = self.room.clone().acquire_owned().await;
+                self.crowded.fetch_sub(1, Ordering::Relaxed);
+                let Ok(room) = room else { return };
                 room
             };
             let (shared, certificates, open) = (self.clone(), listener.certificates.clone(), self.counters.opened());
@@ -147,16 +154,20 @@ impl Shared {
         // Answers are small and waited for.
         let _ = stream.set_nodelay(true);
         let Some(certificates) = certificates else {
-            return self.serving(Peer { address, certified: false }).serve(stream).await;
+            return self.serving(Peer { address, certified: false }, CancellationToken::new()).serve(stream).await;
         };
-        let handshake = TlsAcceptor::from(certificates.current()).accept(stream);
+        let current = certificates.current();
+        let handshake = TlsAcceptor::from(current.config.clone()).accept(stream);
         let handshake = tokio::time::timeout(self.limits.handshake, handshake);
         // What has not shaken hands has asked nothing.
         let Some(handshake) = self.drain.run_until_cancelled(handshake).await else { return };
         let error = match handshake {
             Ok(Ok(stream)) => {
                 let certified = stream.get_ref().1.peer_certificates().is_some_and(|shown| !shown.is_empty());
-                return self.serving(Peer { address, certified }).serve(stream).await;
+                let retire = if certified { current.authorities.clone() } else { CancellationToken::new() };
+                // While it stays open it keeps nothing of a configuration that is replaced.
+                drop(current);
+                return self.serving(Peer { address, certified }, retire).serve(stream).await;
             }
             Ok(Err(error)) => error,
             Err(_) => io::ErrorKind::TimedOut.into(),
@@ -165,7 +176,7 @@ impl Shared {
         tracing::debug!(%address, %error, "a TLS handshake failed");
     }
 
-    fn serving(&self, peer: Peer) -> Serving<'_> {
+    fn serving(&self, peer: Peer, retire: CancellationToken) -> Serving<'_> {
         Serving {
             protocols: &self.protocols,
             router: self.router.clone(),
@@ -173,6 +184,8 @@ impl Shared {
             limits: self.limits,
             counters: &self.counters,
             drain: &self.drain,
+            retire,
+            crowded: self.crowded.clone(),
         }
     }
 }

@@ -65,7 +65,15 @@ pub enum TlsError {
 pub struct Certificates {
     files: TlsFiles,
     loaded: [u8; 32],
-    current: ArcSwap<ServerConfig>,
+    current: ArcSwap<Current>,
+}
+
+/// What was last read and could be used.
+pub(super) struct Current {
+    pub(super) config: Arc<ServerConfig>,
+    /// Cancelled when clients are measured by other authorities.
+    pub(super) authorities: CancellationToken,
+    client_ca: Option<Vec<u8>>,
 }
 
 impl std::fmt::Debug for Certificates {
@@ -82,11 +90,13 @@ impl Certificates {
     pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
         let contents = Contents::read(&files)?;
         let config = contents.configuration(&files)?;
-        Ok(Self { loaded: contents.digest(), files, current: ArcSwap::from_pointee(config) })
+        let loaded = contents.digest();
+        let current = Current { config: Arc::new(config), authorities: CancellationToken::new(), client_ca: contents.client_ca };
+        Ok(Self { loaded, files, current: ArcSwap::from_pointee(current) })
     }
 
-    /// The configuration of the next handshake.
-    pub(super) fn current(&self) -> Arc<ServerConfig> {
+    /// What the next handshake goes by.
+    pub(super) fn current(&self) -> Arc<Current> {
         self.current.load_full()
     }
 
@@ -120,13 +130,19 @@ impl Certificates {
                 if last == now {
                     return now;
                 }
-                (now, contents.configuration(&self.files))
+                (now, contents.configuration(&self.files).map(|config| (config, contents.client_ca)))
             }
             Err(error) => (Seen::Nothing, Err(error)),
         };
         match built {
-            Ok(config) => {
-                self.current.store(Arc::new(config));
+            Ok((config, client_ca)) => {
+                let old = self.current();
+                let same = old.client_ca == client_ca;
+                let authorities = if same { old.authorities.clone() } else { CancellationToken::new() };
+                self.current.store(Arc::new(Current { config: Arc::new(config), authorities, client_ca }));
+                if !same {
+                    old.authorities.cancel();
+                }
                 tracing::info!(certificate = %self.files.certificate.display(), "the TLS files have changed and were read anew");
             }
             Err(error) if last == now => tracing::debug!(%error, "the TLS files still cannot be used"),

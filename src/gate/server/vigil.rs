@@ -9,6 +9,7 @@
 //! middle of a frame: it cannot answer them.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -42,6 +43,7 @@ struct Shared {
     state: Mutex<State>,
     driver: AtomicWaker,
     limits: Limits,
+    crowded: Arc<AtomicUsize>,
 }
 
 #[derive(Clone, Copy)]
@@ -60,6 +62,8 @@ struct State {
     stalled: Option<Instant>,
     /// When the connection was asked to close.
     farewell: Option<Instant>,
+    /// When it ends, whatever it does.
+    end: Option<Instant>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -71,8 +75,8 @@ enum Speech {
 }
 
 impl Vigil {
-    /// A connection that begins now.
-    pub(super) fn new(limits: Limits) -> Self {
+    /// A connection that begins now. `crowded` tells how many others wait for its place.
+    pub(super) fn new(limits: Limits, crowded: Arc<AtomicUsize>) -> Self {
         let state = State {
             speech: Speech::Unknown(0),
             moved: Instant::now(),
@@ -82,8 +86,9 @@ impl Vigil {
             unread: false,
             stalled: None,
             farewell: None,
+            end: None,
         };
-        Self(Arc::new(Shared { state: Mutex::new(state), driver: AtomicWaker::new(), limits }))
+        Self(Arc::new(Shared { state: Mutex::new(state), driver: AtomicWaker::new(), limits, crowded }))
     }
 
     /// Nothing that holds the lock can panic halfway through a change.
@@ -134,8 +139,12 @@ impl Vigil {
 
     /// The connection was asked to close.
     pub(super) fn say_farewell(&self) {
-        let mut state = self.state();
-        state.farewell = Some(Instant::now());
+        self.state().farewell = Some(Instant::now());
+    }
+
+    /// The connection was asked to close, and has as long for its requests as a server that stops.
+    pub(super) fn retire(&self) {
+        self.state().end = Some(Instant::now() + self.0.limits.drain);
     }
 
     /// What is next to be overdue, and when.
@@ -149,14 +158,20 @@ impl Vigil {
         } else if let Some(farewell) = state.farewell {
             (farewell + FAREWELL, Overdue::Progress)
         } else if state.asked || state.speech == Speech::Http2 {
-            let idle = if state.asked { limits.idle } else { limits.first_request };
+            let crowded = self.0.crowded.load(Ordering::Relaxed) > 0;
+            let idle = match state.asked {
+                true if crowded => limits.crowded_idle.min(limits.idle),
+                true => limits.idle,
+                false => limits.first_request,
+            };
             (state.moved + idle, Overdue::Idle)
         } else {
             (state.moved + limits.first_request, Overdue::Head)
         };
         let head = state.head.map(|since| (since + limits.head, Overdue::Head));
         let stalled = state.stalled.map(|since| (since + limits.write, Overdue::Progress));
-        [head, stalled].into_iter().flatten().fold(waiting, |first, other| if other.0 < first.0 { other } else { first })
+        let end = state.end.map(|end| (end, Overdue::Progress));
+        [head, stalled, end].into_iter().flatten().fold(waiting, |first, other| if other.0 < first.0 { other } else { first })
     }
 }
 
@@ -207,7 +222,8 @@ pub(super) struct Watch {
 impl Watch {
     pub(super) fn new(vigil: Vigil) -> Self {
         let (at, _) = vigil.next();
-        Self { vigil, timer: Box::pin(tokio::time::sleep_until(at)) }
+        let look = at.min(Instant::now() + vigil.0.limits.crowded_idle);
+        Self { vigil, timer: Box::pin(tokio::time::sleep_until(look)) }
     }
 
     /// Ready when something is overdue. To be polled after the connection, whose state it looks at.
@@ -217,7 +233,8 @@ impl Watch {
             let (at, what) = self.vigil.next();
             // A timer that is too early is left alone and finds the right time when it fires: setting it costs more than a look.
             if at < self.timer.deadline() || self.timer.is_elapsed() {
-                self.timer.as_mut().reset(at);
+                // Nobody tells the idle that it has become crowded: they look from time to time.
+                self.timer.as_mut().reset(at.min(Instant::now() + self.vigil.0.limits.crowded_idle));
             }
             if self.timer.as_mut().poll(context).is_pending() {
                 return Poll::Pending;
@@ -244,6 +261,10 @@ mod tests {
         }
     }
 
+    fn new() -> Vigil {
+        Vigil::new(limits(), Arc::default())
+    }
+
     /// After how many seconds what is overdue, if nothing happens any more.
     async fn overdue(vigil: &Vigil) -> (u64, Overdue) {
         let begun = Instant::now();
@@ -258,17 +279,17 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_says_nothing_is_not_waited_for() {
-        assert_eq!(overdue(&Vigil::new(limits())).await, (3, Overdue::Head));
+        assert_eq!(overdue(&new()).await, (3, Overdue::Head));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_head_has_its_time_from_its_first_byte_on() {
-        let vigil = Vigil::new(limits());
+        let vigil = new();
         pass(1).await;
         vigil.read(b"G");
         vigil.read(b"E");
         assert_eq!(overdue(&vigil).await, (1, Overdue::Head));
-        let late = Vigil::new(limits());
+        let late = new();
         pass(2).await;
         late.read(b"P");
         pass(1).await;
@@ -278,7 +299,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_idle_connection_stays_and_its_next_head_has_its_time_again() {
-        let vigil = Vigil::new(limits());
+        let vigil = new();
         vigil.read(b"GET / HTTP/1.1\r\n\r\n");
         drop(vigil.begin());
         assert_eq!(overdue(&vigil).await, (1000, Overdue::Idle));
@@ -292,7 +313,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_body_of_a_request_is_no_head() {
-        let vigil = Vigil::new(limits());
+        let vigil = new();
         vigil.read(b"POST / HTTP/1.1\r\n\r\n");
         let request = vigil.begin();
         vigil.read(b"body");
@@ -307,7 +328,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn http2_may_say_what_it_likes_between_requests() {
-        let vigil = Vigil::new(limits());
+        let vigil = new();
         vigil.read(&PREFACE[..10]);
         assert_eq!(vigil.next().1, Overdue::Head, "the preface has its time, too");
         vigil.read(&PREFACE[10..]);
@@ -324,7 +345,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_does_not_read_is_cut_off() {
-        let vigil = Vigil::new(limits());
+        let vigil = new();
         let _request = vigil.begin();
         vigil.wrote(true);
         pass(5).await;
@@ -337,7 +358,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_request_that_ends_elsewhere_wakes_the_driver() {
         let short = Limits { idle: Duration::from_secs(2), ..limits() };
-        let vigil = Vigil::new(short);
+        let vigil = Vigil::new(short, Arc::default());
         let request = vigil.begin();
         let begun = Instant::now();
         let mut watch = Watch::new(vigil.clone());
@@ -352,9 +373,34 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_does_not_close_after_a_farewell_is_cut_off() {
-        let vigil = Vigil::new(limits());
+        let vigil = new();
         drop(vigil.begin());
         vigil.say_farewell();
         assert_eq!(overdue(&vigil).await, (5, Overdue::Progress));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_idle_make_way_when_it_is_crowded() {
+        let crowded = Arc::new(AtomicUsize::new(0));
+        let limits = Limits { crowded_idle: Duration::from_secs(30), ..limits() };
+        let vigil = Vigil::new(limits, crowded.clone());
+        drop(vigil.begin());
+        let others = tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(100)).await;
+            crowded.store(1, Ordering::Relaxed);
+        });
+        assert_eq!(overdue(&vigil).await, (120, Overdue::Idle), "at the next look");
+        others.await.unwrap();
+        let _request = vigil.begin();
+        assert_eq!(overdue(&vigil).await, (100, Overdue::Progress), "a request under way is not cut short");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_retired_connection_ends_whatever_it_does() {
+        let vigil = new();
+        vigil.retire();
+        pass(19).await;
+        let _request = vigil.begin();
+        assert_eq!(overdue(&vigil).await, (1, Overdue::Progress));
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::{Request, StatusCode};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::support::{H1, H2, House, soon, until};
 use crate::gate::server::Limits;
@@ -23,13 +24,12 @@ async fn a_head_that_comes_byte_by_byte_is_cut_off_and_an_idle_connection_stays(
 
     let (mut reading, mut writing) = mean.0.into_split();
     let drip = tokio::spawn(async move {
-        use tokio::io::AsyncWriteExt as _;
         while writing.write_all(b"x").await.is_ok() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     });
     let mut left = Vec::new();
-    let _ = soon(tokio::io::AsyncReadExt::read_to_end(&mut reading, &mut left)).await;
+    let _ = soon(reading.read_to_end(&mut left)).await;
     soon(drip).await.unwrap();
     assert_eq!(house.counters.slow_heads(), 1);
     // It has been idle for longer than a head may take.
@@ -68,12 +68,47 @@ async fn an_http2_peer_that_answers_no_ping_is_cut_off() {
     let mut alive = H2::over(house.connect().await).await;
     alive.get("/").await.unwrap();
     let mut dead = house.raw().await;
-    dead.say("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
-    // An empty SETTINGS frame, then nothing any more.
-    dead.say("\0\0\0\x04\0\0\0\0\0").await;
+    dead.0.write_all(HELLO).await.unwrap();
     dead.closed().await;
     assert_eq!(alive.get("/").await.unwrap().1, StatusCode::OK);
     assert_eq!(house.counters.open(), 1);
+}
+
+/// What an HTTP/2 client says first: the preface and an empty SETTINGS frame.
+const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+#[tokio::test]
+async fn an_http2_peer_is_told_its_bounds() {
+    let house = House::plain(Limits { streams: 17, ..Limits::default() }).await;
+    let mut stream = house.connect().await;
+    stream.write_all(HELLO).await.unwrap();
+    let mut head = [0; 9];
+    soon(stream.read_exact(&mut head)).await.unwrap();
+    assert_eq!(head[3], 4, "SETTINGS come first");
+    let mut settings = vec![0; usize::from(head[2])];
+    soon(stream.read_exact(&mut settings)).await.unwrap();
+    let has = |setting: &[u8]| settings.chunks(6).any(|one| one == setting);
+    assert!(has(&[0, 3, 0, 0, 0, 17]), "MAX_CONCURRENT_STREAMS: {settings:?}");
+    assert!(has(&[0, 6, 0, 1, 0, 0]), "MAX_HEADER_LIST_SIZE: {settings:?}");
+}
+
+#[tokio::test]
+async fn a_peer_that_opens_requests_only_to_drop_them_is_cut_off() {
+    let house = House::plain(Limits::default()).await;
+    let mut mean = house.connect().await;
+    let mut flood = HELLO.to_vec();
+    for number in 0..2000_u32 {
+        let stream = (2 * number + 1).to_be_bytes();
+        // HEADERS (GET http /), END_STREAM and END_HEADERS; then RST_STREAM with CANCEL.
+        flood.extend([&[0, 0, 3, 1, 5], &stream[..], &[0x82, 0x86, 0x84]].concat());
+        flood.extend([&[0, 0, 4, 3, 0], &stream[..], &[0, 0, 0, 8]].concat());
+    }
+    let _ = mean.write_all(&flood).await;
+    let mut heard = Vec::new();
+    let _ = soon(mean.read_to_end(&mut heard)).await;
+    assert!(heard.ends_with(b"too_many_resets"), "{}", heard.escape_ascii());
+    let mut h2 = H2::over(house.connect().await).await;
+    assert_eq!(h2.get("/").await.unwrap().1, StatusCode::OK);
 }
 
 #[tokio::test]
@@ -163,6 +198,20 @@ async fn more_connections_than_allowed_wait_and_are_served_then() {
         assert!(one.closed().await.starts_with("HTTP/1.1 200 "));
     }
     inside.1.get("/").await.unwrap();
+}
+
+#[tokio::test]
+async fn who_does_nothing_makes_way_when_others_wait() {
+    let limits = Limits { connections: 1, crowded_idle: Duration::from_millis(50), ..Limits::default() };
+    let house = House::plain(limits).await;
+    let mut idle = house.raw().await;
+    idle.say("GET / HTTP/1.1\r\nhost: gate\r\n\r\n").await;
+    idle.hear("false").await;
+    let mut other = house.raw().await;
+    other.say("GET / HTTP/1.1\r\nhost: gate\r\n\r\n").await;
+    other.hear("false").await;
+    idle.closed().await;
+    assert_eq!(house.counters.stalled(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,7 +7,7 @@ use http::{StatusCode, Version};
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use super::support::{Authority, H1, H2, House, until, write};
+use super::support::{Authority, H1, H2, House, soon, until, write};
 use crate::gate::server::{Certificates, Limits};
 
 /// The certificate that the server showed.
@@ -126,9 +126,26 @@ async fn a_client_may_show_a_certificate_and_it_must_be_of_the_authority() {
     assert_eq!(certified(Some(foreign.sign("proxy"))).await, None);
     until(|| house.counters.refused_handshakes() == 1).await;
 
+    let stranger = authority.connect(&house, "h2", None).await.unwrap();
+    let mut stranger = H2::over(stranger).await;
+    stranger.get("/").await.unwrap();
+    let proxy = authority.connect(&house, "h2", Some(authority.sign("proxy"))).await.unwrap();
+    let mut proxy = H2::over(proxy).await;
+    let (renewed, renewed_key) = authority.sign("gate");
+    write(dir.path(), (&renewed, &renewed_key), Some(&authority.pem()));
+    certificates.look_now();
+    assert_eq!(proxy.get("/").await.unwrap().2, "127.0.0.1 true", "another certificate of the server changes nothing");
+
     // The authority is changed under the running server.
+    let mut waits = proxy.clone();
+    let waits = tokio::spawn(async move { waits.get("/wait").await });
+    soon(house.waiting.acquire()).await.unwrap().forget();
     write(dir.path(), (&certificate, &key), Some(&foreign.pem()));
     certificates.look_now();
+    soon(async { while proxy.get("/").await.is_ok() {} }).await;
+    house.let_go.add_permits(1);
+    assert_eq!(waits.await.unwrap().unwrap().2, "done", "what was under way is answered");
+    assert_eq!(stranger.get("/").await.unwrap().1, StatusCode::OK, "who had no certificate lost none");
     assert_eq!(certified(Some(foreign.sign("proxy"))).await, Some(true));
     assert_eq!(certified(Some(authority.sign("proxy"))).await, None);
     assert_eq!(certified(None).await, Some(false));

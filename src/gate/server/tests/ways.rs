@@ -1,9 +1,16 @@
 //! HTTP/1.1, HTTP/2, and the end of a server.
 
-use super::support::{H1, H2, House, soon, until};
-use crate::gate::server::{Limits, Listener};
-use http::{StatusCode, Version};
+use std::sync::Arc;
 use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use http::{StatusCode, Version};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use super::support::{H1, H2, House, soon, until};
+use crate::gate::server::{Counters, Limits, Listener, serve};
 
 #[tokio::test]
 async fn http1_and_http2_are_spoken_at_one_address() {
@@ -29,6 +36,22 @@ async fn an_address_that_is_taken_is_named_with_its_flag() {
 }
 
 #[tokio::test]
+async fn an_address_that_nobody_uses_takes_no_room_from_another() {
+    let any = ([127, 0, 0, 1], 0).into();
+    let listeners = vec![Listener::plain(any).await.unwrap(), Listener::plain(any).await.unwrap()];
+    let addresses: Vec<_> = listeners.iter().map(|listener| listener.address().unwrap()).collect();
+    let (counters, token) = (Arc::new(Counters::default()), CancellationToken::new());
+    let router = Router::new().route("/", get(async || "here"));
+    let served = tokio::spawn(serve(listeners, router, Limits { connections: 1, ..Limits::default() }, counters, token.clone()));
+    for address in [addresses[0], addresses[0], addresses[1], addresses[1]] {
+        let mut h1 = H1::over(soon(TcpStream::connect(address)).await.unwrap()).await;
+        assert_eq!(h1.get("/").await.unwrap().2, "here");
+    }
+    token.cancel();
+    soon(served).await.unwrap();
+}
+
+#[tokio::test]
 async fn who_is_being_answered_when_the_server_stops_gets_the_answer_and_nobody_else_gets_in() {
     let mut house = House::plain(Limits::default()).await;
     let mut idle = H1::over(house.connect().await).await;
@@ -42,7 +65,7 @@ async fn who_is_being_answered_when_the_server_stops_gets_the_answer_and_nobody_
     house.token.cancel();
     until(|| house.counters.open() == 2).await;
     assert!(idle.get("/").await.is_err(), "an idle connection is closed");
-    assert!(tokio::net::TcpStream::connect(house.address).await.is_err(), "the door is shut");
+    assert!(TcpStream::connect(house.address).await.is_err(), "the door is shut");
     assert!(!house.served.is_finished(), "two are still being answered");
 
     house.let_go.add_permits(2);
