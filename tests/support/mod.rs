@@ -1,6 +1,7 @@
 //! The harness behind the stories: a shared cluster, rooms in it, controllers, and what is checked in all of them.
 //!
 //! - [`cluster`]: a control plane with Claviger's definitions and rights in it
+//! - [`asker`]: asks again and again over one connection
 //! - [`admission`]: the admission policies that the chart installs
 //! - [`stage`]: a namespace for one story, and what a person does and sees in it
 //! - [`many`]: many ApiKeys at once
@@ -26,6 +27,7 @@
 )]
 
 pub(crate) mod admission;
+pub(crate) mod asker;
 pub(crate) mod client;
 pub(crate) mod cluster;
 #[path = "../../dev/control_plane/mod.rs"]
