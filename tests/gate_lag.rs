@@ -124,12 +124,10 @@ fn tell(what: &str, changes: &[Change]) {
     let of_bare = |since: fn(&Change) -> Instant| {
         percentiles(&mut changes.iter().map(|change| change.bare.saturating_duration_since(since(change))).collect::<Vec<_>>())
     };
-    let (acknowledged, sent): (fn(&Change) -> Instant, fn(&Change) -> Instant) =
-        (|change| change.acknowledged, |change| change.sent);
-    let (p50, p99) = of_gates(acknowledged);
-    let (bare50, bare99) = of_bare(acknowledged);
-    let (since50, since99) = of_gates(sent);
-    let (bare_since50, bare_since99) = of_bare(sent);
+    let (p50, p99) = of_gates(|change| change.acknowledged);
+    let (bare50, bare99) = of_bare(|change| change.acknowledged);
+    let (since50, since99) = of_gates(|change| change.sent);
+    let (bare_since50, bare_since99) = of_bare(|change| change.sent);
     println!(
         "{what}: {} times at 3 gates, after the acknowledgement: p50 {p50:.2?}, p99 {p99:.2?} (a bare watch: {bare50:.2?}, {bare99:.2?}); \
          after the request was sent: {since50:.2?}, {since99:.2?} ({bare_since50:.2?}, {bare_since99:.2?}): ratio {:.2}, {:.2}",

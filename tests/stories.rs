@@ -29,6 +29,7 @@ mod examples;
 mod gate_callers;
 mod gate_lag;
 mod gate_proxies;
+mod gate_rotation;
 mod idle;
 mod issuing;
 mod killed_anywhere;
@@ -63,6 +64,7 @@ fn main() {
     all.extend(gate_callers::stories());
     all.extend(gate_lag::stories());
     all.extend(gate_proxies::all());
+    all.extend(gate_rotation::stories());
     all.extend(idle::stories());
     all.extend(issuing::stories());
     all.extend(killed_anywhere::stories());

@@ -149,6 +149,27 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// Starts one that asks this gate, and waits until it answers.
     pub(crate) fn start(kind: Kind, gate: SocketAddr) -> Self {
+        Self::start_edited(kind, gate, |text| text)
+    }
+
+    /// The same for an Envoy that asks several gates, as it finds them behind a headless Service.
+    pub(crate) fn start_before(kind: Kind, gates: &[SocketAddr]) -> Self {
+        let (first, others) = gates.split_first().expect("a gate");
+        let endpoint = |gate: &SocketAddr| {
+            format!(
+                "        - endpoint: {{address: {{socket_address: {{address: {}, port_value: {}}}}}}}\n",
+                gate.ip(),
+                gate.port()
+            )
+        };
+        Self::start_edited(kind, *first, |text| {
+            assert!(text.contains(&endpoint(first)), "{kind} lists its gate in another way");
+            let all: String = std::iter::once(first).chain(others).map(endpoint).collect();
+            text.replace(&endpoint(first), &all)
+        })
+    }
+
+    fn start_edited(kind: Kind, gate: SocketAddr, edit: impl Fn(String) -> String) -> Self {
         let mut why = String::new();
         for _ in 0..STARTS {
             let upstream = Upstream::start();
@@ -161,7 +182,7 @@ impl Proxy {
                 text = text.replace(&from, &to);
             }
             let config = dir.path().join(name);
-            fs::write(&config, text).expect("a configuration");
+            fs::write(&config, edit(text)).expect("a configuration");
             let log = File::create(dir.path().join("log")).expect("a log file");
             let child = kind
                 .command(dir.path(), &config)

@@ -1,0 +1,231 @@
+//! A key rotates under load, from the view of who uses it: through a real Envoy, with everything behind it being killed.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Api, WatchEvent, WatchParams};
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::stories;
+use crate::support::asker::Asker;
+use crate::support::client::Question;
+use crate::support::cluster::runtime;
+use crate::support::gate::Gate;
+use crate::support::proxies::{Kind, Proxy};
+use crate::support::stage::Stage;
+
+stories![a_thousand_requests_a_second_see_no_rotation, a_dead_gate_costs_no_request_where_there_is_another];
+
+const ROTATIONS: usize = 50;
+/// Clients, each with a connection of its own to Envoy, which asks this often.
+const CLIENTS: usize = 50;
+const PACE: Duration = Duration::from_millis(50);
+/// How long a replaced version passes, and after which time the slow half of the clients read the Secret again.
+const OVERLAP: &str = "8s";
+const LATE: Duration = Duration::from_secs(2);
+
+/// Incidents 22; the key rotates 50 times while the controller and one of two gates are killed again and again.
+fn a_thousand_requests_a_second_see_no_rotation() {
+    let stage = Stage::new("under-load");
+    let mut operator = stage.operator().start_ready();
+    stage.declare(
+        "k",
+        &format!("{{audiences: [invoices-api], permissions: ['invoices:read'], rotation: {{overlap: {OVERLAP}}}}}"),
+    );
+    stage.wait_issued("k");
+    let start = |address: &str| {
+        Gate::builder(&stage.cluster).args(&["--access-log=off", "--log-level=info", &format!("--listen={address}")])
+    };
+    let gates: Vec<Gate> = (0..2).map(|_| start("127.0.0.1:0").start_ready()).collect();
+    let addresses: Vec<SocketAddr> = gates.iter().map(Gate::plain_address).collect();
+    let envoy = Proxy::start_before(Kind::EnvoyGrpc, &addresses);
+    let load = Load::start(&stage, &envoy);
+
+    let gates_killed = AtomicUsize::new(0);
+    let mut controllers_killed = 0;
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let killing = scope.spawn(|| {
+            let mut gates = gates;
+            while !done.load(Ordering::SeqCst) {
+                let number = gates_killed.fetch_add(1, Ordering::SeqCst);
+                let victim = number % gates.len();
+                gates[victim].kill();
+                // The other one is all there is until this one knows everything again.
+                gates[victim] = start(&addresses[victim].to_string()).start_ready();
+            }
+        });
+        let _ending = Ending(&done);
+        for rotation in 1..=ROTATIONS {
+            stage.raise("k", rotation);
+            if rotation % 5 == 0 {
+                // Somewhere in the middle of it.
+                operator.kill();
+                controllers_killed += 1;
+                operator = stage.operator().start_ready();
+            }
+            stage.wait_rotated("k", rotation);
+            envoy.upstream.take();
+        }
+        done.store(true, Ordering::SeqCst);
+        killing.join().expect("gates come back");
+    });
+    let told = load.stop();
+    println!(
+        "{ROTATIONS} rotations, {controllers_killed} controllers and {} gates killed: {} requests at {:.0} a second with {} keys, {} refused",
+        gates_killed.load(Ordering::SeqCst),
+        told.requests,
+        told.rate,
+        told.keys,
+        told.refused.len(),
+    );
+    assert_eq!(told.keys, ROTATIONS + 1, "the clients used every version");
+    assert!(told.refused.is_empty(), "{:?}\n{}", &told.refused[..told.refused.len().min(10)], envoy.log());
+}
+
+/// As long as its address is still listed, Envoy tries it.
+fn a_dead_gate_costs_no_request_where_there_is_another() {
+    let stage = Stage::new("one-dead");
+    let _operator = stage.operator().start_ready();
+    stage.declare("k", "{audiences: [invoices-api]}");
+    stage.wait_issued("k");
+    let key = stage.mounted("k")["api-key"].clone();
+    let gates = [Gate::start(&stage), Gate::start(&stage)];
+    for kind in [Kind::EnvoyGrpc, Kind::EnvoyHttp] {
+        let envoy = Proxy::start_before(kind, &gates.each_ref().map(Gate::plain_address));
+        let ask = || envoy.ask(Question::get("/").bearer(&key)).status;
+        assert!((0..50).all(|_| ask() == 200), "{kind}: both live");
+        if gates[0].runs() {
+            gates[0].kill();
+        }
+        let refused = (0..200).filter(|_| ask() != 200).count();
+        assert_eq!(refused, 0, "{kind}: one is dead");
+    }
+}
+
+/// What the clients saw.
+struct Told {
+    requests: usize,
+    rate: f64,
+    keys: usize,
+    refused: Vec<String>,
+}
+
+/// Clients that read the key from its Secret, at once or some time later.
+struct Load {
+    begun: Instant,
+    requests: Arc<AtomicUsize>,
+    refused: Arc<Mutex<Vec<String>>>,
+    keys: Arc<AtomicUsize>,
+    stop: tokio_util::sync::CancellationToken,
+    clients: tokio_util::task::TaskTracker,
+}
+
+impl Load {
+    fn start(stage: &Stage, envoy: &Proxy) -> Self {
+        let (secrets, now): (Api<Secret>, _) =
+            (Api::namespaced(stage.cluster.client(), &stage.namespace), stage.mounted("k")["api-key"].clone());
+        let (told, key) = watch::channel(now);
+        let load = Self {
+            begun: Instant::now(),
+            requests: Arc::default(),
+            refused: Arc::default(),
+            keys: Arc::new(AtomicUsize::new(1)),
+            stop: tokio_util::sync::CancellationToken::new(),
+            clients: tokio_util::task::TaskTracker::new(),
+        };
+        let (stop, keys) = (load.stop.clone(), load.keys.clone());
+        runtime().spawn(async move { stop.run_until_cancelled(follow(secrets, told, keys)).await });
+        for number in 0..CLIENTS {
+            let client = Client {
+                key: key.clone(),
+                late: number % 2 == 1,
+                requests: load.requests.clone(),
+                refused: load.refused.clone(),
+            };
+            let (address, stop) = (envoy.address, load.stop.clone());
+            load.clients.spawn_on(async move { stop.run_until_cancelled(client.run(address)).await }, runtime().handle());
+        }
+        load.clients.close();
+        load
+    }
+
+    fn stop(self) -> Told {
+        let took = self.begun.elapsed();
+        self.stop.cancel();
+        runtime().block_on(self.clients.wait());
+        let requests = self.requests.load(Ordering::SeqCst);
+        Told {
+            requests,
+            #[expect(clippy::cast_precision_loss, reason = "for people")]
+            rate: requests as f64 / took.as_secs_f64(),
+            keys: self.keys.load(Ordering::SeqCst),
+            refused: std::mem::take(&mut *self.refused.lock().expect("no client panicked here")),
+        }
+    }
+}
+
+/// Tells the key as the Secret holds it.
+async fn follow(secrets: Api<Secret>, told: watch::Sender<String>, keys: Arc<AtomicUsize>) {
+    let params = WatchParams::default().fields("metadata.name=k");
+    let mut since = "0".to_owned();
+    loop {
+        let Ok(events) = secrets.watch(&params, &since).await else { continue };
+        let mut events = events.boxed();
+        while let Ok(Some(event)) = events.try_next().await {
+            if let WatchEvent::Added(secret) | WatchEvent::Modified(secret) = event {
+                since = secret.metadata.resource_version.unwrap_or_default();
+                let key = secret.data.and_then(|data| String::from_utf8(data.get("api-key")?.0.clone()).ok()).expect("a key");
+                if told.send_if_modified(|held| std::mem::replace(held, key.clone()) != key) {
+                    keys.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+        }
+    }
+}
+
+struct Client {
+    key: watch::Receiver<String>,
+    late: bool,
+    requests: Arc<AtomicUsize>,
+    refused: Arc<Mutex<Vec<String>>>,
+}
+
+impl Client {
+    async fn run(self, address: SocketAddr) {
+        let mut asker = Asker::connect(address).await.expect("Envoy listens");
+        let mut ticks = interval(PACE);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+        let (mut held, mut read) = (self.key.borrow().clone(), Instant::now());
+        loop {
+            ticks.tick().await;
+            if !self.late || read.elapsed() > LATE {
+                held.clone_from(&self.key.borrow());
+                read = Instant::now();
+            }
+            let answer = asker.ask("/reports", &held).await;
+            self.requests.fetch_add(1, Ordering::Relaxed);
+            if !matches!(&answer, Ok((200, _))) {
+                let tail = &held[held.len() - 6..];
+                self.refused.lock().expect("no client panicked here").push(format!("{tail}: {answer:?}"));
+                if answer.is_err() {
+                    asker = Asker::connect(address).await.expect("Envoy listens");
+                }
+            }
+        }
+    }
+}
+
+/// Ends the killing also where the story ends badly.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
