@@ -29,6 +29,7 @@ mod examples;
 mod idle;
 mod issuing;
 mod killed_anywhere;
+mod last_used;
 mod memory;
 mod no_leak;
 mod refusals;
@@ -60,6 +61,7 @@ fn main() {
     all.extend(idle::stories());
     all.extend(issuing::stories());
     all.extend(killed_anywhere::stories());
+    all.extend(last_used::stories());
     all.extend(memory::stories());
     all.extend(refusals::stories());
     all.extend(restore::stories());
