@@ -33,6 +33,7 @@ mod gate_rotation;
 mod idle;
 mod issuing;
 mod killed_anywhere;
+mod last_used;
 mod memory;
 mod no_leak;
 mod refusals;
@@ -68,6 +69,7 @@ fn main() {
     all.extend(idle::stories());
     all.extend(issuing::stories());
     all.extend(killed_anywhere::stories());
+    all.extend(last_used::stories());
     all.extend(memory::stories());
     all.extend(refusals::stories());
     all.extend(restore::stories());

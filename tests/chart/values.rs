@@ -238,8 +238,10 @@ fn with_one_namespace_nothing_reaches_beyond_it_unless_asked() {
         assert_eq!(rule["verbs"], json!(["list", "watch"]), "only to be read");
         assert!(!rule["resources"].as_array().unwrap().contains(&json!("secrets")));
     }
+    let gates = rules_of(&alone, "Role", "claviger-controller-gates");
+    assert!(gates.len() == 2 && own.contains(&gates[1]), "and what is told about gates, where they are");
     assert_eq!(
-        [own, reads].concat(),
+        [own, gates[..1].to_vec(), reads].concat(),
         rules_of(&whole, "ClusterRole", "claviger-controller"),
         "together they are the usual rights"
     );

@@ -200,18 +200,17 @@ async fn fold(context: &Context) {
     }
 }
 
-/// One write: that field and no other, guarded by the UID. That it only grows is a rule of the resource.
+/// One write: that field and no other. That it only grows is a rule of the resource.
 async fn put(context: &Context, write: &Write) -> Outcome {
-    let Ok(used_at) = Timestamp::from_second(write.used_at) else { return Outcome::Moot };
-    let patch = json!({ "metadata": { "uid": write.uid }, "status": { "lastUsedAt": Time(used_at) } });
+    let Some(patch) = patch(write) else { return Outcome::Moot };
     let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
     let api: Api<PartialObjectMeta<ApiKey>> = Api::namespaced(context.client.clone(), &write.namespace);
-    let written = context.ask("patch apikeys/status", api.patch_status(&write.name, &params, &Patch::Merge(&patch))).await;
+    let written = context.ask("patch apikeys/status", api.patch_status(&write.name, &params, &patch)).await;
     let (namespace, apikey) = (&write.namespace, &write.name);
     match written {
         Ok(_) => {
             context.metrics.last_use_written();
-            tracing::debug!(namespace, apikey, %used_at, "the last use is written");
+            tracing::debug!(namespace, apikey, "the last use is written");
             Outcome::Done
         }
         Err(Error::Api { source, .. }) if is_moot(&source) => {
@@ -223,6 +222,16 @@ async fn put(context: &Context, write: &Write) -> Outcome {
             Outcome::Failed
         }
     }
+}
+
+/// The UID is tested: in a merge patch of a status, the API server passes over what it says of metadata, so it would guard nothing.
+fn patch(write: &Write) -> Option<Patch<()>> {
+    let used_at = Time(Timestamp::from_second(write.used_at).ok()?);
+    let steps = json!([
+        { "op": "test", "path": "/metadata/uid", "value": write.uid },
+        { "op": "add", "path": "/status/lastUsedAt", "value": used_at },
+    ]);
+    serde_json::from_value(steps).ok().map(Patch::Json)
 }
 
 /// Gone, created anew, or later already.

@@ -61,7 +61,7 @@ impl<T: PartialEq> Pace<T> {
             SHORTEST_PAUSE.saturating_mul(2_u32.saturating_pow(self.failures.saturating_add(1).min(20))).min(LONGEST_PAUSE);
         let less = pause / 2_000 * u32::try_from(random % 1_001).unwrap_or(0);
         self.failures = self.failures.saturating_add(1);
-        self.not_before = Some(now + pause.saturating_sub(less).max(SHORTEST_PAUSE));
+        self.not_before = Some(now + pause.saturating_sub(less));
     }
 
     /// How many writes have failed in a row.
