@@ -1,8 +1,8 @@
 //! A key rotates under load, from the view of who uses it: through a real Envoy, with everything behind it being killed.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -46,22 +46,27 @@ fn a_thousand_requests_a_second_see_no_rotation() {
     let envoy = Proxy::start_before(Kind::EnvoyGrpc, &addresses);
     let load = Load::start(&stage, &envoy);
 
-    let gates_killed = AtomicUsize::new(0);
     let mut controllers_killed = 0;
-    let done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let killing = scope.spawn(|| {
+    let (rotating, rotations) = mpsc::channel();
+    let gates_killed = std::thread::scope(|scope| {
+        // The channel is closed also where the story ends badly.
+        let rotating = rotating;
+        let killing = scope.spawn(move || {
             let mut gates = gates;
-            while !done.load(Ordering::SeqCst) {
-                let number = gates_killed.fetch_add(1, Ordering::SeqCst);
-                let victim = number % gates.len();
+            let mut killed = 0;
+            for rotation in rotations {
+                let victim: usize = rotation % 2;
                 gates[victim].kill();
+                killed += 1;
                 // The other one is all there is until this one knows everything again.
                 gates[victim] = start(&addresses[victim].to_string()).start_ready();
             }
+            killed
         });
-        let _ending = Ending(&done);
         for rotation in 1..=ROTATIONS {
+            if rotation % 2 == 0 {
+                rotating.send(rotation / 2).expect("gates come back");
+            }
             stage.raise("k", rotation);
             if rotation % 5 == 0 {
                 // Somewhere in the middle of it.
@@ -72,13 +77,12 @@ fn a_thousand_requests_a_second_see_no_rotation() {
             stage.wait_rotated("k", rotation);
             envoy.upstream.take();
         }
-        done.store(true, Ordering::SeqCst);
-        killing.join().expect("gates come back");
+        drop(rotating);
+        killing.join().expect("gates come back")
     });
     let told = load.stop();
     println!(
-        "{ROTATIONS} rotations, {controllers_killed} controllers and {} gates killed: {} requests at {:.0} a second with {} keys, {} refused",
-        gates_killed.load(Ordering::SeqCst),
+        "{ROTATIONS} rotations, {controllers_killed} controllers and {gates_killed} gates killed: {} requests at {:.0} a second with {} keys, {} refused",
         told.requests,
         told.rate,
         told.keys,
@@ -216,14 +220,5 @@ impl Client {
                 }
             }
         }
-    }
-}
-
-/// Ends the killing also where the story ends badly.
-struct Ending<'a>(&'a AtomicBool);
-
-impl Drop for Ending<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
     }
 }

@@ -13,6 +13,7 @@ use crate::control_plane::{Auth, ControlPlane, Options};
 use crate::error::Error;
 
 const CONTROLLER: &str = "claviger";
+const GATE: &str = "claviger-gate";
 const LOG_LINES: usize = 20;
 
 /// A running control plane and what is needed to show it.
@@ -145,6 +146,43 @@ impl Stage {
             .stdin(Stdio::null())
             .output()
             .map_err(|source| Error::Shell { command: command.to_owned(), source })
+    }
+}
+
+/// The gate.
+impl Stage {
+    /// Shows a gate's start, as its `ServiceAccount`, and returns where it can be asked when it knows every key.
+    ///
+    /// # Errors
+    /// [`Error::ControlPlane`] if it cannot be started; [`Error::NotAsTold`] if it does not come to know them.
+    pub(crate) fn start_gate(&self) -> Result<String, Error> {
+        let token = self.ask("kubectl create token claviger-gate -n claviger-system --duration=24h")?;
+        let auth = Auth::Token(token.trim().to_owned());
+        let kubeconfig = self.control_plane.write_kubeconfig(GATE, self.control_plane.url(), auth)?;
+        let arguments = [
+            "gate".to_owned(),
+            format!("--kubeconfig={}", kubeconfig.display()),
+            "--listen=127.0.0.1:0".to_owned(),
+            "--admin-address=127.0.0.1:0".to_owned(),
+        ];
+        writeln!(io::stdout(), "$ claviger {} &", arguments.join(" "))?;
+        let command: Vec<_> = std::iter::once(self.claviger.display().to_string()).chain(arguments).collect();
+        self.control_plane.run_guest(GATE, &command)?;
+        let address = |name: &str| {
+            let log = self.control_plane.guest_log(GATE);
+            Some(log.split(&format!(" {name}=")).nth(1)?.split_whitespace().next()?.to_owned())
+        };
+        until("the gate starts and knows every key", || {
+            if !self.control_plane.guest_runs(GATE)? {
+                return Ok(Err("that it has ended".to_owned()));
+            }
+            let Some(admin) = address("address") else { return Ok(Err("no address yet".to_owned())) };
+            let said = self.run(&format!("curl -s http://{admin}/readyz"))?;
+            let said = text(&said.stdout);
+            Ok(if said.trim() == "ok" { Ok(()) } else { Err(said) })
+        })?;
+        writeln!(io::stdout(), "{}", self.control_plane.guest_log(GATE))?;
+        address("plain_address").ok_or(Error::NotAsTold { told: "the gate says where it listens", found: "nothing".to_owned() })
     }
 }
 

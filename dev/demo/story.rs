@@ -13,11 +13,12 @@ pub(crate) fn tell(stage: &Stage) -> Result<(), Error> {
     install(stage)?;
     issue(stage)?;
     look_inside(stage)?;
+    let gate = pass(stage)?;
     apply_again(stage)?;
     restart(stage)?;
     rotate(stage)?;
     expire(stage)?;
-    revoke(stage)?;
+    revoke(stage, &gate)?;
     delete(stage)?;
     examples(stage)
 }
@@ -73,6 +74,34 @@ fn look_inside(stage: &Stage) -> Result<(), Error> {
     let everything = stage.ask("kubectl get ak billing-export -o yaml && kubectl get events -o yaml")?;
     check("the key stands neither in the ApiKey nor in an event", !everything.contains(&key), "the key")?;
     told("The hash is the key's SHA-256 and the tail its end; the key stands neither in the ApiKey nor in any event.")
+}
+
+fn pass(stage: &Stage) -> Result<String, Error> {
+    chapter("A gate says whether a key passes")?;
+    let gate = stage.start_gate()?;
+    told(
+        "It works with the rights of its own ServiceAccount: it reads ApiKeys and roles, and no Secret. A proxy asks it like this, with the headers of its client:",
+    )?;
+    let allowed = stage.show(&asked(&gate, ""))?;
+    check("the key passes", allowed.contains("200 OK") && allowed.contains("x-claviger-name: billing-export"), &allowed)?;
+    check("it may do what its role may", allowed.contains("x-claviger-permissions: invoices:read"), &allowed)?;
+    told("200 lets the request through; the API behind the proxy gets these headers, and not the key.")?;
+    let refused = stage.show(&asked(&gate, "&permissions=invoices:write"))?;
+    check(
+        "a route that needs more refuses it",
+        refused.contains("403") && refused.contains("INSUFFICIENT_PERMISSIONS"),
+        &refused,
+    )?;
+    told("What a route needs stands in the question: an audience, permissions, an organization.")?;
+    Ok(gate)
+}
+
+/// What a proxy asks. The key goes through a pipe: everybody on a machine can see command lines.
+fn asked(gate: &str, needs: &str) -> String {
+    format!(
+        "kubectl get secret billing-export -o jsonpath='{{.data.AUTH_HEADER}}' | base64 -d | sed 's/^/Authorization: /' | \
+         curl -si -H @- 'http://{gate}/v1/auth/envoy/audience=invoices-api{needs}'"
+    )
 }
 
 fn apply_again(stage: &Stage) -> Result<(), Error> {
@@ -134,7 +163,7 @@ fn expire(stage: &Stage) -> Result<(), Error> {
     told("Expired at the second, and for good: whoever checks keys knows expiresAt and need not wait for the controller.")
 }
 
-fn revoke(stage: &Stage) -> Result<(), Error> {
+fn revoke(stage: &Stage, gate: &str) -> Result<(), Error> {
     chapter("A key ends by decision, and stays ended")?;
     stage.show(
         r#"kubectl patch ak billing-export --type=merge -p '{"spec":{"revoked":true,"revocationReason":"leaked in a build log"}}'"#,
@@ -143,6 +172,9 @@ fn revoke(stage: &Stage) -> Result<(), Error> {
     let shown = stage.show("kubectl get ak")?;
     check("a request with the key would not pass", usable(stage, "billing-export")? == "False/Revoked", &shown)?;
     told("Revoked; `Usable` is False with the reason Revoked.")?;
+    let refused = stage.show(&asked(gate, ""))?;
+    check("the gate refuses the key", refused.contains("401") && refused.contains("x-claviger-code: REVOKED"), &refused)?;
+    told("The gate refused it from the moment at which it was asked for, and says why.")?;
     let said = stage
         .show_refused(r#"kubectl patch ak billing-export --type=merge -p '{"spec":{"revoked":null,"revocationReason":null}}'"#)?;
     check("the API server says why", said.contains("revocation is one-way"), &said)?;
