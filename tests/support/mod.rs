@@ -12,7 +12,7 @@
 //! - [`kstatus`]: what deployment tools make of an object
 //! - [`leaks`]: looks for keys where none may be
 //! - [`proxy`]: misbehaves between the controller and the API server
-//! - [`rights`]: what the controller's ServiceAccount asked for
+//! - [`rights`]: what the controller and the gates asked for
 
 #![allow(
     dead_code,
