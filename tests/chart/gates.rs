@@ -20,6 +20,7 @@ stories![
     the_program_understands_what_the_chart_tells_it,
     pods_come_and_go_without_a_question_unanswered,
     an_autoscaler_has_the_say_about_replicas,
+    an_upgrade_leaves_the_autoscalers_number_alone,
     what_a_network_policy_lets_through_is_what_is_served,
     without_a_gate_nothing_of_it_is_installed,
     a_gate_is_admitted_where_only_restricted_pods_are,
@@ -193,6 +194,24 @@ fn an_autoscaler_has_the_say_about_replicas() {
     let [scaler] = of_kind(&growing, "HorizontalPodAutoscaler")[..] else { panic!("one") };
     assert_eq!(scaler["spec"]["scaleTargetRef"]["name"], deployment["metadata"]["name"]);
     assert_eq!((&scaler["spec"]["minReplicas"], &scaler["spec"]["maxReplicas"]), (&json!(2), &json!(7)));
+}
+
+/// What an autoscaler does is done here by hand: none runs.
+fn an_upgrade_leaves_the_autoscalers_number_alone() {
+    let cluster = Cluster::without_claviger();
+    let chart = ["upgrade", "--install", "claviger", CHART, "--create-namespace", "--reset-then-reuse-values"];
+    let upgrade = |value: &str| cluster.helm(&[&chart[..], &[value]].concat());
+    let deployment = ["-n", NAMESPACE, "deployment/claviger-gate"];
+    let replicas = || cluster.kubectl(&[&["get"], &deployment[..], &["-o", "jsonpath={.spec.replicas}"]].concat());
+    upgrade("--set=gate.replicas=3");
+    assert_eq!(replicas(), "3");
+    upgrade("--set=gate.autoscaling.enabled=true");
+    assert_eq!(replicas(), "1", "as values.yaml warns");
+    cluster.kubectl(&[&["scale"], &deployment[..], &["--replicas=7"]].concat());
+    upgrade("--set=gate.logFormat=json");
+    assert_eq!(replicas(), "7");
+    upgrade("--set=gate.autoscaling.enabled=false");
+    assert_eq!(replicas(), "3");
 }
 
 fn what_a_network_policy_lets_through_is_what_is_served() {
