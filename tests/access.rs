@@ -2,6 +2,7 @@
 
 mod checked;
 mod finalizing;
+mod gates;
 mod granting;
 mod importing;
 mod limits;
@@ -22,6 +23,7 @@ pub(crate) fn stories() -> Vec<Story> {
     [
         checked::stories(),
         finalizing::stories(),
+        gates::stories(),
         granting::stories(),
         importing::stories(),
         limits::stories(),

@@ -1,6 +1,7 @@
 //! Installing with Helm: what the chart renders, and what becomes of keys when a release is upgraded, rolled back, uninstalled
 //! and installed again. No pod runs on this control plane: the controller is started with the arguments that the Deployment gives.
 
+mod gates;
 mod releases;
 mod values;
 
@@ -8,5 +9,5 @@ use crate::support::Story;
 
 /// The stories of all files.
 pub(crate) fn stories() -> Vec<Story> {
-    [releases::stories(), values::stories()].concat()
+    [gates::stories(), releases::stories(), values::stories()].concat()
 }

@@ -84,6 +84,7 @@ fn who_administers_a_namespace_cannot_give_themselves_more() {
         ("revoke", "apikeys"),
         ("import", "apikeys"),
         ("adopt", "apikeys"),
+        ("verify", "apikeys"),
         ("patch", "apikeys/status"),
     ] {
         let role = json!({

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::stories;
 use crate::support::cluster::{ACCOUNT, CRDS, Cluster, NAMESPACE};
-use crate::support::helm::{CHART, controller_arguments};
+use crate::support::helm::{CHART, arguments_of};
 use crate::support::operator::{Builder, Operator};
 use crate::support::rights;
 use crate::support::stage::Stage;
@@ -29,6 +29,7 @@ fn keys_outlive_upgrade_rollback_uninstall_and_installation() {
     let cluster = Cluster::without_claviger();
     let said = cluster.helm(&["install", "claviger", CHART, "--create-namespace"]);
     assert!(said.contains("STATUS: deployed") && said.contains("rollout status deployment/claviger-controller"), "{said}");
+    assert!(said.contains("http://claviger-gate.claviger-system.svc:8081") && !said.contains("https://claviger-gate"), "{said}");
     assert!(!said.contains("WARNING"), "{said}");
     cluster.await_definitions();
     let stage = Stage::on(&cluster, "released");
@@ -44,23 +45,44 @@ fn keys_outlive_upgrade_rollback_uninstall_and_installation() {
     assert_eq!(before.len(), 6, "{before:?}");
 
     let upgrade = ["upgrade", "claviger", CHART, "--reset-then-reuse-values"];
-    cluster.helm(&[&upgrade[..], &["--set=controller.concurrency=4,controller.replicas=3"]].concat());
-    assert_eq!(deployed(&cluster)["spec"]["replicas"], 3);
+    let changed = "--set=controller.concurrency=4,controller.replicas=3,gate.replicas=4,gate.drain=40s";
+    cluster.helm(&[&upgrade[..], &[changed]].concat());
+    let of_gate = |cluster: &Cluster| {
+        let spec = deployed(cluster, "gate")["spec"].clone();
+        (spec["replicas"].clone(), spec["template"]["spec"]["terminationGracePeriodSeconds"].clone())
+    };
+    assert_eq!(of_gate(&cluster), (json!(4), json!(55)));
+    assert_eq!(deployed(&cluster, "controller")["spec"]["replicas"], 3);
     assert!(arguments(&cluster).contains(&"--concurrency=4".to_owned()));
     assert!(operator.stop().success());
     let operator = as_deployed(&cluster);
     cluster.helm(&["rollback", "claviger", "1"]);
-    assert_eq!(deployed(&cluster)["spec"]["replicas"], 2);
+    assert_eq!(deployed(&cluster, "controller")["spec"]["replicas"], 2);
     assert!(arguments(&cluster).contains(&"--concurrency=16".to_owned()));
+    assert_eq!(of_gate(&cluster), (json!(2), json!(35)));
     assert_eq!(everything(&stage), before);
 
     assert!(operator.stop().success());
     let said = cluster.helm(&["uninstall", "claviger"]);
     assert!(said.contains("kept due to the resource policy") && said.contains("apikeys.claviger.dev"), "{said}");
-    for gone in ["deployment/claviger-controller", "serviceaccount/claviger-controller", "role/claviger-leader-election"] {
+    for gone in [
+        "deployment/claviger-controller",
+        "serviceaccount/claviger-controller",
+        "role/claviger-leader-election",
+        "deployment/claviger-gate",
+        "service/claviger-gate",
+        "serviceaccount/claviger-gate",
+        "role/claviger-gate-reports",
+    ] {
         assert!(!cluster.try_kubectl(&["get", "-n", NAMESPACE, gone], "").status.success(), "{gone} is left");
     }
-    for gone in ["clusterrole/claviger-controller", "clusterrolebinding/claviger-controller"] {
+    for gone in [
+        "clusterrole/claviger-controller",
+        "clusterrolebinding/claviger-controller",
+        "clusterrole/claviger-gate",
+        "clusterrole/claviger-verifier",
+        "validatingadmissionpolicy/claviger-gate",
+    ] {
         assert!(!cluster.try_kubectl(&["get", gone], "").status.success(), "{gone} is left");
     }
     assert_eq!(everything(&stage), before, "definitions, ApiKeys and Secrets stay");
@@ -96,7 +118,7 @@ fn an_upgrade_brings_the_definitions_along_and_touches_no_key() {
     stage.declare("k", "{}");
     stage.wait_issued("k");
     assert!(operator.stop().success());
-    let version = |cluster: &Cluster| deployed(cluster)["metadata"]["labels"]["app.kubernetes.io/version"].clone();
+    let version = |cluster: &Cluster| deployed(cluster, "controller")["metadata"]["labels"]["app.kubernetes.io/version"].clone();
     let columns = || stage.kubectl(&["get", "apikeys"]).lines().next().unwrap().to_owned();
     let definition = || cluster.kubectl(&["get", "crd", "apikeys.claviger.dev", "-o", "jsonpath={.metadata.uid}"]);
     assert_eq!(version(&cluster), "0.0.9");
@@ -193,7 +215,7 @@ fn guarded_owner_references_need_no_more_rights() {
 
 /// Starts the controller as the live Deployment would, and waits until it leads.
 fn as_deployed(cluster: &Arc<Cluster>) -> Operator {
-    let container = &deployed(cluster)["spec"]["template"]["spec"]["containers"][0];
+    let container = &deployed(cluster, "controller")["spec"]["template"]["spec"]["containers"][0];
     let from_field = |name: &str| {
         let variables = container["env"].as_array().unwrap();
         variables.iter().find(|one| one["name"] == name).unwrap()["valueFrom"]["fieldRef"]["fieldPath"].clone()
@@ -213,13 +235,13 @@ fn as_deployed(cluster: &Arc<Cluster>) -> Operator {
     operator
 }
 
-fn deployed(cluster: &Cluster) -> Value {
-    let deployment = cluster.kubectl(&["get", "-n", NAMESPACE, "deployment/claviger-controller", "-o", "json"]);
+fn deployed(cluster: &Cluster, program: &str) -> Value {
+    let deployment = cluster.kubectl(&["get", "-n", NAMESPACE, &format!("deployment/claviger-{program}"), "-o", "json"]);
     serde_json::from_str(&deployment).unwrap()
 }
 
 fn arguments(cluster: &Cluster) -> Vec<String> {
-    controller_arguments(&[deployed(cluster)])
+    arguments_of(&[deployed(cluster, "controller")], "controller")
 }
 
 /// Every ApiKey and Secret of the stage, with UID and resourceVersion: equal means that nothing was written.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::stories;
 use crate::support::cluster::Cluster;
-use crate::support::helm::{CHART, controller_arguments, of_kind};
+use crate::support::helm::{CHART, arguments_of, deployment_of, of_kind};
 use crate::support::stage::Stage;
 
 stories![
@@ -99,7 +99,7 @@ fn values_that_are_wrong_are_refused_by_name() {
 }
 
 fn every_flag_value_reaches_the_controller() {
-    let arguments = |values: &[&str]| controller_arguments(&Cluster::shared().render(values));
+    let arguments = |values: &[&str]| arguments_of(&Cluster::shared().render(values), "controller");
     let usual = arguments(&[]);
     assert!(usual.contains(&"--lease-name=claviger-controller".to_owned()), "{usual:?}");
     for unwanted in ["--namespace", "--hold-minting", "--cluster-objects"] {
@@ -118,7 +118,7 @@ fn every_flag_value_reaches_the_controller() {
         ("controller.adminHost=[::]", "--admin-address=[::]:8080"),
         ("controller.extraArgs={--lease-duration=60s}", "--lease-duration=60s"),
         ("watchNamespace=team-a", "--namespace=team-a"),
-        ("watchNamespace=team-a,rbac.clusterReads=false", "--cluster-objects=false"),
+        ("watchNamespace=team-a,rbac.clusterReads=false,gate.enabled=false", "--cluster-objects=false"),
         ("fullnameOverride=keys", "--lease-name=keys-controller"),
     ] {
         let arguments = arguments(&[&format!("--set={value}")]);
@@ -169,20 +169,25 @@ fn pods_keep_the_strictest_standard() {
         assert!(pod["containers"].as_array().unwrap().iter().all(|one| one["securityContext"]["readOnlyRootFilesystem"] == true));
     }
     let open = stage.cluster.render(&["--set=controller.runAsUser=null"]);
-    assert!(of_kind(&open, "Deployment")[0]["spec"]["template"]["spec"]["securityContext"]["runAsUser"].is_null());
+    assert!(deployment_of(&open, "controller")["spec"]["template"]["spec"]["securityContext"]["runAsUser"].is_null());
 }
 
 fn a_disruption_budget_only_where_a_replica_can_be_spared() {
-    for (replicas, budgets) in [(0, 0), (1, 0), (2, 1), (3, 1)] {
-        let objects = Cluster::shared().render(&[&format!("--set=controller.replicas={replicas}")]);
-        assert_eq!(of_kind(&objects, "PodDisruptionBudget").len(), budgets, "with {replicas} replicas");
-        assert_eq!(of_kind(&objects, "Deployment")[0]["spec"]["replicas"], replicas);
+    for program in ["controller", "gate"] {
+        for (replicas, budgets) in [(0, 0), (1, 0), (2, 1), (3, 1)] {
+            let objects = Cluster::shared().render(&[&format!("--set={program}.replicas={replicas}")]);
+            let name = json!(format!("claviger-{program}"));
+            let found = of_kind(&objects, "PodDisruptionBudget").iter().filter(|one| one["metadata"]["name"] == name).count();
+            assert_eq!(found, budgets, "with {replicas} replicas of the {program}");
+            assert_eq!(deployment_of(&objects, program)["spec"]["replicas"], replicas);
+        }
     }
 }
 
 /// Everything that can be switched on and needs no foreign definition is checked, field by field, by the API server.
 fn every_optional_object_is_taken_by_the_api_server() {
     let stage = Stage::new("everything");
+    let tls = "gate.tls.secretName=gate-tls,gate.tls.clientCa.secretName=gate-clients,gate.plainHttp=false";
     let digest = format!("--set=image.digest=sha256:{}", "0123456789abcdef".repeat(4));
     let required = "controller.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution";
     let term = format!("{required}.nodeSelectorTerms[0].matchExpressions[0]");
@@ -194,6 +199,11 @@ fn every_optional_object_is_taken_by_the_api_server() {
         "--set=controller.tolerations[0].key=dedicated,controller.tolerations[0].operator=Exists",
         &format!("--set={term}.key=a,{term}.operator=Exists"),
         "--set=controller.podAnnotations.note=x,serviceAccount.annotations.note=x",
+        &format!("--set={tls},gate.autoscaling.enabled=true,gate.service.trafficDistribution=PreferSameZone"),
+        "--set=gate.networkPolicy.enabled=true,gate.networkPolicy.ingressFrom[0].podSelector.matchLabels.app=envoy",
+        "--set=gate.priorityClassName=system-cluster-critical,gate.nodeSelector.zone=a,gate.podLabels.team=a",
+        "--set=gate.podAnnotations.note=x,gate.serviceAccount.annotations.note=x",
+        "--set=gate.tolerations[0].key=dedicated,gate.tolerations[0].operator=Exists,gate.service.annotations.note=x",
     ]);
     let mut kinds = Vec::new();
     for mut object in objects {
@@ -213,16 +223,23 @@ fn every_optional_object_is_taken_by_the_api_server() {
         stage.cluster.kubectl_with(&arguments, &object.to_string());
         kinds.push(object["kind"].as_str().unwrap().to_owned());
     }
-    for kind in ["Deployment", "NetworkPolicy", "PodDisruptionBudget", "Service", "ServiceAccount", "ClusterRole", "Role"] {
-        assert!(kinds.iter().any(|one| one == kind), "{kind} is not among {kinds:?}");
+    for (kind, count) in [
+        ("Deployment", 2),
+        ("NetworkPolicy", 2),
+        ("PodDisruptionBudget", 2),
+        ("HorizontalPodAutoscaler", 1),
+        ("Service", 3),
+        ("ServiceAccount", 2),
+    ] {
+        assert_eq!(kinds.iter().filter(|one| *one == kind).count(), count, "{kind} among {kinds:?}");
     }
     let monitored = stage.cluster.render(&["--set=metrics.serviceMonitor.enabled=true"]);
-    assert_eq!(of_kind(&monitored, "ServiceMonitor").len(), 1);
+    assert_eq!(of_kind(&monitored, "ServiceMonitor").len(), 2);
 }
 
 fn with_one_namespace_nothing_reaches_beyond_it_unless_asked() {
     let cluster = Cluster::shared();
-    let alone = cluster.render(&["--set=watchNamespace=team-a,rbac.clusterReads=false"]);
+    let alone = cluster.render(&["--set=watchNamespace=team-a,rbac.clusterReads=false", "--set=gate.verifyCallers={none}"]);
     assert!(of_kind(&alone, "ClusterRole").iter().all(|role| !bound(&alone, role)), "no right in the whole cluster");
     let reading = cluster.render(&["--set=watchNamespace=team-a"]);
     let whole = cluster.render(&[]);
@@ -238,10 +255,13 @@ fn with_one_namespace_nothing_reaches_beyond_it_unless_asked() {
         assert_eq!(rule["verbs"], json!(["list", "watch"]), "only to be read");
         assert!(!rule["resources"].as_array().unwrap().contains(&json!("secrets")));
     }
-    let gates = rules_of(&alone, "Role", "claviger-controller-gates");
-    assert!(gates.len() == 2 && own.contains(&gates[1]), "and what is told about gates, where they are");
+    // Gates are beside their controller, which is not always the namespace that is worked on.
+    let mut gates = rules_of(&alone, "Role", "claviger-controller-gates");
+    assert_eq!(gates, rules_of(&reading, "Role", "claviger-controller-gates"));
+    let told = gates.pop().unwrap();
+    assert!(own.contains(&told), "events about them are told there, too");
     assert_eq!(
-        [own, gates[..1].to_vec(), reads].concat(),
+        [own, gates, reads].concat(),
         rules_of(&whole, "ClusterRole", "claviger-controller"),
         "together they are the usual rights"
     );

@@ -27,6 +27,8 @@ pub(crate) const CRDS: &str = concat!(
 pub(crate) const NAMESPACE: &str = "claviger-system";
 /// Whom the controller is to the API server.
 pub(crate) const ACCOUNT: &str = "system:serviceaccount:claviger-system:claviger-controller";
+/// Whom a gate is to the API server.
+pub(crate) const GATE_ACCOUNT: &str = "system:serviceaccount:claviger-system:claviger-gate";
 
 /// A control plane with everything in it that Claviger needs: what its chart installs.
 pub(crate) struct Cluster {

@@ -54,11 +54,20 @@ pub(crate) fn of_kind<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a Value> {
     objects.iter().filter(|object| object["kind"] == kind).collect()
 }
 
-/// The arguments of the controller that a rendering would run, without the subcommand.
-pub(crate) fn controller_arguments(objects: &[Value]) -> Vec<String> {
-    let deployment = of_kind(objects, "Deployment")[0];
+/// The Deployment of the `controller` or the `gate` in a rendering.
+pub(crate) fn deployment_of<'a>(objects: &'a [Value], program: &str) -> &'a Value {
+    let name = |object: &Value| object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let mut deployments = of_kind(objects, "Deployment").into_iter();
+    deployments
+        .find(|one| name(one).ends_with(&format!("-{program}")))
+        .unwrap_or_else(|| panic!("no Deployment of the {program}"))
+}
+
+/// The arguments that a rendering would run the `controller` or the `gate` with, without the subcommand.
+pub(crate) fn arguments_of(objects: &[Value], program: &str) -> Vec<String> {
+    let deployment = deployment_of(objects, program);
     let arguments = deployment["spec"]["template"]["spec"]["containers"][0]["args"].as_array().expect("arguments");
     let mut arguments: Vec<String> = arguments.iter().map(|one| one.as_str().expect("text").to_owned()).collect();
-    assert_eq!(arguments.remove(0), "controller");
+    assert_eq!(arguments.remove(0), program);
     arguments
 }

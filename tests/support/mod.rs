@@ -14,7 +14,7 @@
 //! - [`leaks`]: looks for keys where none may be
 //! - [`proxies`]: the real proxies of `examples/gate/`, with an [`upstream`] behind and a [`client`] before them
 //! - [`proxy`]: misbehaves between the controller and the API server
-//! - [`rights`]: what the controller's ServiceAccount asked for
+//! - [`rights`]: what the controller and the gates asked for
 
 #![allow(
     dead_code,

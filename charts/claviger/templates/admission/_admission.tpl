@@ -1,5 +1,5 @@
 {{/*
-What every policy here is about: ApiKeys, not their status. One release in a cluster installs them, so their names are fixed.
+What every policy here but the gates' is about: ApiKeys, not their status. One release in a cluster installs them, so their names are fixed.
 */}}
 {{- define "claviger.admission.apikeys" -}}
 resourceRules:
