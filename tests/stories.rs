@@ -27,6 +27,7 @@ mod deleting;
 mod drift;
 mod examples;
 mod gate_callers;
+mod gate_partitions;
 mod idle;
 mod issuing;
 mod killed_anywhere;
@@ -59,6 +60,7 @@ fn main() {
     all.extend(drift::stories());
     all.extend(examples::stories());
     all.extend(gate_callers::stories());
+    all.extend(gate_partitions::all());
     all.extend(idle::stories());
     all.extend(issuing::stories());
     all.extend(killed_anywhere::stories());

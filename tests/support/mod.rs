@@ -12,6 +12,7 @@
 //! - [`kstatus`]: what deployment tools make of an object
 //! - [`leaks`]: looks for keys where none may be
 //! - [`proxy`]: misbehaves between the controller and the API server
+//! - [`watch_server`]: an API server of a hundred thousand made-up ApiKeys
 //! - [`rights`]: what the controller's ServiceAccount asked for
 
 #![allow(
@@ -40,6 +41,7 @@ pub(crate) mod proxy;
 pub(crate) mod rights;
 pub(crate) mod stage;
 pub(crate) mod wait;
+pub(crate) mod watch_server;
 
 /// One story: its name, and what happens.
 pub(crate) type Story = (&'static str, fn());
