@@ -27,7 +27,7 @@ impl Watched {
     }
 }
 
-/// When each watch last showed a sign: a list, its beginning, an event, a bookmark, or an orderly end.
+/// When each watch last showed a sign: a list, an answer to a watch, an event, a bookmark, or an end at its time.
 #[derive(Debug)]
 pub struct Freshness {
     since: Instant,
