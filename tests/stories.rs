@@ -28,6 +28,7 @@ mod drift;
 mod examples;
 mod gate_callers;
 mod gate_lag;
+mod gate_partitions;
 mod gate_proxies;
 mod gate_rotation;
 mod idle;
@@ -64,6 +65,7 @@ fn main() {
     all.extend(examples::stories());
     all.extend(gate_callers::stories());
     all.extend(gate_lag::stories());
+    all.extend(gate_partitions::all());
     all.extend(gate_proxies::all());
     all.extend(gate_rotation::stories());
     all.extend(idle::stories());

@@ -27,7 +27,7 @@ impl Watched {
     }
 }
 
-/// When each watch last showed a sign: a list, an event, a bookmark, or an orderly end.
+/// When each watch last showed a sign: a list, an answer to a watch, an event, a bookmark, or an end at its time.
 #[derive(Debug)]
 pub struct Freshness {
     since: Instant,
@@ -66,6 +66,12 @@ impl Freshness {
     pub fn check(&self) -> Result<(), Unable> {
         self.check_one(Watched::ApiKeys)?;
         if self.with_roles { self.check_one(Watched::Roles) } else { Ok(()) }
+    }
+
+    /// Whether a watch has been silent for longer than may be.
+    #[must_use]
+    pub fn is_overdue(&self, watched: Watched) -> bool {
+        self.check_one(watched) == Err(Unable::Stale)
     }
 
     fn check_one(&self, watched: Watched) -> Result<(), Unable> {

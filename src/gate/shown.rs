@@ -48,14 +48,6 @@ pub struct ShownRole {
     pub spec: ApiKeyRoleSpec,
 }
 
-/// An object of which only this can be read.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub struct ShownMeta {
-    /// Its metadata.
-    #[serde(default)]
-    pub metadata: Meta,
-}
-
 /// Seconds since 1970.
 pub(super) fn seconds(time: &Time) -> i64 {
     Timestamp::as_second(time.0)

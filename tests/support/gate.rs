@@ -1,7 +1,8 @@
 //! A gate as a process, with its public address, its logs and metrics.
 
 use std::fs::File;
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -19,6 +20,7 @@ static NUMBER: AtomicU32 = AtomicU32::new(1);
 pub(crate) struct Builder<'a> {
     cluster: Arc<Cluster>,
     proxy: Option<&'a Proxy>,
+    kubeconfig: Option<String>,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
 }
@@ -38,13 +40,15 @@ impl Gate {
 
     /// A gate with nothing said but what tests need.
     pub(crate) fn builder(cluster: &Arc<Cluster>) -> Builder<'static> {
-        Builder { cluster: cluster.clone(), proxy: None, arguments: Vec::new(), environment: Vec::new() }.args(&[
-            "--listen=127.0.0.1:0",
-            "--admin-address=127.0.0.1:0",
-            "--log-level=debug,hyper_util=info,tower=info,h2=info",
-            "--access-log=all",
-            "--watch-timeout=5s",
-        ])
+        Builder { cluster: cluster.clone(), proxy: None, kubeconfig: None, arguments: Vec::new(), environment: Vec::new() }.args(
+            &[
+                "--listen=127.0.0.1:0",
+                "--admin-address=127.0.0.1:0",
+                "--log-level=debug,hyper_util=info,tower=info,h2=info",
+                "--access-log=all",
+                "--watch-timeout=5s",
+            ],
+        )
     }
 
     /// Where it serves plain HTTP.
@@ -80,6 +84,20 @@ impl Gate {
     /// One metric's value, such as `claviger_gate_keys`.
     pub(crate) fn metric(&self, name: &str) -> Option<f64> {
         self.metrics().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+    }
+
+    /// The status and the code with which it answers a proxy that asks about a key: on the public port, as Envoy does.
+    pub(crate) fn ask(&self, settings: &str, key: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.plain_address()).expect("it listens");
+        stream.set_read_timeout(Some(wait::LIMIT)).expect("a socket");
+        let head =
+            format!("GET /v1/auth/envoy/{settings} HTTP/1.1\r\nhost: gate\r\nx-api-key: {key}\r\nconnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers");
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        let code = answer.lines().find_map(|line| line.strip_prefix("x-claviger-code: "));
+        (status, code.unwrap_or_else(|| panic!("no code: {answer}")).to_owned())
     }
 
     /// Waits until it says that it is ready.
@@ -156,6 +174,12 @@ impl<'a> Builder<'a> {
         self
     }
 
+    /// Lets it talk to something else than the cluster's API server.
+    pub(crate) fn to(mut self, kubeconfig: String) -> Self {
+        self.kubeconfig = Some(kubeconfig);
+        self
+    }
+
     /// More arguments; the last of a kind wins.
     pub(crate) fn args(mut self, arguments: &[&str]) -> Self {
         for argument in arguments {
@@ -177,7 +201,14 @@ impl<'a> Builder<'a> {
     /// Starts it, without waiting for anything.
     pub(crate) fn start(self) -> Gate {
         let name = format!("gate-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        let kubeconfig = self.cluster.kubeconfig_of(&name, &self.cluster.gate_token(), self.proxy);
+        let kubeconfig = match self.kubeconfig {
+            None => self.cluster.kubeconfig_of(&name, &self.cluster.gate_token(), self.proxy),
+            Some(text) => {
+                let file = self.cluster.control_plane.dir().join(format!("{name}.kubeconfig"));
+                std::fs::write(&file, text).expect("a kubeconfig");
+                file
+            }
+        };
         let log = self.cluster.control_plane.dir().join(format!("{name}.stderr"));
         let child = Command::new(env!("CARGO_BIN_EXE_claviger"))
             .arg("gate")

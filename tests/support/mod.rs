@@ -15,6 +15,7 @@
 //! - [`proxies`]: the real proxies of `examples/gate/`, with an [`upstream`] behind and a [`client`] before them
 //! - [`proxy`]: misbehaves between the controller and the API server
 //! - [`rights`]: what the controller and the gates asked for
+//! - [`watch_server`]: an API server of a hundred thousand made-up ApiKeys
 
 #![allow(
     dead_code,
@@ -46,6 +47,7 @@ pub(crate) mod rights;
 pub(crate) mod stage;
 pub(crate) mod upstream;
 pub(crate) mod wait;
+pub(crate) mod watch_server;
 
 /// One story: its name, and what happens.
 pub(crate) type Story = (&'static str, fn());

@@ -18,22 +18,33 @@ const TELL: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     failures: u32,
-    told: Option<Instant>,
+    told: Option<(Instant, String)>,
 }
 
 impl Backoff {
-    /// A try that took this long has failed: the pause before the next, and whether it should be told.
-    pub(super) fn failed(&mut self, lasted: Duration) -> (Duration, bool) {
+    /// It works: the next failure is the first.
+    pub(super) fn worked(&mut self) {
+        self.failures = 0;
+    }
+
+    /// A try that took this long has failed: the pause before the next.
+    pub(super) fn failed(&mut self, lasted: Duration) -> Duration {
         if lasted >= WORKED {
-            self.failures = 0;
+            self.worked();
         }
         let longest = FIRST.saturating_mul(1 << self.failures.min(16)).min(LONGEST);
         self.failures = self.failures.saturating_add(1);
-        let tell = self.told.is_none_or(|told| told.elapsed() >= TELL);
-        if tell {
-            self.told = Some(Instant::now());
+        longest.mul_f64(rand::rng().random_range(0.5..1.0))
+    }
+
+    /// Whether a trouble should be told: when it is another one, and now and then.
+    pub(super) fn tells(&mut self, trouble: &impl ToString) -> bool {
+        let trouble = trouble.to_string();
+        if self.told.as_ref().is_some_and(|(then, told)| then.elapsed() < TELL && *told == trouble) {
+            return false;
         }
-        (longest.mul_f64(rand::rng().random_range(0.5..1.0)), tell)
+        self.told = Some((Instant::now(), trouble));
+        true
     }
 }
 
@@ -41,21 +52,29 @@ impl Backoff {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn tries_come_quickly_and_never_more_than_seconds_apart() {
+    #[test]
+    fn tries_come_quickly_and_never_more_than_seconds_apart() {
         let mut backoff = Backoff::default();
-        let (first, told) = backoff.failed(Duration::ZERO);
-        assert!(first < FIRST && told);
-        let mut last = first;
-        for _ in 0..100 {
-            let (pause, told) = backoff.failed(Duration::ZERO);
-            assert!(pause <= LONGEST && !told);
-            last = pause;
-        }
-        assert!(last >= LONGEST / 2);
-        let (pause, _) = backoff.failed(WORKED);
-        assert!(pause < FIRST, "it had worked in between");
+        let mut pauses: Vec<Duration> = (0..100).map(|_| backoff.failed(Duration::ZERO)).collect();
+        assert!(pauses[0] >= FIRST / 2 && pauses[0] < FIRST);
+        assert!(pauses.iter().all(|pause| *pause <= LONGEST));
+        assert!(pauses[99] >= LONGEST / 2);
+        pauses.dedup();
+        assert!(pauses.len() > 50, "many gates do not come back at one moment");
+        assert!(backoff.failed(WORKED) < FIRST, "it had worked in between");
+        backoff.failed(Duration::ZERO);
+        backoff.worked();
+        assert!(backoff.failed(Duration::ZERO) < FIRST, "it has worked");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_trouble_is_told_when_it_is_new_and_once_a_minute() {
+        let mut backoff = Backoff::default();
+        assert!(backoff.tells(&"no answer"));
+        assert!(!backoff.tells(&"no answer"));
+        assert!(backoff.tells(&"a right is missing"), "another one");
+        assert!(!backoff.tells(&"a right is missing"));
         tokio::time::advance(TELL).await;
-        assert!(backoff.failed(Duration::ZERO).1, "still in trouble");
+        assert!(backoff.tells(&"a right is missing"), "still in trouble");
     }
 }

@@ -7,12 +7,12 @@ use std::time::Instant;
 use kube::api::WatchEvent;
 use serde_json::value::RawValue;
 
-use super::wire::{Read, read};
+use super::wire::{Read, known, read};
 use crate::gate::freshness::{Freshness, Watched};
 use crate::gate::index::{Uid, Writer};
 use crate::gate::metrics::Metrics;
 use crate::gate::report::Uses;
-use crate::gate::shown::{Meta, ShownApiKey, ShownMeta, ShownRole, seconds};
+use crate::gate::shown::{Meta, ShownApiKey, ShownRole, seconds};
 
 /// Takes down what is shown.
 pub struct Ledger {
@@ -21,8 +21,7 @@ pub struct Ledger {
     metrics: Arc<Metrics>,
     reached: Mutex<Reached>,
     uses: Arc<Uses>,
-    /// Why a watch does not go on, until one does.
-    trouble: Mutex<Option<String>>,
+    trouble: Mutex<Trouble>,
 }
 
 /// Up to which resourceVersion the index knows everything; empty before the first list.
@@ -32,6 +31,22 @@ pub struct Reached {
     pub apikeys: String,
     /// Of roles.
     pub roles: String,
+}
+
+/// Why each watch does not go on, until it does.
+#[derive(Debug, Default)]
+struct Trouble {
+    apikeys: Option<String>,
+    roles: Option<String>,
+}
+
+/// What became of events.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    /// Where the index stands now, if any of them says so.
+    pub(super) reached: Option<String>,
+    /// Of one it could not be told which object it was about.
+    pub(super) unreadable: bool,
 }
 
 impl Ledger {
@@ -47,22 +62,29 @@ impl Ledger {
         self.reached.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Why a watch does not go on.
+    /// Why watches do not go on.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let trouble = self.troubled();
+        let told: Vec<&str> = [&trouble.apikeys, &trouble.roles].into_iter().filter_map(Option::as_deref).collect();
+        (!told.is_empty()).then(|| told.join("; "))
+    }
+
+    /// Whether no verdict is given because a watch has been silent for too long.
+    pub(super) fn is_overdue(&self, watched: Watched) -> bool {
+        self.freshness.is_overdue(watched)
     }
 
     /// A watch has ended other than in order.
     pub(super) fn restarted(&self, watched: Watched, why: &str) {
         self.metrics.watch_restarted(watched);
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(format!("{}: {why}", watched.as_str()));
+        *self.troubled().of(watched) = Some(format!("{}: {why}", watched.as_str()));
     }
 
     /// The API server has given a sign.
     pub(super) fn heard(&self, watched: Watched) {
         self.freshness.heard(watched);
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.troubled().of(watched) = None;
     }
 
     /// A page of a list.
@@ -80,7 +102,11 @@ impl Ledger {
     pub(super) fn list_ends(&self, watched: Watched, seen: &HashSet<Uid>, resource_version: &str) {
         let mut writer = self.writer();
         match watched {
-            Watched::ApiKeys => drop(writer.keep_only(seen)),
+            Watched::ApiKeys => {
+                for gone in writer.keep_only(seen) {
+                    self.uses.gone(&gone.to_string());
+                }
+            }
             Watched::Roles => writer.keep_only_roles(seen),
         }
         writer.publish();
@@ -88,13 +114,13 @@ impl Ledger {
         self.heard(watched);
     }
 
-    /// Events of a watch, in their order. Returns where the index stands now, if any of them says so.
-    pub(super) fn happened(&self, watched: Watched, events: &[WatchEvent<Box<RawValue>>]) -> Option<String> {
+    /// Events of a watch, in their order, up to the first that cannot be read.
+    pub(super) fn happened(&self, watched: Watched, events: &[WatchEvent<Box<RawValue>>]) -> Taken {
+        let mut taken = Taken::default();
         if events.is_empty() {
-            return None;
+            return taken;
         }
         let begun = Instant::now();
-        let mut reached = None;
         let mut changes = 0;
         let mut writer = self.writer();
         for event in events {
@@ -102,60 +128,71 @@ impl Ledger {
                 WatchEvent::Added(object) | WatchEvent::Modified(object) => self.applied(watched, object, &mut writer),
                 WatchEvent::Deleted(object) => self.deleted(watched, object, &mut writer),
                 WatchEvent::Bookmark(bookmark) => {
-                    reached = Some(bookmark.metadata.resource_version.clone());
+                    taken.reach(&bookmark.metadata.resource_version);
                     continue;
                 }
                 WatchEvent::Error(_) => continue,
             };
+            let Some(meta) = meta else {
+                taken.unreadable = true;
+                break;
+            };
             changes += 1;
-            if let Some(meta) = meta.filter(|meta| !meta.resource_version.is_empty()) {
-                reached = Some(meta.resource_version);
-            }
+            taken.reach(&meta.resource_version);
         }
         if changes > 0 {
             writer.publish();
         }
-        if let Some(reached) = &reached {
+        if let Some(reached) = &taken.reached {
             self.reach(watched, reached);
         }
         drop(writer);
         self.heard(watched);
         self.metrics.changed(watched, changes, begun.elapsed());
-        reached
+        taken
     }
 
     fn applied(&self, watched: Watched, object: &RawValue, writer: &mut Writer) -> Option<Meta> {
-        match watched {
-            Watched::ApiKeys => match read::<ShownApiKey>(object)? {
-                Read::Whole(shown) => {
+        let meta = match watched {
+            Watched::ApiKeys => match read::<ShownApiKey>(object) {
+                Some(Read::Whole(shown)) => {
                     writer.apply(&shown);
                     self.uses.seen(&shown.metadata.uid, shown.status.last_used_at.as_ref().map(seconds));
                     Some(shown.metadata)
                 }
-                Read::Broken(meta, reason) => {
+                Some(Read::Broken(meta, reason)) => {
                     // Nobody can say whether it was revoked.
                     writer.remove(Uid::of(&meta.uid));
                     self.uses.gone(&meta.uid);
-                    self.undecodable("ApiKey", &meta, &reason);
+                    self.undecodable(watched, &meta, &reason);
                     Some(meta)
                 }
+                None => None,
             },
-            Watched::Roles => match read::<ShownRole>(object)? {
-                Read::Whole(shown) => {
+            Watched::Roles => match read::<ShownRole>(object) {
+                Some(Read::Whole(shown)) => {
                     writer.apply_role(&shown);
                     Some(shown.metadata)
                 }
-                Read::Broken(meta, reason) => {
+                Some(Read::Broken(meta, reason)) => {
                     writer.remove_role(Uid::of(&meta.uid));
-                    self.undecodable("ApiKeyRole", &meta, &reason);
+                    self.undecodable(watched, &meta, &reason);
                     Some(meta)
                 }
+                None => None,
             },
+        };
+        if meta.is_none() {
+            self.undecodable(watched, &Meta::default(), "not even its UID can be read");
         }
+        meta
     }
 
     fn deleted(&self, watched: Watched, object: &RawValue, writer: &mut Writer) -> Option<Meta> {
-        let ShownMeta { metadata } = serde_json::from_str(object.get()).ok()?;
+        let Some(metadata) = known(object) else {
+            self.undecodable(watched, &Meta::default(), "not even its UID can be read");
+            return None;
+        };
         let uid = Uid::of(&metadata.uid);
         match watched {
             Watched::ApiKeys => {
@@ -167,10 +204,10 @@ impl Ledger {
         Some(metadata)
     }
 
-    fn undecodable(&self, kind: &str, meta: &Meta, reason: &str) {
+    fn undecodable(&self, watched: Watched, meta: &Meta, reason: &str) {
         self.metrics.undecodable();
         tracing::warn!(
-            kind,
+            resource = watched.as_str(),
             name = meta.name,
             namespace = meta.namespace,
             reason,
@@ -186,7 +223,29 @@ impl Ledger {
         }
     }
 
+    fn troubled(&self) -> MutexGuard<'_, Trouble> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn writer(&self) -> MutexGuard<'_, Writer> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Trouble {
+    fn of(&mut self, watched: Watched) -> &mut Option<String> {
+        match watched {
+            Watched::ApiKeys => &mut self.apikeys,
+            Watched::Roles => &mut self.roles,
+        }
+    }
+}
+
+impl Taken {
+    fn reach(&mut self, resource_version: &str) {
+        // A watch from nowhere would pass over what is between.
+        if !resource_version.is_empty() {
+            self.reached = Some(resource_version.to_owned());
+        }
     }
 }

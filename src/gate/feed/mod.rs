@@ -4,6 +4,8 @@
 //! the watch lives), where a list stands, and a back-off of milliseconds instead of half a minute. A watch lasts
 //! [`Timing::watch`] and is then begun anew from where it was, so that one which died silently is found out. What went while
 //! no watch ran shows in a list by its absence, and is taken out of the index there.
+//!
+//! Where anything cannot be understood, or may have been passed over, everything is listed anew.
 
 mod backoff;
 mod ledger;
@@ -13,7 +15,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use kube::Client;
 use kube::api::{ListParams, WatchEvent, WatchParams};
 use kube::core::Request;
@@ -34,6 +36,8 @@ const PAGE: u32 = 500;
 const BATCH: usize = 256;
 /// How much later than it should a watch may end before it counts as dead.
 pub(super) const GRACE: Duration = Duration::from_secs(5);
+/// A watch that ended sooner was none. The shortest that is asked for lasts a second.
+const BRIEF: Duration = Duration::from_millis(500);
 
 /// How long things are waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,12 +58,32 @@ pub struct Feed {
     timing: Timing,
 }
 
+/// Where following stands.
+#[derive(Debug, Default)]
+struct Standing {
+    /// Up to which resourceVersion the index knows everything; `None` where everything has to be listed.
+    since: Option<String>,
+    /// The last watch was answered, and then broke or fell silent without having shown anything: that the next one is answered
+    /// is no sign that the API server shows what changes.
+    doubted: bool,
+}
+
 /// Why a list or a watch ended.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     /// The API server has forgotten what was between: everything has to be listed anew.
     #[error("the API server has forgotten the changes since resourceVersion {0}")]
     Expired(String),
+    /// Something may have been passed over: everything has to be listed anew.
+    #[error("an answer of the API server cannot be read: everything is listed anew")]
+    Unreadable,
+    #[error(
+        "{0}.claviger.dev is not known to the API server: install the CustomResourceDefinitions with \
+         `claviger manifests | kubectl apply --server-side -f -`"
+    )]
+    NotServed(&'static str),
+    #[error("{}; the gate needs list and watch on {}.claviger.dev{}", crate::telemetry::describe(.0), .1.as_str(), instead(*.1))]
+    Forbidden(#[source] Box<kube::Error>, Watched),
     #[error("{}", crate::telemetry::describe(.0))]
     Api(#[source] Box<kube::Error>),
     #[error("no answer within {} s", .0.as_secs())]
@@ -89,31 +113,51 @@ impl Feed {
     }
 
     async fn follow(&self) {
-        let mut since: Option<String> = None;
+        let mut standing = Standing::default();
         let mut backoff = Backoff::default();
         loop {
+            if self.ledger.is_overdue(self.watched) {
+                // Nothing may pass again before everything that happened is known: a watch does not say when it has shown that.
+                standing.since = None;
+            }
             let begun = Instant::now();
-            let done = match &mut since {
-                None => self.list().await.map(|reached| since = Some(reached)),
-                Some(since) => self.watch(since).await,
+            let listing = standing.since.is_none();
+            let done = if listing { self.list(&mut standing).await } else { self.watch(&mut standing).await };
+            let lasted = begun.elapsed();
+            let pause = match done {
+                // That a list works does not mean that a watch does.
+                Ok(_) if listing => continue,
+                Ok(_) if lasted >= BRIEF => {
+                    backoff.worked();
+                    continue;
+                }
+                Ok(moved) => {
+                    // An API server that ends watches at once must not be asked as fast as it answers.
+                    if moved {
+                        backoff.worked();
+                    }
+                    tracing::debug!(path = self.path, "the watch has ended at once");
+                    backoff.failed(lasted)
+                }
+                Err(error) => {
+                    self.ledger.restarted(self.watched, &error.to_string());
+                    if matches!(error, Error::Expired(_) | Error::Unreadable) {
+                        standing.since = None;
+                    }
+                    if backoff.tells(&error) {
+                        tracing::warn!(path = self.path, %error, "the watch is begun anew");
+                    } else {
+                        tracing::debug!(path = self.path, %error, "the watch is begun anew");
+                    }
+                    backoff.failed(lasted)
+                }
             };
-            let Err(error) = done else { continue };
-            self.ledger.restarted(self.watched, &error.to_string());
-            if matches!(error, Error::Expired(_)) {
-                since = None;
-            }
-            let (pause, tell) = backoff.failed(begun.elapsed());
-            if tell {
-                tracing::warn!(path = self.path, %error, "the watch is begun anew");
-            } else {
-                tracing::debug!(path = self.path, %error, "the watch is begun anew");
-            }
             tokio::time::sleep(pause).await;
         }
     }
 
-    /// Takes in everything there is, as it is now: a list without a resourceVersion is a consistent read. Returns where it stands.
-    async fn list(&self) -> Result<String, Error> {
+    /// Takes in everything there is, as it is now: a list without a resourceVersion is a consistent read.
+    async fn list(&self, standing: &mut Standing) -> Result<bool, Error> {
         let mut listed: HashSet<Uid> = HashSet::new();
         let mut params = ListParams::default().limit(PAGE);
         loop {
@@ -122,23 +166,50 @@ impl Feed {
             self.ledger.listed(self.watched, &page.items, &mut listed);
             match page.metadata.next {
                 Some(next) if !next.is_empty() => params.continue_token = Some(next),
+                // A watch from nowhere would pass over what is between.
+                _ if page.metadata.resource_version.is_empty() => return Err(Error::Unreadable),
                 _ => {
                     self.ledger.list_ends(self.watched, &listed, &page.metadata.resource_version);
                     tracing::debug!(path = self.path, objects = listed.len(), "listed");
-                    return Ok(page.metadata.resource_version);
+                    *standing = Standing { since: Some(page.metadata.resource_version), doubted: false };
+                    return Ok(true);
                 }
             }
         }
     }
 
-    /// Takes in what changes, until the watch ends. `since` is always where the index stands.
-    async fn watch(&self, since: &mut String) -> Result<(), Error> {
+    /// Takes in what changes, until the watch ends. Returns whether it has shown anything.
+    async fn watch(&self, standing: &mut Standing) -> Result<bool, Error> {
         let seconds = u32::try_from(self.timing.watch.as_secs()).unwrap_or(u32::MAX).max(1);
         let params = WatchParams { timeout: Some(seconds), bookmarks: true, ..WatchParams::default() };
-        let request = Request::new(self.path.clone()).watch(&params, since).map_err(Error::Request)?;
-        let events = self.ask(self.client.request_events::<Box<RawValue>>(request)).await.map_err(|error| gone(error, since))?;
-        // It answers, and would have said if it had forgotten what was between.
-        self.ledger.heard(self.watched);
+        let since = standing.since.clone().unwrap_or_default();
+        let request = Request::new(self.path.clone()).watch(&params, &since).map_err(Error::Request)?;
+        let begun = Instant::now();
+        let events = self.ask(self.client.request_events::<Box<RawValue>>(request)).await.map_err(|error| gone(error, &since))?;
+        if !standing.doubted {
+            // It answers, and would have said if it had forgotten what was between.
+            self.ledger.heard(self.watched);
+        }
+        let mut moved = false;
+        let shown = self.take_in(events, standing, &mut moved).await;
+        match &shown {
+            // It has lived as long as it should.
+            Ok(()) if begun.elapsed() + BRIEF >= self.timing.watch => {
+                standing.doubted = false;
+                self.ledger.heard(self.watched);
+            }
+            Ok(()) => {}
+            Err(_) => standing.doubted = !moved,
+        }
+        shown.map(|()| moved)
+    }
+
+    async fn take_in(
+        &self,
+        events: impl Stream<Item = kube::Result<WatchEvent<Box<RawValue>>>>,
+        standing: &mut Standing,
+        moved: &mut bool,
+    ) -> Result<(), Error> {
         let silence = self.timing.watch + GRACE;
         let mut events = std::pin::pin!(events.ready_chunks(BATCH));
         loop {
@@ -150,20 +221,30 @@ impl Feed {
             let (mut shown, mut failed) = (Vec::with_capacity(batch.len()), None);
             for event in batch {
                 match event {
-                    Ok(WatchEvent::Error(status)) => failed = Some(Error::Api(Box::new(kube::Error::Api(status)))),
+                    Ok(WatchEvent::Error(status)) => failed = Some(self.explained(kube::Error::Api(status))),
                     Ok(event) => shown.push(event),
-                    Err(error) => failed = Some(Error::Api(Box::new(error))),
+                    Err(kube::Error::SerdeError(_)) => failed = Some(Error::Unreadable),
+                    // kube takes a line that is no event for a status, and one that is no status has no code.
+                    Err(kube::Error::Api(status)) if status.code == 0 => failed = Some(Error::Unreadable),
+                    Err(error) => failed = Some(self.explained(error)),
                 }
                 if failed.is_some() {
                     // What follows an error is not taken in: it would be shown again, and nothing may be passed over.
                     break;
                 }
             }
-            if let Some(reached) = self.ledger.happened(self.watched, &shown) {
-                *since = reached;
+            let taken = self.ledger.happened(self.watched, &shown);
+            if taken.reached.is_some() {
+                standing.since = taken.reached;
+            }
+            if !shown.is_empty() {
+                (*moved, standing.doubted) = (true, false);
+            }
+            if taken.unreadable {
+                return Err(Error::Unreadable);
             }
             if let Some(error) = failed {
-                return Err(gone(error, since));
+                return Err(gone(error, standing.since.as_deref().unwrap_or_default()));
             }
         }
     }
@@ -171,9 +252,26 @@ impl Feed {
     async fn ask<T>(&self, request: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
         match timeout(self.timing.request, request).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(Error::Api(Box::new(error))),
+            Ok(Err(error)) => Err(self.explained(error)),
             Err(_) => Err(Error::NoAnswer(self.timing.request)),
         }
+    }
+
+    /// With what to do about it, where that can be said.
+    fn explained(&self, error: kube::Error) -> Error {
+        match &error {
+            kube::Error::Api(status) if status.code == 403 => Error::Forbidden(Box::new(error), self.watched),
+            kube::Error::Api(status) if status.code == 404 => Error::NotServed(self.watched.as_str()),
+            _ => Error::Api(Box::new(error)),
+        }
+    }
+}
+
+/// What can be done without a right.
+fn instead(watched: Watched) -> &'static str {
+    match watched {
+        Watched::ApiKeys => ", or the name of the one namespace it may watch (--namespace)",
+        Watched::Roles => ", or --cluster-objects=false where no roles are used",
     }
 }
 
@@ -184,3 +282,6 @@ fn gone(error: Error, since: &str) -> Error {
         _ => error,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use crate::gate::shown::{Meta, ShownMeta};
+use crate::gate::shown::Meta;
 
 /// A page of a list.
 #[derive(Clone, Deserialize)]
@@ -32,16 +32,33 @@ pub(super) enum Read<T> {
     Broken(Meta, String),
 }
 
-/// Reads an object; nothing where not even its metadata can be read.
+/// By what an object is known. No more is read of one that is gone or broken.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Known {
+    name: String,
+    namespace: String,
+    uid: String,
+    resource_version: String,
+}
+
+/// Reads an object; nothing where it cannot even be told which it is.
 pub(super) fn read<T: DeserializeOwned>(raw: &RawValue) -> Option<Read<T>> {
     match serde_json::from_str(raw.get()) {
         Ok(object) => Some(Read::Whole(object)),
         Err(error) => {
-            let ShownMeta { metadata } = serde_json::from_str(raw.get()).ok()?;
-            Some(Read::Broken(
-                metadata,
-                format!("{:?} error at line {} column {}", error.classify(), error.line(), error.column()),
-            ))
+            let reason = format!("{:?} error at line {} column {}", error.classify(), error.line(), error.column());
+            Some(Read::Broken(known(raw)?, reason))
         }
     }
+}
+
+/// Which object it is; nothing where that cannot be told.
+pub(super) fn known(raw: &RawValue) -> Option<Meta> {
+    #[derive(Deserialize)]
+    struct Object {
+        metadata: Known,
+    }
+    let Object { metadata: Known { name, namespace, uid, resource_version } } = serde_json::from_str(raw.get()).ok()?;
+    (!uid.is_empty()).then(|| Meta { name, namespace, uid, resource_version, ..Meta::default() })
 }

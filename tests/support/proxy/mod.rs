@@ -180,6 +180,11 @@ impl Proxy {
         self.shared.watches.hold(resource, false);
     }
 
+    /// Lets nothing out of the watches that are open, not even their end, for ever. Those begun later are as usual.
+    pub(crate) fn deaden_watches(&self, resource: &str) {
+        self.shared.watches.deaden(resource);
+    }
+
     /// Loses all events, bookmarks too, until [`expire_watches`](Self::expire_watches).
     pub(crate) fn swallow_watch_events(&self, resource: &str) {
         self.shared.watches.swallow(resource);

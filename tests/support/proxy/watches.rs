@@ -43,6 +43,10 @@ struct Gate {
     swallowing: bool,
     /// A watch ends when this is no longer what it was when the watch began.
     epoch: u64,
+    /// How many watches have begun.
+    begun: u64,
+    /// Of these, the first so many are dead: nothing comes out of them any more, not even their end.
+    dead: u64,
 }
 
 #[derive(Debug)]
@@ -65,6 +69,7 @@ pub(super) struct Pass {
     key: String,
     gate: watch::Receiver<Gate>,
     epoch: u64,
+    number: u64,
     stopped: Arc<Counter>,
 }
 
@@ -90,6 +95,13 @@ impl Watches {
         self.in_room(resource, |room| {
             room.stopped.reset();
             room.gate.send_modify(|gate| gate.swallowing = true);
+        });
+    }
+
+    pub(super) fn deaden(&self, resource: &str) {
+        self.in_room(resource, |room| {
+            room.stopped.reset();
+            room.gate.send_modify(|gate| gate.dead = gate.begun);
         });
     }
 
@@ -133,14 +145,16 @@ impl Watches {
                 return Admission::Expired(room.expired.swap_remove(due).gone);
             }
             room.open.push(key.clone());
+            room.gate.send_modify(|gate| gate.begun += 1);
             let gate = room.gate.subscribe();
-            let epoch = gate.borrow().epoch;
+            let Gate { epoch, begun: number, .. } = *gate.borrow();
             Admission::Open(Pass {
                 watches: self.clone(),
                 resource: call.resource.clone(),
                 key,
                 gate,
                 epoch,
+                number,
                 stopped: room.stopped.clone(),
             })
         })
@@ -177,13 +191,14 @@ where
             return;
         }
         let new_events = std::mem::take(&mut lines.new_events);
-        if gate.held || gate.swallowing {
+        let held = gate.held || pass.number <= gate.dead;
+        if held || gate.swallowing {
             pass.stopped.add(new_events);
         }
         if gate.swallowing {
             lines.complete.clear();
         }
-        if !gate.held {
+        if !held {
             for line in lines.complete.drain(..) {
                 let _ = out.send(Ok(line)); // a reader that left is noticed below
             }
