@@ -166,7 +166,9 @@ impl Entry {
     /// The public identifier: 32 lower-case hex digits.
     #[must_use]
     pub fn key_id(&self) -> String {
-        format!("{:032x}", u128::from_be_bytes(self.key_id))
+        let mut text = String::with_capacity(32);
+        self.push_key_id(&mut text);
+        text
     }
 
     /// The ApiKey's name.
@@ -185,8 +187,22 @@ impl Entry {
     #[must_use]
     pub fn principal(&self) -> String {
         match &self.profile.principal {
-            Principal::Domain(domain) => format!("{}@{}.{domain}", self.key_id(), self.profile.namespace),
+            Principal::Domain(domain) => {
+                let mut text = String::with_capacity(34 + self.profile.namespace.len() + domain.len());
+                self.push_key_id(&mut text);
+                for part in ["@", &self.profile.namespace, ".", domain] {
+                    text.push_str(part);
+                }
+                text
+            }
             Principal::Whole(whole) => whole.to_string(),
+        }
+    }
+
+    /// Without the machinery of formatting: both are made at each request.
+    fn push_key_id(&self, text: &mut String) {
+        for byte in self.key_id {
+            text.extend([byte >> 4, byte & 0xf].into_iter().filter_map(|digit| char::from_digit(digit.into(), 16)));
         }
     }
 

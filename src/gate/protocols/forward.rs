@@ -101,8 +101,9 @@ impl Dialect {
         if let Some(holder) = verdict.holder.as_ref().filter(|_| verdict.is_valid()) {
             let mut response = Response::new(Body::empty());
             let headers = response.headers_mut();
+            headers.reserve(answer::IDENTITY_COUNT + 4);
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-            headers.extend(answer::identity(holder));
+            headers.extend(answer::IDENTITY.iter().cloned().zip(answer::identity(holder).map(answer::header)));
             if let (Protocol::Envoy, Some(Trace::Header(name))) = (self.protocol, trace)
                 && let Ok(name) = HeaderValue::from_str(name)
             {
@@ -133,7 +134,7 @@ fn unavailable(unable: &Unable) -> Response<Body> {
 }
 
 fn refusal(status: StatusCode, code: &'static str, message: &str) -> Response<Body> {
-    let mut response = Response::new(Body::from(answer::body(code, message).to_string()));
+    let mut response = Response::new(Body::from(answer::body(code, message)));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CODE, HeaderValue::from_static(code));
