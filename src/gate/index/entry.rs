@@ -199,11 +199,14 @@ impl Entry {
         }
     }
 
-    /// Without the machinery of formatting: both are made at each request.
+    /// Without the machinery of formatting: it is written twice at each request.
     fn push_key_id(&self, text: &mut String) {
-        for byte in self.key_id {
-            text.extend([byte >> 4, byte & 0xf].into_iter().filter_map(|digit| char::from_digit(digit.into(), 16)));
+        let digit = |value: u8| if value < 10 { b'0' + value } else { b'a' - 10 + value };
+        let mut digits = [0; 32];
+        for (pair, byte) in digits.as_chunks_mut().0.iter_mut().zip(self.key_id) {
+            *pair = [digit(byte >> 4), digit(byte & 0xf)];
         }
+        text.push_str(std::str::from_utf8(&digits).unwrap_or_default());
     }
 
     /// How it has ended at this moment, in seconds since 1970. The recorded end counts before the clock.
