@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit bench manifests lint control-plane proxies clean prerequisites
+.PHONY: help demo test unit bench fuzz manifests lint control-plane proxies clean prerequisites
 
 CARGO ?= cargo
 RUST_NEEDED := 1.89
@@ -25,9 +25,13 @@ test: control-plane proxies ## Run every test: the fast ones first, then the sto
 unit: prerequisites ## Run the tests that need no API server (seconds)
 	$(CARGO) test --lib --bins
 
-bench: control-plane ## Measure: the pure parts, then issuing 1,000 keys against a plain loop of the same writes
+bench: control-plane proxies ## Measure: the pure parts, issuing against a plain loop of the same writes, a gate against none
 	$(CARGO) bench --bench pure
 	$(CARGO) bench --bench issuing
+	$(CARGO) bench --bench gate --bench gate_memory
+
+fuzz: prerequisites ## Try what must hold for any input: each target of fuzz/ for FUZZ_SECONDS (20)
+	@bash dev/fuzz.sh
 
 manifests: prerequisites ## Write crds/, and the chart's copy of it, anew from the source
 	@bash dev/write-manifests.sh crds charts/claviger/crd-files

@@ -79,6 +79,12 @@ impl Bed {
         self.admin.apiserver_version().await.expect("a version").git_version
     }
 
+    /// The file by which a client has the rights of the controller.
+    #[allow(dead_code, reason = "the other benchmark uses it")]
+    pub(crate) fn kubeconfig(&self) -> &str {
+        &self.kubeconfig
+    }
+
     /// Makes a namespace.
     pub(crate) async fn namespace(&self, name: &str) {
         let api: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(self.admin.clone());

@@ -1,12 +1,14 @@
 //! What a verdict looks like over HTTP: status, headers, words. All protocols of proxies share it.
 
+use std::borrow::Cow;
+
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::code::Code;
 use super::decide::Verdict;
 use super::index::Holder;
-use super::permission::Expression;
 use super::route::Route;
 
 /// Why. On every answer, for proxies that drop bodies.
@@ -23,17 +25,19 @@ const NOTHING: &str = "-";
 /// by default: the examples give it more.
 const MAX_LIST: usize = 4_092;
 
+/// How many identity headers there are.
+pub const IDENTITY_COUNT: usize = 9;
 /// The identity headers, in their order.
-pub const IDENTITY: [&str; 9] = [
-    "x-claviger-code",
-    "x-claviger-key-id",
-    "x-claviger-name",
-    "x-claviger-namespace",
-    "x-claviger-principal",
-    "x-claviger-organization",
-    "x-claviger-roles",
-    "x-claviger-permissions",
-    "x-claviger-version",
+pub static IDENTITY: [HeaderName; IDENTITY_COUNT] = [
+    CODE,
+    HeaderName::from_static("x-claviger-key-id"),
+    HeaderName::from_static("x-claviger-name"),
+    HeaderName::from_static("x-claviger-namespace"),
+    HeaderName::from_static("x-claviger-principal"),
+    HeaderName::from_static("x-claviger-organization"),
+    HeaderName::from_static("x-claviger-roles"),
+    HeaderName::from_static("x-claviger-permissions"),
+    HeaderName::from_static("x-claviger-version"),
 ];
 
 /// Why the gate gives no verdict.
@@ -62,77 +66,97 @@ pub fn status(code: Code) -> StatusCode {
 
 /// A verdict in words, for people.
 #[must_use]
-pub fn message(verdict: &Verdict, route: &Route) -> String {
+pub fn message(verdict: &Verdict, route: &Route) -> Cow<'static, str> {
     let holder = verdict.holder.as_ref();
     match verdict.code {
-        Code::Valid => "the key passes".to_owned(),
-        Code::Missing => "the request carries no API key".to_owned(),
-        Code::Malformed => "the request does not carry exactly one well-formed API key".to_owned(),
-        Code::NotFound => "there is no such API key".to_owned(),
+        Code::Valid => "the key passes".into(),
+        Code::Missing => "the request carries no API key".into(),
+        Code::Malformed => "the request does not carry exactly one well-formed API key".into(),
+        Code::NotFound => "there is no such API key".into(),
         Code::Expired => match holder.and_then(|holder| holder.entry().expires()) {
-            Some(at) => format!("the API key expired at {at}"),
-            None => "the API key has expired".to_owned(),
+            Some(at) => format!("the API key expired at {at}").into(),
+            None => "the API key has expired".into(),
         },
-        Code::Revoked => "the API key was revoked".to_owned(),
+        Code::Revoked => "the API key was revoked".into(),
         Code::Rotated => match holder.and_then(|holder| holder.version().retires()) {
-            Some(at) => format!("the API key was replaced by a newer version, and ended at {at}"),
-            None => "the API key was replaced by a newer version".to_owned(),
+            Some(at) => format!("the API key was replaced by a newer version, and ended at {at}").into(),
+            None => "the API key was replaced by a newer version".into(),
         },
-        Code::WrongAudience => format!("the API key is not for {}", route.audience.as_deref().unwrap_or("this API")),
+        Code::WrongAudience => format!("the API key is not for {}", route.audience.as_deref().unwrap_or("this API")).into(),
         Code::WrongOrganization => {
-            format!("the API key is not for the organization {}", route.organization.as_deref().unwrap_or(NOTHING))
+            format!("the API key is not for the organization {}", route.organization.as_deref().unwrap_or(NOTHING)).into()
         }
         Code::InsufficientPermissions => {
             let needed = route.permissions.as_ref().map_or(NOTHING, |permissions| permissions.as_str());
-            format!("the API key lacks permissions: needed is {needed}")
+            format!("the API key lacks permissions: needed is {needed}").into()
         }
-        Code::RateLimited => "too many requests".to_owned(),
+        Code::RateLimited => "too many requests".into(),
     }
 }
 
 /// The body of a refusal.
 #[must_use]
-pub fn body(code: &str, message: &str) -> Value {
-    json!({ "code": code, "message": message })
+pub fn body(code: &str, message: &str) -> String {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        code: &'a str,
+        message: &'a str,
+    }
+    // Two texts: nothing that JSON cannot hold.
+    serde_json::to_string(&Body { code, message }).unwrap_or_default()
 }
 
 /// The `WWW-Authenticate` of a refusal (RFC 6750, section 3): without an error where no key was shown.
 #[must_use]
 pub fn challenge(verdict: &Verdict, route: &Route, message: &str) -> Option<HeaderValue> {
-    let realm = quoted(route.audience.as_deref().unwrap_or("claviger"));
-    let text = match status(verdict.code) {
-        StatusCode::UNAUTHORIZED if verdict.code == Code::Missing => format!("Bearer realm={realm}"),
+    let mut text = String::with_capacity(256);
+    text.push_str("Bearer realm=");
+    quote(&mut text, [route.audience.as_deref().unwrap_or("claviger")]);
+    match status(verdict.code) {
+        StatusCode::UNAUTHORIZED if verdict.code == Code::Missing => {}
         StatusCode::UNAUTHORIZED => {
-            format!("Bearer realm={realm}, error=\"invalid_token\", error_description={}", quoted(message))
+            text.push_str(", error=\"invalid_token\", error_description=");
+            quote(&mut text, [message]);
         }
         StatusCode::FORBIDDEN => {
-            let names: Vec<&str> = route.permissions.iter().flat_map(Expression::names).collect();
-            let scope = if names.is_empty() { String::new() } else { format!(", scope={}", quoted(&names.join(" "))) };
-            format!("Bearer realm={realm}, error=\"insufficient_scope\"{scope}")
+            text.push_str(", error=\"insufficient_scope\"");
+            if let Some(permissions) = &route.permissions {
+                text.push_str(", scope=");
+                quote(&mut text, permissions.names());
+            }
         }
         _ => return None,
-    };
-    HeaderValue::from_str(&text).ok()
+    }
+    HeaderValue::try_from(text).ok()
 }
 
-/// Who the holder of a valid key is: every header, always, none empty.
+/// Who the holder of a valid key is: what each header of [`IDENTITY`] says, always, none empty.
 #[must_use]
-pub fn identity(holder: &Holder) -> [(HeaderName, HeaderValue); IDENTITY.len()] {
+pub fn identity(holder: &Holder) -> [Cow<'_, str>; IDENTITY_COUNT] {
     let (entry, profile) = (holder.entry(), holder.entry().profile());
     let roles: Vec<&str> = profile.roles.iter().map(|role| &**role).collect();
-    let values = [
-        value(Code::Valid.as_str()),
-        value(&entry.key_id()),
-        value(entry.name()),
-        value(&profile.namespace),
-        value(&entry.principal()),
-        value(profile.organization.as_deref().unwrap_or_default()),
-        value(&list(&roles)),
-        value(&list(&holder.permissions())),
-        HeaderValue::from(holder.version().number()),
-    ];
-    let mut names = IDENTITY.iter().copied().map(HeaderName::from_static);
-    values.map(|value| (names.next().unwrap_or(CODE), value))
+    [
+        Code::Valid.as_str().into(),
+        entry.key_id().into(),
+        readable(entry.name().into()),
+        readable((&*profile.namespace).into()),
+        readable(entry.principal().into()),
+        readable(profile.organization.as_deref().unwrap_or_default().into()),
+        readable(list(&roles)),
+        readable(list(&holder.permissions())),
+        holder.version().number().to_string().into(),
+    ]
+}
+
+/// As a header of HTTP. What cannot stand in one was taken out before.
+#[must_use]
+pub fn header(text: Cow<'_, str>) -> HeaderValue {
+    let value = match text {
+        Cow::Borrowed(text) => HeaderValue::from_str(text),
+        // Not copied once more.
+        Cow::Owned(text) => HeaderValue::from_maybe_shared(Bytes::from(text)),
+    };
+    value.unwrap_or(HeaderValue::from_static(NOTHING))
 }
 
 /// Whether a header that a client sent pretends to be one of ours. Some upstreams take `_` for `-`.
@@ -144,7 +168,12 @@ pub fn pretends(name: &str) -> bool {
 }
 
 /// Cut at whole names, with `...` last, where it is too long: who reads it knows less than is so, never more.
-fn list(names: &[&str]) -> String {
+fn list<'a>(names: &[&'a str]) -> Cow<'a, str> {
+    if let [one] = names
+        && one.len() <= MAX_LIST
+    {
+        return Cow::Borrowed(*one);
+    }
     let mut all = String::new();
     for name in names {
         if all.len() + name.len() > MAX_LIST {
@@ -156,27 +185,30 @@ fn list(names: &[&str]) -> String {
         }
         all.push_str(name);
     }
-    all
+    all.into()
 }
 
-fn value(text: &str) -> HeaderValue {
+fn readable(text: Cow<'_, str>) -> Cow<'_, str> {
     let readable = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
-    HeaderValue::from_str(if readable { text } else { NOTHING }).unwrap_or(HeaderValue::from_static(NOTHING))
+    if readable { text } else { NOTHING.into() }
 }
 
-/// A quoted string (RFC 9110, section 5.6.4). What cannot stand in a header becomes `?`.
-fn quoted(text: &str) -> String {
-    let mut quoted = String::with_capacity(text.len() + 2);
-    quoted.push('"');
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => quoted.extend(['\\', c]),
-            c if c.is_ascii_graphic() || c == ' ' => quoted.push(c),
-            _ => quoted.push('?'),
+/// A quoted string (RFC 9110, section 5.6.4) of words with spaces between. What cannot stand in a header becomes `?`.
+fn quote<'a>(text: &mut String, words: impl IntoIterator<Item = &'a str>) {
+    text.push('"');
+    for (number, word) in words.into_iter().enumerate() {
+        if number > 0 {
+            text.push(' ');
+        }
+        for c in word.chars() {
+            match c {
+                '"' | '\\' => text.extend(['\\', c]),
+                c if c.is_ascii_graphic() || c == ' ' => text.push(c),
+                _ => text.push('?'),
+            }
         }
     }
-    quoted.push('"');
-    quoted
+    text.push('"');
 }
 
 #[cfg(test)]
@@ -207,6 +239,8 @@ mod tests {
 
     #[test]
     fn nothing_in_a_challenge_breaks_out_of_its_quotes() {
-        assert_eq!(quoted("a\"b\\c\r\nd\u{e9}"), r#""a\"b\\c??d?""#);
+        let mut text = String::new();
+        quote(&mut text, ["a\"b\\c\r\nd\u{e9}", "e"]);
+        assert_eq!(text, r#""a\"b\\c??d? e""#);
     }
 }

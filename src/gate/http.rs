@@ -71,8 +71,11 @@ pub fn router(desk: Arc<Desk>, callers: Callers, proxies: ProxyCallers) -> Route
     let of_proxies = Router::new()
         .route_service(CHECK_PATH, protocols::ext_authz(desk.clone()))
         .route(FORWARD_PATH, any(protocols::forward))
-        .with_state(desk.clone())
-        .layer(middleware::from_fn(move |request: Request, next: Next| only(proxies, request, next)));
+        .with_state(desk.clone());
+    let of_proxies = match proxies {
+        ProxyCallers::None => of_proxies,
+        ProxyCallers::Mtls => of_proxies.layer(middleware::from_fn(certified)),
+    };
     let of_services = Router::new()
         .route("/v1/verify", post(verify))
         .route("/v1/verify/batch", post(verify_batch))
@@ -80,10 +83,9 @@ pub fn router(desk: Arc<Desk>, callers: Callers, proxies: ProxyCallers) -> Route
     of_proxies.merge(of_services)
 }
 
-/// Turns away who has to show a certificate and has not.
-async fn only(proxies: ProxyCallers, request: Request, next: Next) -> Response {
-    let certified = request.extensions().get::<Peer>().is_some_and(|peer| peer.certified);
-    if proxies == ProxyCallers::Mtls && !certified {
+/// Turns away who has shown no certificate.
+async fn certified(request: Request, next: Next) -> Response {
+    if !request.extensions().get::<Peer>().is_some_and(|peer| peer.certified) {
         return told(StatusCode::FORBIDDEN, &json!({ "message": "a client certificate is needed (--proxy-callers=mtls)" }));
     }
     next.run(request).await

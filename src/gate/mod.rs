@@ -31,7 +31,7 @@ mod run;
 pub mod server;
 pub mod shown;
 
-pub use self::http::ProxyCallers;
+pub use self::http::{ProxyCallers, router};
 pub use code::Code;
 pub use decide::{Ask, MAX_KEY, Needs, Shown, Verdict, decide};
 pub use desk::{AccessLog, Desk, wall_clock};

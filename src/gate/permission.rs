@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::route::quotable;
+
 /// A boolean expression over permissions. `AND` binds more tightly than `OR`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Expression {
@@ -118,7 +120,9 @@ impl Token<'_> {
         let found = match self {
             Self::Open => "(".to_owned(),
             Self::Close => ")".to_owned(),
-            Self::Word(word) => word.to_owned(),
+            Self::Word(word) if is_operator(word) => word.to_owned(),
+            // It may be a key that was put in the wrong place, and the log tells what is wrong.
+            Self::Word(word) => quotable(word).to_owned(),
             Self::Other(other) => other.to_string(),
         };
         ExpressionError::Unexpected { found, at: at + 1 }
@@ -255,6 +259,7 @@ mod tests {
             // A word in small letters is a permission, not an operator: two names in a row.
             ("a and b", ExpressionError::Unexpected { found: "and".to_owned(), at: 3 }),
             ("AND a", ExpressionError::Unexpected { found: "AND".to_owned(), at: 1 }),
+            ("a clv_4fGh7TzQ0bWm", ExpressionError::Unexpected { found: "...".to_owned(), at: 3 }),
             ("a)", ExpressionError::Unexpected { found: ")".to_owned(), at: 2 }),
             ("a & b", ExpressionError::Unexpected { found: "&".to_owned(), at: 3 }),
             ("ä", ExpressionError::Unexpected { found: "ä".to_owned(), at: 1 }),

@@ -1,5 +1,6 @@
 //! Envoy's `ext_authz` over gRPC (`envoy.service.auth.v3.Authorization/Check`). The only room that knows protobuf.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -93,18 +94,20 @@ impl Carrier for Original<'_> {
 
 fn allowed(holder: &Holder, original: &HttpRequest, trace: Option<Trace<'_>>) -> CheckResponse {
     let mut ok = OkHttpResponse {
-        headers: answer::identity(holder).iter().map(|(name, value)| set(name.as_str(), value.as_bytes())).collect(),
+        headers: answer::IDENTITY.iter().zip(answer::identity(holder)).map(|(name, value)| set(name.as_str(), value)).collect(),
         ..OkHttpResponse::default()
     };
     // Those that are set replace the client's; whatever else pretends to be ours goes.
     let pretending = Original(original).headers().map(|(name, _)| name).filter(|name| answer::pretends(name));
-    ok.headers_to_remove =
-        pretending.filter(|name| !answer::IDENTITY.iter().any(|own| own.eq_ignore_ascii_case(name))).map(str::to_owned).collect();
+    ok.headers_to_remove = pretending
+        .filter(|name| !answer::IDENTITY.iter().any(|own| own.as_str().eq_ignore_ascii_case(name)))
+        .map(str::to_owned)
+        .collect();
     match trace {
         Some(Trace::Header(name)) => ok.headers_to_remove.push(name.to_owned()),
         Some(Trace::Query(name)) => ok.query_parameters_to_remove.push(name.to_owned()),
         Some(Trace::Cookie(name)) => match cookies_without(original, name) {
-            Some(rest) => ok.headers.push(set("cookie", &rest)),
+            Some(rest) => ok.headers.push(set("cookie", String::from_utf8_lossy(&rest))),
             None => ok.headers_to_remove.push("cookie".to_owned()),
         },
         None => {}
@@ -120,10 +123,10 @@ fn refused(verdict: &Verdict, route: &Route) -> CheckResponse {
     let (status, message) = (answer::status(verdict.code), answer::message(verdict, route));
     let mut headers = Vec::new();
     if let Some(challenge) = answer::challenge(verdict, route, &message) {
-        headers.push(set("www-authenticate", challenge.as_bytes()));
+        headers.push(set("www-authenticate", String::from_utf8_lossy(challenge.as_bytes())));
     }
     if verdict.code == Code::RateLimited {
-        headers.push(set("retry-after", b"1"));
+        headers.push(set("retry-after", "1"));
     }
     let mut response = denied(status, verdict.code.as_str(), &message, headers);
     response.dynamic_metadata = Some(facts(verdict.code, verdict.holder.as_ref()));
@@ -131,9 +134,9 @@ fn refused(verdict: &Verdict, route: &Route) -> CheckResponse {
 }
 
 fn denied(status: StatusCode, code: &'static str, message: &str, mut headers: Vec<HeaderValueOption>) -> CheckResponse {
-    headers.push(set(CODE.as_str(), code.as_bytes()));
-    headers.push(set("content-type", b"application/json"));
-    headers.push(set("cache-control", b"no-store"));
+    headers.push(set(CODE.as_str(), code));
+    headers.push(set("content-type", "application/json"));
+    headers.push(set("cache-control", "no-store"));
     let grpc = match status {
         StatusCode::UNAUTHORIZED => GrpcCode::Unauthenticated,
         StatusCode::TOO_MANY_REQUESTS => GrpcCode::ResourceExhausted,
@@ -144,17 +147,16 @@ fn denied(status: StatusCode, code: &'static str, message: &str, mut headers: Ve
         http_response: Some(HttpResponse::DeniedResponse(DeniedHttpResponse {
             status: Some(HttpStatus { code: i32::from(status.as_u16()) }),
             headers,
-            body: answer::body(code, message).to_string(),
+            body: answer::body(code, message),
         })),
         ..CheckResponse::default()
     }
 }
 
 /// A header that replaces the client's.
-fn set(name: &str, value: &[u8]) -> HeaderValueOption {
-    let value = String::from_utf8_lossy(value).into_owned();
+fn set<'a>(name: &str, value: impl Into<Cow<'a, str>>) -> HeaderValueOption {
     HeaderValueOption {
-        header: Some(HeaderValue { key: name.to_owned(), value, ..HeaderValue::default() }),
+        header: Some(HeaderValue { key: name.to_owned(), value: value.into().into_owned(), ..HeaderValue::default() }),
         ..HeaderValueOption::default()
     }
 }
@@ -169,31 +171,32 @@ fn cookies_without(original: &HttpRequest, name: &str) -> Option<Vec<u8>> {
 
 /// For rate limits and access logs, under `envoy.filters.http.ext_authz`.
 fn facts(code: Code, holder: Option<&Holder>) -> Struct {
-    let mut fields = HashMap::from([("code".to_owned(), text(code.as_str()))]);
+    let mut fields = HashMap::with_capacity(if holder.is_some() { 9 } else { 1 });
+    fields.insert("code".to_owned(), text(code.as_str()));
     if let Some(holder) = holder {
         let (entry, profile) = (holder.entry(), holder.entry().profile());
         fields.extend([
-            ("keyId".to_owned(), text(&entry.key_id())),
+            ("keyId".to_owned(), text(entry.key_id())),
             ("name".to_owned(), text(entry.name())),
-            ("namespace".to_owned(), text(&profile.namespace)),
-            ("principal".to_owned(), text(&entry.principal())),
+            ("namespace".to_owned(), text(&*profile.namespace)),
+            ("principal".to_owned(), text(entry.principal())),
             ("version".to_owned(), value(Kind::NumberValue(f64::from(holder.version().number())))),
             (
                 "roles".to_owned(),
-                value(Kind::ListValue(ListValue { values: profile.roles.iter().map(|role| text(role)).collect() })),
+                value(Kind::ListValue(ListValue { values: profile.roles.iter().map(|role| text(&**role)).collect() })),
             ),
         ]);
         if let Some(organization) = &profile.organization {
-            fields.insert("organization".to_owned(), text(organization));
+            fields.insert("organization".to_owned(), text(&**organization));
         }
-        let metadata = profile.metadata.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
+        let metadata = profile.metadata.iter().map(|(name, value)| (name.to_string(), text(&**value))).collect();
         fields.insert("metadata".to_owned(), value(Kind::StructValue(Struct { fields: metadata })));
     }
     Struct { fields }
 }
 
-fn text(text: &str) -> Value {
-    value(Kind::StringValue(text.to_owned()))
+fn text(text: impl Into<String>) -> Value {
+    value(Kind::StringValue(text.into()))
 }
 
 fn value(kind: Kind) -> Value {

@@ -114,8 +114,9 @@ impl Dialect {
         if let Some(holder) = verdict.holder.as_ref().filter(|_| verdict.is_valid()) {
             let mut response = Response::new(Body::empty());
             let headers = response.headers_mut();
+            headers.reserve(answer::IDENTITY_COUNT + 4);
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-            headers.extend(answer::identity(holder));
+            headers.extend(answer::IDENTITY.iter().cloned().zip(answer::identity(holder).map(answer::header)));
             if let (Protocol::Envoy, Some(Trace::Header(name))) = (self.protocol, trace)
                 && let Ok(name) = HeaderValue::from_str(name)
             {
@@ -151,7 +152,7 @@ fn unavailable(unable: &Unable) -> Response<Body> {
 
 fn refusal(status: StatusCode, code: &'static str, message: &str) -> Response<Body> {
     let mut response = bare(status, code);
-    *response.body_mut() = Body::from(answer::body(code, message).to_string());
+    *response.body_mut() = Body::from(answer::body(code, message));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

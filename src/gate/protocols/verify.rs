@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
 use crate::gate::answer::{self, Unable};
-use crate::gate::code::Code;
-use crate::gate::decide::{Needs, Shown};
+use crate::gate::decide::{Needs, Shown, Verdict};
 use crate::gate::desk::Desk;
+use crate::gate::index::Holder;
 use crate::gate::metrics::Protocol;
 use crate::gate::route::{Route, RouteError};
 
@@ -39,35 +39,70 @@ pub struct Verification {
 }
 
 /// A verdict in full.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug)]
 pub struct Verified {
+    verdict: Verdict,
+    message: Cow<'static, str>,
+}
+
+/// As it is written.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Told<'a> {
     valid: bool,
     code: &'static str,
-    message: String,
+    message: &'a str,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    facts: Option<Facts>,
+    facts: Option<Facts<'a>>,
 }
 
 /// What is known of the key, whether it passes or not.
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Facts {
+struct Facts<'a> {
     key_id: String,
-    name: String,
-    namespace: String,
+    name: &'a str,
+    namespace: &'a str,
     principal: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    organization: Option<String>,
+    organization: Option<&'a str>,
     version: u32,
-    audiences: Vec<String>,
-    roles: Vec<String>,
-    permissions: Vec<String>,
-    metadata: BTreeMap<String, String>,
+    audiences: &'a [Box<str>],
+    roles: &'a [Box<str>],
+    permissions: Vec<&'a str>,
+    metadata: BTreeMap<&'a str, &'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     retires_at: Option<Timestamp>,
+}
+
+impl Serialize for Verified {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { verdict, message } = self;
+        let facts = verdict.holder.as_ref().map(Facts::of);
+        Told { valid: verdict.is_valid(), code: verdict.code.as_str(), message, facts }.serialize(serializer)
+    }
+}
+
+impl<'a> Facts<'a> {
+    fn of(holder: &'a Holder) -> Self {
+        let (entry, profile) = (holder.entry(), holder.entry().profile());
+        Self {
+            key_id: entry.key_id(),
+            name: entry.name(),
+            namespace: &profile.namespace,
+            principal: entry.principal(),
+            organization: profile.organization.as_deref(),
+            version: holder.version().number(),
+            audiences: &profile.audiences,
+            roles: &profile.roles,
+            permissions: holder.permissions(),
+            metadata: profile.metadata(),
+            expires_at: entry.expires(),
+            retires_at: holder.version().retires(),
+        }
+    }
 }
 
 /// A key in a question: wiped when it is dropped, never shown.
@@ -114,29 +149,7 @@ impl Verify {
         let shown = if key.is_empty() { Shown::Nothing } else { Shown::One(key) };
         let needs = Needs { namespace: question.namespace.as_deref(), ..route.needs() };
         let verdict = self.desk.ask(Protocol::Verify, shown, needs)?;
-        let facts = verdict.holder.as_ref().map(|holder| {
-            let (entry, profile) = (holder.entry(), holder.entry().profile());
-            let owned = |names: &[Box<str>]| names.iter().map(ToString::to_string).collect();
-            Facts {
-                key_id: entry.key_id(),
-                name: entry.name().to_owned(),
-                namespace: profile.namespace.to_string(),
-                principal: entry.principal(),
-                organization: profile.organization.as_deref().map(str::to_owned),
-                version: holder.version().number(),
-                audiences: owned(&profile.audiences),
-                roles: owned(&profile.roles),
-                permissions: holder.permissions().into_iter().map(str::to_owned).collect(),
-                metadata: profile.metadata.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
-                expires_at: entry.expires(),
-                retires_at: holder.version().retires(),
-            }
-        });
-        Ok(Verified {
-            valid: verdict.code == Code::Valid,
-            code: verdict.code.as_str(),
-            message: answer::message(&verdict, &route),
-            facts,
-        })
+        let message = answer::message(&verdict, &route);
+        Ok(Verified { verdict, message })
     }
 }

@@ -58,7 +58,7 @@ async fn an_allowed_request_gets_every_identity_header() {
     }
     let told = ask("/v1/auth/nginx/audience=invoices-api", &[("x-api-key", &key(3))]).await;
     assert_eq!(told.status, 200);
-    for name in answer::IDENTITY {
+    for name in answer::IDENTITY.iter().map(HeaderName::as_str) {
         assert!(!told.header(name).is_empty(), "{name} is never empty, so that no client's copy survives");
     }
     assert_eq!(told.header("x-claviger-organization"), "-");
