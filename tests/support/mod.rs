@@ -14,6 +14,7 @@
 //! - [`leaks`]: looks for keys where none may be
 //! - [`proxies`]: the real proxies of `examples/gate/`, with an [`upstream`] behind and a [`client`] before them
 //! - [`proxy`]: misbehaves between the controller and the API server
+//! - [`tls`]: certificates, files with them, and clients that believe them
 //! - [`rights`]: what the controller's ServiceAccount asked for
 
 #![allow(
@@ -44,6 +45,7 @@ pub(crate) mod proxies;
 pub(crate) mod proxy;
 pub(crate) mod rights;
 pub(crate) mod stage;
+pub(crate) mod tls;
 pub(crate) mod upstream;
 pub(crate) mod wait;
 
