@@ -30,6 +30,7 @@ mod gate_callers;
 mod gate_lag;
 mod gate_proxies;
 mod gate_rotation;
+mod gate_tls;
 mod gate_verify;
 mod idle;
 mod issuing;
@@ -67,6 +68,7 @@ fn main() {
     all.extend(gate_lag::stories());
     all.extend(gate_proxies::all());
     all.extend(gate_rotation::stories());
+    all.extend(gate_tls::stories());
     all.extend(gate_verify::stories());
     all.extend(idle::stories());
     all.extend(issuing::stories());
