@@ -27,6 +27,7 @@ mod deleting;
 mod drift;
 mod examples;
 mod gate_callers;
+mod gate_front;
 mod gate_lag;
 mod gate_proxies;
 mod gate_rotation;
@@ -65,6 +66,7 @@ fn main() {
     all.extend(drift::stories());
     all.extend(examples::stories());
     all.extend(gate_callers::stories());
+    all.extend(gate_front::stories());
     all.extend(gate_lag::stories());
     all.extend(gate_proxies::all());
     all.extend(gate_rotation::stories());
