@@ -30,6 +30,7 @@ mod gate_callers;
 mod gate_front;
 mod gate_lag;
 mod gate_proxies;
+mod gate_reports;
 mod gate_rotation;
 mod gate_tls;
 mod gate_verify;
@@ -69,6 +70,7 @@ fn main() {
     all.extend(gate_front::stories());
     all.extend(gate_lag::stories());
     all.extend(gate_proxies::all());
+    all.extend(gate_reports::stories());
     all.extend(gate_rotation::stories());
     all.extend(gate_tls::stories());
     all.extend(gate_verify::stories());
