@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -10,6 +11,9 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+/// How long peers are waited for at the end. Who says nothing, or does not come to an end, must not keep the process.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What the server asks the rest of the process.
 pub trait Health: Send + Sync + 'static {
@@ -51,7 +55,7 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, ServerError> {
     TcpListener::bind(address).await.map_err(|source| ServerError::Bind { address, source })
 }
 
-/// Serves until `token` is cancelled.
+/// Serves until `token` is cancelled, then answers what is under way, for a second at most.
 ///
 /// # Errors
 /// [`ServerError::Stopped`] when the socket fails.
@@ -61,7 +65,15 @@ pub async fn serve(listener: TcpListener, health: Arc<dyn Health>, token: Cancel
         .route("/readyz", get(async |State(health): State<Arc<dyn Health>>| tell(health.ready())))
         .route("/metrics", get(async |State(health): State<Arc<dyn Health>>| metrics(&health)))
         .with_state(health);
-    axum::serve(listener, router).with_graceful_shutdown(token.cancelled_owned()).await.map_err(ServerError::Stopped)
+    let served = axum::serve(listener, router).with_graceful_shutdown(token.clone().cancelled_owned());
+    let late = async {
+        token.cancelled().await;
+        tokio::time::sleep(FAREWELL).await;
+    };
+    tokio::select! {
+        served = served.into_future() => served.map_err(ServerError::Stopped),
+        () = late => Ok(()),
+    }
 }
 
 fn tell(state: Result<(), String>) -> impl IntoResponse {
@@ -73,4 +85,46 @@ fn tell(state: Result<(), String>) -> impl IntoResponse {
 
 fn metrics(health: &Arc<dyn Health>) -> impl IntoResponse + use<> {
     ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], health.metrics())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    struct Fine;
+
+    impl Health for Fine {
+        fn live(&self) -> Result<(), String> {
+            Ok(())
+        }
+
+        fn ready(&self) -> Result<(), String> {
+            Ok(())
+        }
+
+        fn metrics(&self) -> String {
+            String::new()
+        }
+    }
+
+    #[tokio::test]
+    async fn who_says_nothing_does_not_keep_the_process() {
+        let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let (address, token) = (listener.local_addr().unwrap(), CancellationToken::new());
+        let served = tokio::spawn(serve(listener, Arc::new(Fine), token.clone()));
+        let _silent = TcpStream::connect(address).await.unwrap();
+        let mut slow = TcpStream::connect(address).await.unwrap();
+        slow.write_all(b"GET /met").await.unwrap();
+        // Those before are accepted when this one is answered.
+        let mut quick = TcpStream::connect(address).await.unwrap();
+        quick.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        quick.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with("ok\n"), "{answer}");
+        token.cancel();
+        tokio::time::timeout(Duration::from_secs(60), served).await.expect("it ends").unwrap().unwrap();
+    }
 }

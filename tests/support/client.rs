@@ -6,6 +6,7 @@ use hyper::body::Bytes;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
 use std::net::SocketAddr;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::cluster::runtime;
@@ -40,18 +41,24 @@ pub(crate) struct Question {
     method: &'static str,
     path: String,
     headers: Vec<(String, String)>,
-    body: &'static str,
+    body: String,
 }
 
 impl Question {
     /// A GET of this path, with its query, in exactly this spelling.
     pub(crate) fn get(path: &str) -> Self {
-        Self { method: "GET", path: path.to_owned(), headers: Vec::new(), body: "" }
+        Self { method: "GET", path: path.to_owned(), headers: Vec::new(), body: String::new() }
+    }
+
+    /// A POST of JSON, or of what only calls itself so.
+    pub(crate) fn post(path: &str, body: &(impl ToString + ?Sized)) -> Self {
+        let question = Self { method: "POST", path: path.to_owned(), headers: Vec::new(), body: body.to_string() };
+        question.header("content-type", "application/json")
     }
 
     /// Another method, with a body.
-    pub(crate) fn method(mut self, method: &'static str, body: &'static str) -> Self {
-        (self.method, self.body) = (method, body);
+    pub(crate) fn method(mut self, method: &'static str, body: &str) -> Self {
+        (self.method, self.body) = (method, body.to_owned());
         self
     }
 
@@ -82,11 +89,19 @@ impl Question {
     }
 
     async fn asked(self, address: SocketAddr, h2: bool) -> Result<Answer, String> {
-        let said = |error: hyper::Error| format!("{error:?}");
         let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+        self.over(stream, &address.to_string(), h2).await
+    }
+
+    /// Asks over a connection that is there.
+    pub(crate) async fn over<S>(self, stream: S, authority: &str, h2: bool) -> Result<Answer, String>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let said = |error: hyper::Error| format!("{error:?}");
         let io = TokioIo::new(stream);
         // HTTP/2 wants the whole URI, HTTP/1.1 the path alone and a Host.
-        let uri = if h2 { format!("http://{address}{}", self.path) } else { self.path.clone() };
+        let uri = if h2 { format!("http://{authority}{}", self.path) } else { self.path.clone() };
         let mut request = Request::builder().method(self.method).uri(uri.parse::<Uri>().expect("a path"));
         if !h2 {
             request = request.header("host", "api.example");
@@ -94,7 +109,7 @@ impl Question {
         for (name, value) in &self.headers {
             request = request.header(name.parse::<HeaderName>().expect("a header's name"), value);
         }
-        let request = request.body(Full::new(Bytes::from_static(self.body.as_bytes()))).expect("a request");
+        let request = request.body(Full::new(Bytes::from(self.body))).expect("a request");
         let response = if h2 {
             let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.map_err(said)?;
             tokio::spawn(connection);

@@ -16,6 +16,29 @@ use super::wait;
 
 static NUMBER: AtomicU32 = AtomicU32::new(1);
 
+/// All of a gate's metrics by name: what they are, and their labels. What documentation lists is measured by it.
+pub(crate) const METRICS: &[(&str, &str, &[&str])] = &[
+    ("claviger_gate_accept_errors", "counter", &[]),
+    ("claviger_gate_changes", "counter", &["resource"]),
+    ("claviger_gate_connections", "gauge", &[]),
+    ("claviger_gate_connections_accepted", "counter", &[]),
+    ("claviger_gate_decision_duration_seconds", "histogram", &["protocol"]),
+    ("claviger_gate_index_lag_seconds", "histogram", &[]),
+    ("claviger_gate_keys", "gauge", &[]),
+    ("claviger_gate_last_event_age_seconds", "gauge", &["resource"]),
+    ("claviger_gate_ready", "gauge", &[]),
+    ("claviger_gate_refused_handshakes", "counter", &[]),
+    ("claviger_gate_roles", "gauge", &[]),
+    ("claviger_gate_slow_heads", "counter", &[]),
+    ("claviger_gate_stalled_connections", "counter", &[]),
+    ("claviger_gate_undecodable_objects", "counter", &[]),
+    ("claviger_gate_uses_dropped", "counter", &[]),
+    ("claviger_gate_uses_pending", "gauge", &[]),
+    ("claviger_gate_verdicts", "counter", &["protocol", "code"]),
+    ("claviger_gate_waited_connections", "counter", &[]),
+    ("claviger_gate_watch_restarts", "counter", &["resource"]),
+];
+
 /// How to start a gate.
 pub(crate) struct Builder<'a> {
     cluster: Arc<Cluster>,
@@ -49,6 +72,11 @@ impl Gate {
                 "--watch-timeout=5s",
             ],
         )
+    }
+
+    /// Where its admin server is.
+    pub(crate) fn admin_address(&self) -> SocketAddr {
+        self.address("address").expect("it said where it listens")
     }
 
     /// Where it serves plain HTTP.
@@ -148,8 +176,10 @@ impl Gate {
 
     fn address(&self, name: &str) -> Option<SocketAddr> {
         let logs = self.logs();
-        let after = logs.split(&format!(" {name}=")).nth(1)?;
-        after.split(char::is_whitespace).next()?.parse().ok()
+        // As text it is `address=…`, as JSON `"address":"…"`.
+        let text = || logs.split(&format!(" {name}=")).nth(1);
+        let after = text().or_else(|| logs.split(&format!("\"{name}\":\"")).nth(1))?;
+        after.split(|c: char| c.is_whitespace() || c == '"').next()?.parse().ok()
     }
 
     fn gather(&self) {
@@ -188,6 +218,12 @@ impl<'a> Builder<'a> {
             self.arguments.retain(|earlier| earlier.split('=').next() != Some(name));
             self.arguments.push((*argument).to_owned());
         }
+        self
+    }
+
+    /// Without this argument, which it has otherwise.
+    pub(crate) fn without(mut self, name: &str) -> Self {
+        self.arguments.retain(|earlier| earlier.split('=').next() != Some(name));
         self
     }
 

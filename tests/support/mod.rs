@@ -16,6 +16,8 @@
 //! - [`proxy`]: misbehaves between the controller and the API server
 //! - [`rights`]: what the controller and the gates asked for
 //! - [`watch_server`]: an API server of a hundred thousand made-up ApiKeys
+//! - [`tls`]: certificates, files with them, and clients that believe them
+//! - [`rights`]: what the controller's ServiceAccount asked for
 
 #![allow(
     dead_code,
@@ -45,6 +47,7 @@ pub(crate) mod proxies;
 pub(crate) mod proxy;
 pub(crate) mod rights;
 pub(crate) mod stage;
+pub(crate) mod tls;
 pub(crate) mod upstream;
 pub(crate) mod wait;
 pub(crate) mod watch_server;
