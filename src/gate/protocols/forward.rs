@@ -106,7 +106,7 @@ impl Dialect {
     /// Whether a header of the client's would reach the upstream as if it were ours. nginx replaces the headers that its
     /// configuration names and cannot drop others of that prefix.
     fn lets_through(&self, headers: &HeaderMap) -> bool {
-        let ours = |name: &HeaderName| answer::IDENTITY.contains(&name.as_str());
+        let ours = |name: &HeaderName| answer::IDENTITY.contains(name);
         self.protocol == Protocol::Nginx && headers.keys().any(|name| answer::pretends(name.as_str()) && !ours(name))
     }
 
