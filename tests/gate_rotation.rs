@@ -89,6 +89,8 @@ fn a_thousand_requests_a_second_see_no_rotation() {
         told.refused.len(),
     );
     assert_eq!(told.keys, ROTATIONS + 1, "the clients used every version");
+    assert!(gates_killed >= ROTATIONS / 2 && controllers_killed >= ROTATIONS / 5, "they were killed");
+    assert!(told.requests > 200 * ROTATIONS, "there was load: {} requests", told.requests);
     assert!(told.refused.is_empty(), "{:?}\n{}", &told.refused[..told.refused.len().min(10)], envoy.log());
 }
 
