@@ -2,7 +2,8 @@
 //! (`audience=invoices-api&permissions=invoices:read`), or in Envoy's context extensions of the same names.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
@@ -12,6 +13,8 @@ use super::permission::{Expression, ExpressionError};
 
 /// Routes that are remembered. Whoever reaches the gate can make up more; those are read anew at each request.
 const REMEMBERED: usize = 1_024;
+/// How often a misconfigured route is told of, where no more are remembered.
+const TELL: Duration = Duration::from_secs(10);
 /// The longest settings, in bytes.
 const MAX_LEN: usize = 4_096;
 
@@ -126,6 +129,8 @@ pub struct Routes {
     known: ArcSwap<HashMap<Box<str>, Arc<Read>>>,
     /// Whether a route may name no audience.
     without_audience: bool,
+    /// When a route that is misconfigured and cannot be remembered was last told.
+    told: Mutex<Option<Instant>>,
 }
 
 type Read = Result<Route, RouteError>;
@@ -134,7 +139,7 @@ impl Routes {
     /// No route is known yet.
     #[must_use]
     pub fn new(without_audience: bool) -> Self {
-        Self { known: ArcSwap::default(), without_audience }
+        Self { known: ArcSwap::default(), without_audience, told: Mutex::default() }
     }
 
     /// The route of these settings, which are form-urlencoded.
@@ -172,11 +177,14 @@ impl Routes {
             return route.clone();
         }
         let route = Arc::new(read().and_then(|route| self.check(route)));
-        if known.len() < REMEMBERED {
-            // Once for each, and not for more than are remembered. The settings may be anything: they are not quoted.
-            if let Err(error) = &*route {
-                tracing::warn!(%error, "a route is misconfigured: nothing passes it");
-            }
+        let room = known.len() < REMEMBERED;
+        // The settings may be anything: they are not quoted.
+        if let Err(error) = &*route
+            && (room || self.may_tell())
+        {
+            tracing::warn!(%error, "a route is misconfigured: nothing passes it");
+        }
+        if room {
             self.known.rcu(|known| {
                 let mut known = HashMap::clone(known);
                 known.insert(text.into(), route.clone());
@@ -184,6 +192,16 @@ impl Routes {
             });
         }
         route
+    }
+
+    /// What is remembered is told once. Of the rest, that people made up or that came too late, one is told now and then.
+    fn may_tell(&self) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = told.is_none_or(|told| told.elapsed() >= TELL);
+        if may {
+            *told = Some(Instant::now());
+        }
+        may
     }
 }
 
@@ -249,5 +267,6 @@ mod tests {
             assert!(routes.read(&format!("audience=a{number}")).is_ok());
         }
         assert_eq!(routes.known.load().len(), REMEMBERED);
+        assert!(routes.may_tell() && !routes.may_tell(), "nor the log, and yet one that came too late is told");
     }
 }
