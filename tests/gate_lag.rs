@@ -113,6 +113,19 @@ struct Change {
     bare: Instant,
 }
 
+/// Makes a change, which returns the resourceVersion that it got, and takes down when it was known where.
+async fn measured(
+    change: impl Future<Output = String>,
+    object: &str,
+    (three, bare): (&mut Gates, &mut BareWatch),
+    (settings, key, code): (&str, &str, &str),
+) -> Change {
+    let sent = Instant::now();
+    let change = async { (change.await, Instant::now()) };
+    let ((version, acknowledged), gates) = tokio::join!(change, three.until(settings, key, code));
+    Change { sent, acknowledged, gates, bare: bare.seen(object, &version).await }
+}
+
 /// A watch often shows a change before its writer has the acknowledgement: the ratio is of the times since it was sent.
 fn tell(what: &str, changes: &[Change]) {
     let of_gates = |since: fn(&Change) -> Instant| -> (Duration, Duration) {
@@ -172,14 +185,12 @@ fn a_revocation_is_known_as_soon_as_a_watch_tells() {
         let mut bare = BareWatch::start(metadata_of::<ApiKey>(&stage)).await;
         for (name, key) in &keys {
             three.until(SETTINGS, key, "VALID").await;
-            let sent = Instant::now();
             let revoke = async {
                 let patch = Patch::Merge(json!({ "spec": { "revoked": true } }));
                 let revoked = api.patch(name, &PatchParams::default(), &patch).await.expect("it is revoked");
-                (Instant::now(), revoked.resource_version().expect("a version"))
+                revoked.resource_version().expect("a version")
             };
-            let ((acknowledged, version), gates) = tokio::join!(revoke, three.until(SETTINGS, key, "REVOKED"));
-            changes.push(Change { sent, acknowledged, gates, bare: bare.seen(name, &version).await });
+            changes.push(measured(revoke, name, (&mut three, &mut bare), (SETTINGS, key, "REVOKED")).await);
         }
     });
     tell("revocation", &changes);
@@ -196,13 +207,11 @@ fn a_deletion_is_known_as_soon_as_a_watch_tells() {
         let mut bare = BareWatch::start(metadata_of::<ApiKey>(&stage)).await;
         for (name, key) in &keys {
             three.until(SETTINGS, key, "VALID").await;
-            let sent = Instant::now();
             let delete = async {
                 let deleted = api.delete(name, &DeleteParams::default()).await.expect("it is deleted");
-                (Instant::now(), deleted.left().expect("it has a finalizer").resource_version().expect("a version"))
+                deleted.left().expect("it has a finalizer").resource_version().expect("a version")
             };
-            let ((acknowledged, version), gates) = tokio::join!(delete, three.until(SETTINGS, key, "NOT_FOUND"));
-            changes.push(Change { sent, acknowledged, gates, bare: bare.seen(name, &version).await });
+            changes.push(measured(delete, name, (&mut three, &mut bare), (SETTINGS, key, "NOT_FOUND")).await);
         }
     });
     tell("deletion", &changes);
@@ -229,14 +238,12 @@ fn a_role_counts_as_soon_as_a_watch_tells() {
             } else {
                 (vec!["invoices:read"], "VALID")
             };
-            let sent = Instant::now();
             let edit = async {
                 let patch = Patch::Merge(json!({ "spec": { "permissions": permissions } }));
                 let edited = api.patch(&role, &PatchParams::default(), &patch).await.expect("it is edited");
-                (Instant::now(), edited.resource_version().expect("a version"))
+                edited.resource_version().expect("a version")
             };
-            let ((acknowledged, version), gates) = tokio::join!(edit, three.until(&settings, &key, code));
-            changes.push(Change { sent, acknowledged, gates, bare: bare.seen(&role, &version).await });
+            changes.push(measured(edit, &role, (&mut three, &mut bare), (&settings, &key, code)).await);
         }
     });
     tell("role edit", &changes);
