@@ -118,7 +118,8 @@ fn a_key_that_violates_a_policy_is_never_minted_until_it_complies() {
     assert_eq!(condition(&status, ConditionType::Compliant), "False/PolicyViolated");
     assert!(status.versions.is_empty() && status.key_id.is_none(), "nothing was announced: {status:?}");
     assert!(stage.secret("k").is_none());
-    assert_eq!(operator.metric("claviger_stalled_keys"), Some(1.0));
+    // The metrics read what the watch has shown, which may be a moment after the write.
+    wait::until_true("the metrics tell", || operator.metric("claviger_stalled_keys") == Some(1.0));
     let words = said(&status, ConditionType::Ready);
     let name = &policy.name;
     assert!(words.contains(&format!("ApiKeyPolicy {name} does not allow the permission invoices:write")), "{words}");
