@@ -10,6 +10,7 @@ use crate::support::stage::Stage;
 stories![
     envoy_over_grpc_takes_keys_out_of_queries_and_cookies,
     the_files_take_keys_out_of_queries_and_cookies,
+    the_gate_itself_takes_forged_headers_off_envoys_requests,
 ];
 
 /// A gate, and a key that passes.
@@ -57,6 +58,37 @@ fn envoy_over_grpc_takes_keys_out_of_queries_and_cookies() {
         assert_eq!(answer.status, 200, "{cookie}: {answer:?}\n{}", proxy.log());
         let seen = proxy.upstream.take();
         assert_eq!(seen[0].header("cookie"), arrives, "{cookie}");
+    }
+}
+
+/// Without what drops them before anything looks at the request, the gate's own answer does.
+fn the_gate_itself_takes_forged_headers_off_envoys_requests() {
+    let (_stage, gate, key) = gate_and_key("in-envoys-words");
+    let proxy = Proxy::start_edited(Kind::EnvoyGrpc, gate.plain_address(), |text| {
+        let (before, rest) = text.split_once("          early_header_mutation_extensions:\n").expect("the mutation");
+        let (_, after) = rest.split_once("          # A path has one spelling").expect("what follows it");
+        format!("{before}          # A path has one spelling{after}")
+    });
+    proxy.upstream.take();
+    for name in [
+        "x-claviger-roles",
+        "X-Claviger-Key-Id",
+        "x-claviger-code",
+        "x_claviger_roles",
+        "X_Claviger_Roles",
+        "x-claviger_roles",
+        "x_claviger-roles",
+        "x-claviger-anything",
+        "X-Claviger-",
+    ] {
+        let question = Question::get("/").bearer(&key).header(name, "forged").header(name, "forged, too");
+        let answer = proxy.ask(question.header("x-kept", "kept"));
+        assert_eq!(answer.status, 200, "{name}: {answer:?}\n{}", proxy.log());
+        let seen = proxy.upstream.take();
+        assert!(!format!("{seen:?}").contains("forged"), "{name}: {seen:?}");
+        let own = seen[0].headers.keys().filter(|name| name.as_str().replace('_', "-").starts_with("x-claviger"));
+        assert_eq!(own.count(), 9, "{name}: {seen:?}");
+        assert_eq!(seen[0].header("x-kept"), Some("kept"), "the mutation is not there, or dropped all: {seen:?}");
     }
 }
 
