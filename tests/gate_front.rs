@@ -27,7 +27,7 @@ stories![
 ];
 
 const AUDIENCE: &str = "invoices-api";
-const PATH: &str = "/v1/auth/envoy/audience=invoices-api/";
+const PATH: &str = "/v1/auth/envoy/audience=invoices-api/-/";
 
 fn key(stage: &Stage) -> String {
     stage.declare("k", &format!("{{audiences: [{AUDIENCE}]}}"));

@@ -2,6 +2,7 @@
 
 mod closed;
 mod issued;
+mod places;
 mod relay;
 mod verdicts;
 
@@ -9,5 +10,5 @@ use crate::support::Story;
 
 /// The stories of this folder.
 pub(crate) fn all() -> Vec<Story> {
-    [closed::stories(), issued::stories()].concat()
+    [closed::stories(), issued::stories(), places::stories()].concat()
 }

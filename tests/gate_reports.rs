@@ -56,7 +56,7 @@ fn issued(stage: &Stage, name: &str) -> String {
 
 /// The status and code that a proxy of this dialect gets for a key.
 fn ask(gate: &Gate, dialect: &str, key: &str) -> (u16, String) {
-    let asked = Question::get(&format!("/v1/auth/{dialect}/audience={AUDIENCE}/")).bearer(key).ask(gate.plain_address());
+    let asked = Question::get(&format!("/v1/auth/{dialect}/audience={AUDIENCE}/-/")).bearer(key).ask(gate.plain_address());
     let answer = asked.expect("an answer");
     (answer.status, answer.header("x-claviger-code").unwrap_or_default().to_owned())
 }

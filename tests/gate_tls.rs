@@ -40,7 +40,7 @@ fn over_tls(cluster: &std::sync::Arc<Cluster>, mounted: &Mounted) -> Builder<'st
 
 /// What a proxy asks.
 fn of_proxy(key: &str) -> Question {
-    Question::get(&format!("/v1/auth/envoy/audience={AUDIENCE}/")).bearer(key)
+    Question::get(&format!("/v1/auth/envoy/audience={AUDIENCE}/-/")).bearer(key)
 }
 
 /// What a service asks.
@@ -129,7 +129,7 @@ impl OverTls {
 
     async fn status(&mut self, key: &str) -> u16 {
         self.0.ready().await.expect("it is open");
-        let request = http::Request::get(format!("/v1/auth/envoy/audience={AUDIENCE}/"))
+        let request = http::Request::get(format!("/v1/auth/envoy/audience={AUDIENCE}/-/"))
             .header("host", "gate")
             .header("authorization", format!("Bearer {key}"));
         let request = request.body(http_body_util::Empty::new()).expect("a request");

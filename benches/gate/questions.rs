@@ -77,7 +77,7 @@ pub(crate) fn segment(asked: Asked, case: Case, own: &'static str) -> &'static s
 
 fn forward(segment: &str, key: &str) -> Bytes {
     format!(
-        "GET /v1/{segment}/traefik/audience={AUDIENCE}&permissions=invoices:read HTTP/1.1\r\nhost: claviger-gate:8081\r\n\
+        "GET /v1/{segment}/traefik/audience={AUDIENCE}&permissions=invoices:read/- HTTP/1.1\r\nhost: claviger-gate:8081\r\n\
          user-agent: curl/8.5.0\r\naccept: */*\r\nauthorization: Bearer {key}\r\nx-forwarded-for: 10.1.2.3\r\n\
          x-forwarded-host: api.example.com\r\nx-forwarded-method: GET\r\nx-forwarded-port: 443\r\nx-forwarded-proto: https\r\n\
          x-forwarded-uri: /invoices?limit=10\r\nx-real-ip: 10.1.2.3\r\naccept-encoding: gzip\r\n\r\n"

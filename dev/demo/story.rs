@@ -100,7 +100,7 @@ fn pass(stage: &Stage) -> Result<String, Error> {
 fn asked(gate: &str, needs: &str) -> String {
     format!(
         "kubectl get secret billing-export -o jsonpath='{{.data.AUTH_HEADER}}' | base64 -d | sed 's/^/Authorization: /' | \
-         curl -si -H @- 'http://{gate}/v1/auth/envoy/audience=invoices-api{needs}'"
+         curl -si -H @- 'http://{gate}/v1/auth/envoy/audience=invoices-api{needs}/-'"
     )
 }
 

@@ -43,7 +43,7 @@ local function ask(txn, gate)
   for name, values in pairs(txn.http:req_get_headers()) do
     if not NOT_PASSED_ON[name] then headers[name] = listed(values) end
   end
-  local url = "http://claviger-gate/v1/auth/haproxy/" .. txn:get_var("txn.claviger_asks")
+  local url = "http://claviger-gate/v1/auth/haproxy/" .. txn:get_var("txn.claviger_asks") .. "/-"
   local answer = core.httpclient():get({ url = url, dst = gate, headers = headers })
 
   if answer and answer.status == 200 then

@@ -182,13 +182,16 @@ impl Place {
                 Err(Several) => Found::Unclear,
             },
             Self::Query(name) => {
-                let pairs = form_urlencoded::parse(carrier.query().unwrap_or_default().as_bytes());
-                let values = pairs.filter(|(key, _)| key == name).map(|(_, value)| value);
+                let values = carrier.query().unwrap_or_default().split('&').filter_map(|pair| {
+                    let (key, value) = form_urlencoded::parse(pair.as_bytes()).next()?;
+                    (key == **name).then(|| (pair.split('=').next() == Some(name), value))
+                });
                 match only(values) {
-                    Ok(Some(value)) if value.is_empty() => Found::Nothing,
-                    Ok(Some(value)) => Found::One(Credential { text: decoded(value), trace: Trace::Query(name) }),
+                    Ok(Some((_, value))) if value.is_empty() => Found::Nothing,
+                    Ok(Some((true, value))) => Found::One(Credential { text: decoded(value), trace: Trace::Query(name) }),
                     Ok(None) => Found::Nothing,
-                    Err(Several) => Found::Unclear,
+                    // Where the API decodes the name, a proxy that takes the key away compares it as it is spelled.
+                    Ok(Some((false, _))) | Err(Several) => Found::Unclear,
                 }
             }
             Self::Cookie(name) => {

@@ -129,7 +129,7 @@ fn every_metric_is_there_and_tells_what_happened() {
     let gate = Gate::builder(&stage.cluster).via(&proxy).args(&["--verify-callers=none"]).start_ready();
     keys.ask_all(&gate);
     assert_eq!(ask(&gate, "no-such-dialect", ""), (403, "MISCONFIGURED".to_owned()));
-    let wrong = Question::get("/v1/auth/nginx/audience=").ask(gate.plain_address()).expect("an answer");
+    let wrong = Question::get("/v1/auth/nginx/audience=/-").ask(gate.plain_address()).expect("an answer");
     assert_eq!(wrong.status, 403);
 
     let value = |name: &str| gate.metric(name);

@@ -36,7 +36,7 @@ fn without_the_api_server_known_callers_go_on_for_the_stated_time() {
     assert_eq!(verdict(&patient, &known, &key)["code"], "VALID");
     // Proxies need nobody's word for it.
     for gate in [&patient, &strict] {
-        let asked = Question::get(&format!("/v1/auth/envoy/audience={AUDIENCE}/")).bearer(&key).ask(gate.plain_address());
+        let asked = Question::get(&format!("/v1/auth/envoy/audience={AUDIENCE}/-/")).bearer(&key).ask(gate.plain_address());
         assert_eq!(asked.expect("an answer").status, 200);
         assert_eq!(gate.get("/readyz").map(|(status, _)| status), Some(200));
     }

@@ -42,7 +42,7 @@ impl Asker {
 
     /// The gate's code for a key at a route with these settings; the gate is there.
     pub(crate) async fn code(&mut self, settings: &str, key: &str) -> String {
-        self.ask(&format!("/v1/auth/envoy/{settings}/"), key).await.expect("the gate answers").1
+        self.ask(&format!("/v1/auth/envoy/{settings}/-/"), key).await.expect("the gate answers").1
     }
 }
 

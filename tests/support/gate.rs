@@ -119,7 +119,7 @@ impl Gate {
         let mut stream = TcpStream::connect(self.plain_address()).expect("it listens");
         stream.set_read_timeout(Some(wait::LIMIT)).expect("a socket");
         let head =
-            format!("GET /v1/auth/envoy/{settings} HTTP/1.1\r\nhost: gate\r\nx-api-key: {key}\r\nconnection: close\r\n\r\n");
+            format!("GET /v1/auth/envoy/{settings}/- HTTP/1.1\r\nhost: gate\r\nx-api-key: {key}\r\nconnection: close\r\n\r\n");
         stream.write_all(head.as_bytes()).expect("it reads");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("it answers");

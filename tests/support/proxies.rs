@@ -169,7 +169,8 @@ impl Proxy {
         })
     }
 
-    fn start_edited(kind: Kind, gate: SocketAddr, edit: impl Fn(String) -> String) -> Self {
+    /// The same for one whose file is edited first; its placeholders are filled in already.
+    pub(crate) fn start_edited(kind: Kind, gate: SocketAddr, edit: impl Fn(String) -> String) -> Self {
         let mut why = String::new();
         for _ in 0..STARTS {
             let upstream = Upstream::start();

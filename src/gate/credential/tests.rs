@@ -62,10 +62,22 @@ fn a_key_is_found_where_the_route_looks_for_it() {
         ("cookie:key", with(&[("cookie", "key=k; key=l")]), "unclear"),
         ("query:key", Request { query: Some("a=b&key=k%2B"), ..Request::default() }, "k+ in Query(\"key\")"),
         ("query:key", Request { query: Some("key=k&key=l"), ..Request::default() }, "unclear"),
+        ("query:key", Request { query: Some("&a&key=&%%&=&b"), ..Request::default() }, "nothing"),
         ("query:key", Request { query: Some("KEY=k"), ..Request::default() }, "nothing"),
     ] {
         assert_eq!(look(places, &request), expected, "{places}");
     }
+}
+
+/// Envoy takes parameters away by their names as they are spelled; the API reads them decoded.
+#[test]
+fn a_parameter_in_another_spelling_is_not_picked() {
+    for query in ["%6bey=k", "ke%79=k", "a=b&%6Bey=k", "key=&%6bey=k"] {
+        assert_eq!(look("query:key", &Request { query: Some(query), ..Request::default() }), "unclear", "{query}");
+    }
+    assert_eq!(look("query:key", &Request { query: Some("%6bey="), ..Request::default() }), "nothing");
+    let beside = Request { query: Some("%6bey=k"), ..with(&[("x-api-key", "l")]) };
+    assert_eq!(look("header:x-api-key,query:key", &beside), "unclear");
 }
 
 #[test]

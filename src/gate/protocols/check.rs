@@ -107,7 +107,7 @@ fn allowed(holder: &Holder, original: &HttpRequest, trace: Option<Trace<'_>>) ->
         Some(Trace::Header(name)) => ok.headers_to_remove.push(name.to_owned()),
         Some(Trace::Query(name)) => ok.query_parameters_to_remove.push(name.to_owned()),
         Some(Trace::Cookie(name)) => match cookies_without(original, name) {
-            Some(rest) => ok.headers.push(set("cookie", String::from_utf8_lossy(&rest))),
+            Some(rest) => ok.headers.push(set("cookie", rest)),
             None => ok.headers_to_remove.push("cookie".to_owned()),
         },
         None => {}
@@ -161,12 +161,18 @@ fn set<'a>(name: &str, value: impl Into<Cow<'a, str>>) -> HeaderValueOption {
     }
 }
 
-/// The cookies of the request without those of this name; nothing where none is left.
-fn cookies_without(original: &HttpRequest, name: &str) -> Option<Vec<u8>> {
+/// The cookies of the request without those of this name, byte for byte; nothing where none is left. Envoy reads `value` and never
+/// `raw_value`: a cookie that is no text cannot be told, and is left out rather than made into another.
+fn cookies_without(original: &HttpRequest, name: &str) -> Option<String> {
+    let named = |pair: &str| cookies(pair.as_bytes()).any(|(other, _)| other == name.as_bytes());
     let carrier = Original(original);
-    let kept = carrier.header("cookie").flat_map(cookies).filter(|(other, _)| *other != name.as_bytes());
-    let kept: Vec<Vec<u8>> = kept.map(|(name, value)| [name, value].join(&b'=')).collect();
-    if kept.is_empty() { None } else { Some(kept.join(&b"; "[..])) }
+    let kept = carrier.header("cookie").filter_map(|header| {
+        let pairs = header.split(|byte| *byte == b';').filter_map(|pair| std::str::from_utf8(pair).ok());
+        let kept: Vec<&str> = pairs.filter(|pair| !named(pair)).collect();
+        if kept.iter().all(|pair| pair.trim_ascii().is_empty()) { None } else { Some(kept.join(";").trim_ascii().to_owned()) }
+    });
+    let kept: Vec<String> = kept.collect();
+    if kept.is_empty() { None } else { Some(kept.join("; ")) }
 }
 
 /// For rate limits and access logs, under `envoy.filters.http.ext_authz`.

@@ -1,9 +1,10 @@
 //! Whatever asks over HTTP about somebody else's request: Envoy's `ext_authz` over HTTP, nginx's `auth_request`, Traefik, Caddy, HAProxy.
 //!
-//! `<any method> /v1/auth/<dialect>/<settings>[/<anything>]`. Allows with exactly 200 and refuses with 401, 403 or 429; never 404 or
-//! 405, which some proxies take for an error of their own. What is behind the settings is Envoy's original path.
+//! `<any method> /v1/auth/<dialect>/<settings>/-[/<anything>]`. Allows with exactly 200 and refuses with 401, 403 or 429; never 404
+//! or 405, which some proxies take for an error of their own. What is behind the `-` is Envoy's original path. Without the `-`,
+//! nothing passes: a prefix that ends too early would have the paths of clients say what the route needs.
 
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use axum::body::Body;
 use axum::extract::State;
@@ -20,6 +21,8 @@ use crate::gate::route::Route;
 /// Where it is served, as axum writes paths.
 pub const PATH: &str = "/v1/auth/{*route}";
 const PREFIX: &str = "/v1/auth/";
+/// What follows the settings.
+const END: &str = "-";
 /// Envoy takes these off the request before it goes on.
 const TO_REMOVE: HeaderName = HeaderName::from_static("x-envoy-auth-headers-to-remove");
 
@@ -40,12 +43,17 @@ pub async fn handle(State(desk): State<Arc<Desk>>, request: Request<Body>) -> Re
 }
 
 fn answer(desk: &Desk, uri: &Uri, headers: &HeaderMap) -> Response<Body> {
-    let parts = uri.path().strip_prefix(PREFIX).unwrap_or_default();
-    let (dialect, rest) = parts.split_once('/').unwrap_or((parts, ""));
-    let settings = rest.split('/').next().unwrap_or_default();
+    let mut parts = uri.path().strip_prefix(PREFIX).unwrap_or_default().split('/');
+    let (dialect, settings, end) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default(), parts.next());
     let Some(dialect) = Dialect::of(dialect) else {
         return refusal(StatusCode::FORBIDDEN, MISCONFIGURED, "there is no such dialect: see the gate's documentation");
     };
+    if end != Some(END) {
+        static SAID: Once = Once::new();
+        SAID.call_once(|| tracing::warn!("a proxy asks with a path that has no /- behind the settings: nothing passes there"));
+        desk.metrics.misconfigured(dialect.protocol);
+        return refusal(StatusCode::FORBIDDEN, MISCONFIGURED, "this route is misconfigured: its settings do not end in /-");
+    }
     let route = desk.routes.read(settings);
     let Ok(route) = &*route else {
         desk.metrics.misconfigured(dialect.protocol);

@@ -84,6 +84,40 @@ async fn a_key_leaves_the_query_and_the_cookies() {
 }
 
 #[tokio::test]
+async fn other_cookies_travel_on_byte_for_byte() {
+    for (before, after) in [
+        ("a=b; key=K; c=d", Some("a=b; c=d")),
+        ("key=K;a=b ;  c", Some("a=b ;  c")),
+        ("flag; key=K", Some("flag")),
+        ("a=\"x y\";; key = z ;key=K; =e; f=", Some("a=\"x y\";; key = z ; =e; f=")),
+        (" ; key=K; ;", None),
+    ] {
+        let cookie = before.replace('K', &key(1));
+        let response = ask(&[AUDIENCE, ("credentials", "cookie:key")], raw(&[("cookie", &cookie)])).await;
+        let ok = ok(&response);
+        let kept = ok.headers.iter().filter_map(|option| option.header.as_ref()).find(|header| header.key == "cookie");
+        assert_eq!(kept.map(|header| &*header.value), after, "{before}");
+        assert_eq!(ok.headers_to_remove.is_empty(), after.is_some(), "{before}");
+    }
+    let two = format!("key={}; c=d", key(1));
+    let response = ask(&[AUDIENCE, ("credentials", "cookie:key")], raw(&[("cookie", "a; b=1"), ("cookie", &two)])).await;
+    let kept = ok(&response).headers.iter().filter_map(|option| option.header.as_ref()).find(|header| header.key == "cookie");
+    assert_eq!(kept.unwrap().value, "a; b=1; c=d", "one header replaces both");
+}
+
+/// Envoy takes values of headers as text only. What cannot be told is left out: it is never made into something else.
+#[tokio::test]
+async fn a_cookie_that_is_no_text_does_not_become_another() {
+    let mut cookie = b"a=\xff\xfe; b=c; key=".to_vec();
+    cookie.extend_from_slice(key(1).as_bytes());
+    let header = HeaderValue { key: "cookie".to_owned(), raw_value: cookie, ..HeaderValue::default() };
+    let original = HttpRequest { header_map: Some(HeaderMap { headers: vec![header] }), ..HttpRequest::default() };
+    let response = ask(&[AUDIENCE, ("credentials", "cookie:key")], original).await;
+    let kept = ok(&response).headers.iter().filter_map(|option| option.header.as_ref()).find(|header| header.key == "cookie");
+    assert_eq!(kept.unwrap().value, "b=c");
+}
+
+#[tokio::test]
 async fn a_refusal_says_why_to_envoy_and_to_the_client() {
     let response = ask(&[AUDIENCE], raw(&[])).await;
     let (grpc, status, body) = denial(&response);

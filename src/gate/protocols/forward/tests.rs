@@ -38,7 +38,7 @@ fn bearer(number: usize) -> String {
 
 #[tokio::test]
 async fn an_allowed_request_gets_every_identity_header() {
-    let told = ask("/v1/auth/envoy/audience=invoices-api/any/path?x=y", &[("authorization", &bearer(1))]).await;
+    let told = ask("/v1/auth/envoy/audience=invoices-api/-/any/path?x=y", &[("authorization", &bearer(1))]).await;
     assert_eq!((told.status, told.body.as_str()), (200, ""));
     let expected = [
         ("x-claviger-code", "VALID"),
@@ -56,7 +56,7 @@ async fn an_allowed_request_gets_every_identity_header() {
     for (name, value) in expected {
         assert_eq!(told.header(name), value, "{name}");
     }
-    let told = ask("/v1/auth/nginx/audience=invoices-api", &[("x-api-key", &key(3))]).await;
+    let told = ask("/v1/auth/nginx/audience=invoices-api/-", &[("x-api-key", &key(3))]).await;
     assert_eq!(told.status, 200);
     for name in answer::IDENTITY.iter().map(HeaderName::as_str) {
         assert!(!told.header(name).is_empty(), "{name} is never empty, so that no client's copy survives");
@@ -66,7 +66,7 @@ async fn an_allowed_request_gets_every_identity_header() {
 
 #[tokio::test]
 async fn a_refused_request_learns_why() {
-    let told = ask("/v1/auth/traefik/audience=invoices-api", &[("authorization", &bearer(2))]).await;
+    let told = ask("/v1/auth/traefik/audience=invoices-api/-", &[("authorization", &bearer(2))]).await;
     assert_eq!((told.status, told.header("x-claviger-code")), (401, "REVOKED"));
     assert_eq!(
         told.header("www-authenticate"),
@@ -77,9 +77,9 @@ async fn a_refused_request_learns_why() {
         json!({ "code": "REVOKED", "message": "the API key was revoked" })
     );
     assert!(told.headers.keys().all(|name| !answer::pretends(name.as_str()) || *name == CODE), "no identity on a refusal");
-    let told = ask("/v1/auth/caddy/audience=invoices-api", &[]).await;
+    let told = ask("/v1/auth/caddy/audience=invoices-api/-", &[]).await;
     assert_eq!((told.status, told.header("www-authenticate")), (401, "Bearer realm=\"invoices-api\""), "no error without a key");
-    let told = ask("/v1/auth/haproxy/audience=invoices-api&permissions=admin+OR+root", &[("x-api-key", &key(1))]).await;
+    let told = ask("/v1/auth/haproxy/audience=invoices-api&permissions=admin+OR+root/-", &[("x-api-key", &key(1))]).await;
     assert_eq!((told.status, told.header("x-claviger-code")), (403, "INSUFFICIENT_PERMISSIONS"));
     assert_eq!(
         told.header("www-authenticate"),
@@ -91,25 +91,50 @@ async fn a_refused_request_learns_why() {
 async fn a_key_in_the_original_query_is_found_where_each_proxy_tells_of_it() {
     let settings = "audience=invoices-api&credentials=query:key";
     let uri = format!("/a?key={}", key(1));
-    assert_eq!(ask(&format!("/v1/auth/envoy/{settings}{uri}"), &[]).await.status, 200);
-    assert_eq!(ask(&format!("/v1/auth/nginx/{settings}"), &[("x-original-uri", &uri)]).await.status, 200);
-    assert_eq!(ask(&format!("/v1/auth/caddy/{settings}"), &[("x-forwarded-uri", &uri)]).await.status, 200);
+    assert_eq!(ask(&format!("/v1/auth/envoy/{settings}/-{uri}"), &[]).await.status, 200);
+    assert_eq!(ask(&format!("/v1/auth/nginx/{settings}/-"), &[("x-original-uri", &uri)]).await.status, 200);
+    assert_eq!(ask(&format!("/v1/auth/caddy/{settings}/-"), &[("x-forwarded-uri", &uri)]).await.status, 200);
     assert_eq!(
-        ask(&format!("/v1/auth/caddy/{settings}"), &[("x-original-uri", &uri)]).await.status,
+        ask(&format!("/v1/auth/caddy/{settings}/-"), &[("x-original-uri", &uri)]).await.status,
         401,
         "a header of the client's"
     );
     let two = [("x-forwarded-uri", "/"), ("x-forwarded-uri", uri.as_str())];
-    assert_eq!(ask(&format!("/v1/auth/caddy/{settings}"), &two).await.status, 401, "one of them is the client's");
+    assert_eq!(ask(&format!("/v1/auth/caddy/{settings}/-"), &two).await.status, 401, "one of them is the client's");
 }
 
 #[tokio::test]
 async fn nothing_passes_a_route_that_is_not_understood() {
     for uri in
-        ["/v1/auth/", "/v1/auth/envoy", "/v1/auth/envoy/", "/v1/auth/apache/audience=invoices-api", "/v1/auth/envoy/audiense=x"]
+        ["/v1/auth/", "/v1/auth/envoy", "/v1/auth/envoy/", "/v1/auth/apache/audience=invoices-api/-", "/v1/auth/envoy/audiense=x"]
     {
         let told = ask(uri, &[("authorization", &bearer(1))]).await;
         assert_eq!((told.status, told.header("x-claviger-code")), (403, "MISCONFIGURED"), "{uri}");
+    }
+}
+
+/// A proxy's prefix that ends too early would have the client's own path say what the route needs.
+#[tokio::test]
+async fn a_path_is_not_taken_for_settings() {
+    for dialect in ["envoy", "nginx", "traefik", "caddy", "haproxy"] {
+        for (rest, status) in [
+            ("", 403),
+            ("/", 403),
+            ("/orders", 403),
+            ("/--", 403),
+            ("/-orders", 403),
+            ("/orders/-", 403),
+            ("//-", 403),
+            ("/%2D", 403),
+            ("/-", 200),
+            ("/-/", 200),
+            ("/-/orders/-?x=y", 200),
+        ] {
+            let uri = format!("/v1/auth/{dialect}/audience=invoices-api{rest}");
+            let told = ask(&uri, &[("authorization", &bearer(1))]).await;
+            let code = if status == 200 { "VALID" } else { "MISCONFIGURED" };
+            assert_eq!((told.status, told.header("x-claviger-code")), (status, code), "{uri}");
+        }
     }
 }
 
@@ -117,7 +142,7 @@ async fn nothing_passes_a_route_that_is_not_understood() {
 async fn nginx_is_told_to_refuse_what_it_cannot_take_away() {
     let shown = ("x-api-key", key(1));
     let ask_nginx = async |name| {
-        let told = ask("/v1/auth/nginx/audience=invoices-api", &[(shown.0, &shown.1), (name, "admin")]).await;
+        let told = ask("/v1/auth/nginx/audience=invoices-api/-", &[(shown.0, &shown.1), (name, "admin")]).await;
         assert_eq!(told.body, "", "nginx drops the connection with the body");
         told.status
     };
@@ -128,6 +153,6 @@ async fn nginx_is_told_to_refuse_what_it_cannot_take_away() {
 #[tokio::test]
 async fn two_keys_that_envoy_joined_are_not_one() {
     let two = format!("{0},{0}", key(1));
-    let told = ask("/v1/auth/envoy/audience=invoices-api", &[("x-api-key", &two)]).await;
+    let told = ask("/v1/auth/envoy/audience=invoices-api/-", &[("x-api-key", &two)]).await;
     assert_eq!((told.status, told.header("x-claviger-code")), (401, "MALFORMED"));
 }

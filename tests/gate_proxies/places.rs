@@ -1,0 +1,140 @@
+//! Keys in other places than the examples', at proxies whose files say so: what the API sees of them.
+
+use super::verdicts::AUDIENCE;
+use crate::stories;
+use crate::support::client::Question;
+use crate::support::gate::Gate;
+use crate::support::proxies::{Kind, Proxy};
+use crate::support::stage::Stage;
+
+stories![
+    envoy_over_grpc_takes_keys_out_of_queries_and_cookies,
+    the_files_take_keys_out_of_queries_and_cookies,
+    the_gate_itself_takes_forged_headers_off_envoys_requests,
+];
+
+/// A gate, and a key that passes.
+fn gate_and_key(name: &str) -> (Stage, Gate, String) {
+    let stage = Stage::new(name);
+    {
+        let _operator = stage.operator().start_ready();
+        stage.declare("k", &format!("{{audiences: [{AUDIENCE}]}}"));
+        stage.wait_issued("k");
+    }
+    let key = stage.mounted("k")["api-key"].clone();
+    let gate = Gate::start(&stage);
+    (stage, gate, key)
+}
+
+fn replaced(text: &str, from: &str, to: &str) -> String {
+    assert!(text.contains(from), "the example has no {from:?} any more");
+    text.replace(from, to)
+}
+
+fn envoy_over_grpc_takes_keys_out_of_queries_and_cookies() {
+    let (_stage, gate, key) = gate_and_key("elsewhere-in-envoy");
+    let proxy = Proxy::start_edited(Kind::EnvoyGrpc, gate.plain_address(), |text| {
+        let credentials = "audience: invoices-api, credentials: \"query:api_key,cookie:api_key\"";
+        replaced(&text, "audience: invoices-api", credentials)
+    });
+    proxy.upstream.take();
+    for (asked, arrives) in [("/a?b=%61&api_key=K&c=1", "/a?b=%61&c=1"), ("/a?api_key=K", "/a")] {
+        let answer = proxy.ask(Question::get(&asked.replace('K', &key)));
+        assert_eq!(answer.status, 200, "{asked}: {answer:?}\n{}", proxy.log());
+        let seen = proxy.upstream.take();
+        assert!(!format!("{seen:?}").contains(&key), "{asked}: the key reached the API: {seen:?}");
+        assert_eq!(seen[0].path, arrives, "{asked}");
+    }
+    // Envoy would look for `api_key` and leave these.
+    for asked in ["/a?%61pi_key=K", "/a?b=c&api%5Fkey=K", "/a?api_key=K&%61pi_key=K"] {
+        let answer = proxy.ask(Question::get(&asked.replace('K', &key)));
+        assert_eq!((answer.status, answer.header("x-claviger-code")), (401, Some("MALFORMED")), "{asked}: {answer:?}");
+        assert!(proxy.upstream.take().is_empty(), "{asked}");
+    }
+    for (cookie, arrives) in
+        [("a=\"x y\";b; api_key=K ;c=d=e", Some("a=\"x y\";b;c=d=e")), ("api_key=K; a=b", Some("a=b")), ("api_key=K", None)]
+    {
+        let answer = proxy.ask(Question::get("/").header("cookie", &cookie.replace('K', &key)));
+        assert_eq!(answer.status, 200, "{cookie}: {answer:?}\n{}", proxy.log());
+        let seen = proxy.upstream.take();
+        assert_eq!(seen[0].header("cookie"), arrives, "{cookie}");
+    }
+}
+
+/// Without what drops them before anything looks at the request, the gate's own answer does.
+fn the_gate_itself_takes_forged_headers_off_envoys_requests() {
+    let (_stage, gate, key) = gate_and_key("in-envoys-words");
+    let proxy = Proxy::start_edited(Kind::EnvoyGrpc, gate.plain_address(), |text| {
+        let (before, rest) = text.split_once("          early_header_mutation_extensions:\n").expect("the mutation");
+        let (_, after) = rest.split_once("          # A path has one spelling").expect("what follows it");
+        format!("{before}          # A path has one spelling{after}")
+    });
+    proxy.upstream.take();
+    for name in [
+        "x-claviger-roles",
+        "X-Claviger-Key-Id",
+        "x-claviger-code",
+        "x_claviger_roles",
+        "X_Claviger_Roles",
+        "x-claviger_roles",
+        "x_claviger-roles",
+        "x-claviger-anything",
+        "X-Claviger-",
+    ] {
+        let question = Question::get("/").bearer(&key).header(name, "forged").header(name, "forged, too");
+        let answer = proxy.ask(question.header("x-kept", "kept"));
+        assert_eq!(answer.status, 200, "{name}: {answer:?}\n{}", proxy.log());
+        let seen = proxy.upstream.take();
+        assert!(!format!("{seen:?}").contains("forged"), "{name}: {seen:?}");
+        let own = seen[0].headers.keys().filter(|name| name.as_str().replace('_', "-").starts_with("x-claviger"));
+        assert_eq!(own.count(), 9, "{name}: {seen:?}");
+        assert_eq!(seen[0].header("x-kept"), Some("kept"), "the mutation is not there, or dropped all: {seen:?}");
+    }
+}
+
+/// Keys in queries and cookies reach the API over HTTP, and do not where the lines in the files are uncommented.
+fn the_files_take_keys_out_of_queries_and_cookies() {
+    let (_stage, gate, key) = gate_and_key("elsewhere-in-others");
+    for kind in [Kind::EnvoyHttp, Kind::Nginx, Kind::HaProxy, Kind::Caddy] {
+        for uncommented in [false, true] {
+            let proxy = Proxy::start_edited(kind, gate.plain_address(), |text| {
+                let credentials = "audience=invoices-api&credentials=query:api_key,cookie:api_key";
+                let text = replaced(&text, "audience=invoices-api", credentials).replace("{exact: x-api-key}", "{exact: cookie}");
+                if uncommented { uncomment(kind, &text) } else { text }
+            });
+            takes_keys_out(&proxy, &key, uncommented);
+        }
+    }
+}
+
+fn takes_keys_out(proxy: &Proxy, key: &str, uncommented: bool) {
+    let kind = proxy.kind;
+    proxy.upstream.take();
+    for place in ["query", "cookie"] {
+        let question = if place == "query" {
+            Question::get(&format!("/a?b=c&api_key={key}&d=e"))
+        } else {
+            Question::get("/a?b=c&d=e").header("cookie", &format!("api_key={key}"))
+        };
+        let answer = proxy.ask(question);
+        assert_eq!(answer.status, 200, "{kind}: {place}: {answer:?}\n{}", proxy.log());
+        let seen = proxy.upstream.take();
+        // The Caddy that is tested is older than what takes a parameter out.
+        let gone = uncommented && !(kind == Kind::Caddy && place == "query");
+        assert_eq!(format!("{seen:?}").contains(key), !gone, "{kind}: {place}: {seen:?}");
+        assert!(!gone || seen[0].path == "/a?b=c&d=e", "{kind}: {place}: {seen:?}");
+    }
+}
+
+fn uncomment(kind: Kind, text: &str) -> String {
+    let lines: &[&str] = match kind {
+        Kind::EnvoyGrpc => &[],
+        Kind::EnvoyHttp => {
+            &["- name: envoy.filters.http.header_mutation", "  typed_config:", "    \"@type\": ", "    mutations: {request_mut"]
+        }
+        Kind::Nginx => &["proxy_set_header Cookie", "if ($args"],
+        Kind::HaProxy => &["http-request del-header cookie", "http-request set-query"],
+        Kind::Caddy => &["request_header -Cookie"],
+    };
+    lines.iter().fold(text.to_owned(), |text, line| replaced(&text, &format!("# {line}"), line))
+}
