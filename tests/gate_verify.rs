@@ -44,7 +44,7 @@ fn caller(stage: &Stage, name: &str, may: May) -> String {
         }
         May::Nowhere => {}
     }
-    stage.kubectl(&["create", "token", name]).trim().to_owned()
+    stage.kubectl(&["create", "token", name, "--audience=claviger-gate"]).trim().to_owned()
 }
 
 /// What a caller is answered.

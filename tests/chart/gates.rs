@@ -283,7 +283,7 @@ fn a_gate_that_runs_as_deployed_answers_whoever_may_ask() {
     stage.wait_issued("k");
     stage.kubectl(&["create", "serviceaccount", "frontend"]);
     let account = format!("--serviceaccount={}:frontend", stage.namespace);
-    let token = stage.kubectl(&["create", "token", "frontend"]).trim().to_owned();
+    let token = stage.kubectl(&["create", "token", "frontend", "--audience=claviger-gate"]).trim().to_owned();
     let key = stage.mounted("k")["api-key"].clone();
     let here = json!({ "key": key, "audience": "invoices-api", "permissions": "invoices:read", "namespace": stage.namespace });
     let ask = |question: &Value| verify(&gate, Some(&token), question);
