@@ -49,7 +49,7 @@ pub(crate) struct GateArgs {
     #[arg(long, value_name = "HOW", value_enum, value_delimiter = ',', default_value = "token")]
     verify_callers: Vec<Method>,
     /// An audience that tokens of callers may be for. May be repeated. By default one of the gate's own: a token for the API server's
-    /// (such as https://kubernetes.default.svc) lets whoever sees it on its way do all that the caller may do.
+    /// (such as `https://kubernetes.default.svc`) lets whoever sees it on its way do all that the caller may do.
     #[arg(long, value_name = "NAME", default_value = "claviger-gate")]
     token_audience: Vec<String>,
     /// How long a caller's token is trusted without asking the API server again.

@@ -91,7 +91,7 @@ fn every_flag_value_reaches_the_gate() {
     let arguments = |values: &[&str]| arguments_of(&Cluster::shared().render(values), "gate");
     let usual = arguments(&[]);
     for unwanted in
-        ["--namespace", "--cluster-objects", "--listen-tls", "--tls", "--routes-without", "--max-staleness", "--token-audience"]
+        ["--namespace", "--cluster-objects", "--listen-tls", "--tls", "--routes-without", "--max-staleness"]
     {
         assert!(!usual.iter().any(|argument| argument.starts_with(unwanted)), "{usual:?}");
     }
