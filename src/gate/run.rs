@@ -4,6 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
 use kube::client::ClientBuilder;
 use kube::{Client, Config};
 use tokio::net::TcpListener;
@@ -100,6 +103,7 @@ pub async fn run(settings: Settings, config: Config, admin: TcpListener, token: 
     let uses = Arc::new(Uses::default());
     let metrics = Arc::new(Metrics::new(&counters, &uses));
     let freshness = Arc::new(Freshness::new(settings.cluster_objects, settings.max_staleness));
+    let stopping = token.child_token();
     let writer = Writer::default();
     let index = writer.published();
     let ledger = Arc::new(Ledger::new(writer, freshness.clone(), metrics.clone(), uses.clone()));
@@ -113,7 +117,7 @@ pub async fn run(settings: Settings, config: Config, admin: TcpListener, token: 
         used: Box::new(move |holder, now| note(&noting, holder, now)),
         access_log: settings.access_log,
     });
-    let state = Arc::new(State { index, freshness, metrics, ledger: ledger.clone(), stopping: token.clone() });
+    let state = Arc::new(State { index, freshness, metrics, ledger: ledger.clone(), stopping: stopping.clone() });
 
     // Everything that can be wrong with the configuration shows before anything is served.
     let callers = Callers::new(client.clone(), settings.callers.clone())?;
@@ -123,30 +127,80 @@ pub async fn run(settings: Settings, config: Config, admin: TcpListener, token: 
 
     // The admin port and the watches go on while the last requests are answered.
     let background = CancellationToken::new();
-    let tasks = TaskTracker::new();
-    let admin = tasks.spawn(telemetry::serve(admin, state.clone(), background.clone()));
+    let mut parts = Parts::default();
+    let admin = telemetry::serve(admin, state.clone(), background.clone());
+    parts.spawn("the admin server", async { Ok(admin.await?) });
     if let Some(certificates) = certificates {
-        tasks.spawn(certificates.keep_current(server::RELOAD, background.clone()));
+        let kept = certificates.keep_current(server::RELOAD, background.clone());
+        parts.spawn("the reading of certificates", async {
+            kept.await;
+            Ok(())
+        });
     }
     let watched = if settings.cluster_objects { &[Watched::ApiKeys, Watched::Roles][..] } else { &[Watched::ApiKeys] };
     for watched in watched {
         let feed = Feed::new(client.clone(), *watched, settings.namespace.as_deref(), ledger.clone(), settings.timing);
-        tasks.spawn(feed.run(background.clone()));
+        let followed = feed.run(background.clone());
+        let name = match watched {
+            Watched::ApiKeys => "the watch of ApiKeys",
+            Watched::Roles => "the watch of ApiKeyRoles",
+        };
+        parts.spawn(name, async {
+            followed.await;
+            Ok(())
+        });
     }
+    let tasks = TaskTracker::new();
     if let Some(identity) = settings.report.clone() {
+        // No verdict depends on it, so that its end is no reason to end. The controller tells that the gate is silent.
         let reporter = reporter(&client, identity, &settings, &state, &uses);
         tasks.spawn(reporter.run(background.clone()));
     }
     let router = router(desk, callers, settings.proxy_callers);
-    server::serve(listeners, router, limits, counters, token.clone()).await;
+    let served = parts.beside(server::serve(listeners, router, limits, counters, stopping.clone()), &stopping).await;
     background.cancel();
     tasks.close();
     tasks.wait().await;
-    match admin.await {
-        Ok(ended) => ended?,
-        Err(_) => return Err(RunError::Ended("the admin server")),
-    }
+    let ended = parts.end().await;
+    served.and(ended)?;
     if token.is_cancelled() { Ok(()) } else { Err(RunError::Ended("the server")) }
+}
+
+/// What runs beside the server. None of it may end before: a gate that follows nobody any more would go on to answer from what it knew,
+/// and look well.
+#[derive(Default)]
+struct Parts(FuturesUnordered<BoxFuture<'static, (&'static str, Result<(), RunError>)>>);
+
+impl Parts {
+    fn spawn(&mut self, name: &'static str, part: impl Future<Output = Result<(), RunError>> + Send + 'static) {
+        let task = tokio::spawn(part);
+        self.0.push(Box::pin(async move {
+            // It panicked; nobody aborts it.
+            (name, task.await.unwrap_or(Err(RunError::Ended(name))))
+        }));
+    }
+
+    /// Waits for `serving`, which is told to stop when a part has ended.
+    async fn beside(&mut self, serving: impl Future<Output = ()>, stopping: &CancellationToken) -> Result<(), RunError> {
+        let mut serving = std::pin::pin!(serving);
+        let (name, ended) = tokio::select! {
+            () = &mut serving => return Ok(()),
+            Some(ended) = self.0.next() => ended,
+        };
+        tracing::error!(part = name, "a part of the gate has ended: the requests under way are answered, then the gate ends");
+        stopping.cancel();
+        serving.await;
+        ended.and(Err(RunError::Ended(name)))
+    }
+
+    /// Waits until all have ended, as they were told to.
+    async fn end(mut self) -> Result<(), RunError> {
+        let mut worst = Ok(());
+        while let Some((_, ended)) = self.0.next().await {
+            worst = worst.and(ended);
+        }
+        worst
+    }
 }
 
 impl Settings {
@@ -196,4 +250,75 @@ fn note(uses: &Uses, holder: &Holder, now: i64) {
 fn reporter(client: &Client, identity: Identity, settings: &Settings, state: &Arc<State>, uses: &Arc<Uses>) -> Reporter {
     let state = state.clone();
     Reporter::new(client.clone(), identity, settings.namespace.clone(), uses.clone(), move || state.facts())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::routing::any;
+
+    use super::*;
+
+    fn settings() -> Settings {
+        Settings {
+            namespace: None,
+            cluster_objects: false,
+            listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+            listen_tls: None,
+            limits: server::Limits::default(),
+            callers: callers::Settings { methods: vec![callers::Method::None], ..callers::Settings::default() },
+            proxy_callers: ProxyCallers::None,
+            routes_without_audience: false,
+            max_staleness: None,
+            timing: Timing { watch: Duration::from_secs(30), request: Duration::from_secs(30) },
+            access_log: AccessLog::Off,
+            report: None,
+        }
+    }
+
+    /// It would go on with what it knew, and answer as if all were well.
+    #[tokio::test]
+    async fn a_gate_of_which_a_watch_has_died_ends() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let list = r#"{"metadata":{"resourceVersion":"10"},"items":[]}"#;
+        tokio::spawn(axum::serve(listener, Router::new().fallback(any(async move || list))).into_future());
+
+        let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut settings = settings();
+        // No clock goes so far: the feed panics.
+        settings.timing.watch = Duration::MAX;
+        let run = run(settings, Config::new(url.parse().unwrap()), admin, CancellationToken::new());
+        let ended = tokio::time::timeout(Duration::from_secs(20), run).await.expect("it goes on");
+        assert!(matches!(ended, Err(RunError::Ended("the watch of ApiKeys"))), "{ended:?}");
+    }
+
+    #[tokio::test]
+    async fn what_ends_early_ends_the_gate_once_the_requests_under_way_are_answered() {
+        for part in [Ok(()), Err(RunError::NoListener)] {
+            let wanted = if part.is_ok() { "the part ended unexpectedly".to_owned() } else { RunError::NoListener.to_string() };
+            let (mut parts, stopping, background) = (Parts::default(), CancellationToken::new(), CancellationToken::new());
+            parts.spawn("the part", async { part });
+            let other = background.clone();
+            parts.spawn("another", async move {
+                other.cancelled().await;
+                Ok(())
+            });
+            // It ends only when it is told to.
+            let served = parts.beside(stopping.cancelled(), &stopping).await;
+            assert_eq!(served.unwrap_err().to_string(), wanted);
+            background.cancel();
+            assert!(parts.end().await.is_ok());
+        }
+    }
+
+    #[tokio::test]
+    async fn who_is_told_to_stop_ends_well() {
+        let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let token = CancellationToken::new();
+        token.cancel();
+        assert!(run(settings(), Config::new("http://127.0.0.1:1".parse().unwrap()), admin, token).await.is_ok());
+    }
 }
