@@ -90,9 +90,7 @@ fn values_of_the_gate_that_are_wrong_are_refused_by_name() {
 fn every_flag_value_reaches_the_gate() {
     let arguments = |values: &[&str]| arguments_of(&Cluster::shared().render(values), "gate");
     let usual = arguments(&[]);
-    for unwanted in
-        ["--namespace", "--cluster-objects", "--listen-tls", "--tls", "--routes-without", "--max-staleness"]
-    {
+    for unwanted in ["--namespace", "--cluster-objects", "--listen-tls", "--tls", "--routes-without", "--max-staleness"] {
         assert!(!usual.iter().any(|argument| argument.starts_with(unwanted)), "{usual:?}");
     }
     let tls = |more: &str| format!("{TLS},{more}");
