@@ -232,11 +232,11 @@ impl Known {
             Standing::Behind => (
                 Tone::Warning,
                 reason::GATE_BEHIND,
-                self.idle(now).map(|why| format!("the gate says that it is {why}, and answers nobody; its log and /readyz say why")).unwrap_or_else(|| format!(
+                self.idle(now).map_or_else(|| format!(
                     "the gate has reached resourceVersion {reached} of ApiKeys, and {due} is more than {} s old: keys that were \
                      revoked since may still pass there",
                     LAG.as_secs()
-                )),
+                ), |why| format!("the gate says that it is {why}, and answers nobody; its log and /readyz say why")),
             ),
             Standing::Silent => (
                 Tone::Warning,

@@ -50,8 +50,7 @@ impl Framing {
             self.place = match (self.place, byte) {
                 (Place::Before, b'\r' | b'\n') => Place::Before,
                 (Place::Empty, b'\n') => Place::Behind,
-                (Place::Empty, b'\r') => Place::Empty,
-                (_, b'\n') => Place::Empty,
+                (Place::Empty, b'\r') | (_, b'\n') => Place::Empty,
                 _ => Place::Line,
             };
         }

@@ -29,7 +29,7 @@ pub async fn whole_question(Extension(bodies): Extension<Bodies>, request: Reque
     let (mut head, body) = request.into_parts();
     match bodies.read(body, PREFIX + MAX_MESSAGE).await {
         // Trailers, of which a question has none, are gone. The room is given back when the question is answered.
-        Ok(held) => next.run(Request::from_parts(head, Body::from(held.bytes().clone()))).await,
+        Ok(whole) => next.run(Request::from_parts(head, Body::from(whole.bytes().clone()))).await,
         Err(BodyError::TooLarge { .. }) => {
             head.extensions.insert(TooLong);
             next.run(Request::from_parts(head, Body::from(&[0; PREFIX][..]))).await
