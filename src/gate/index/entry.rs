@@ -32,7 +32,9 @@ pub struct Entry {
     noted: Noted,
     name: Box<str>,
     profile: Arc<Profile>,
-    versions: Box<[Listed]>,
+    /// Most have one version: it stands in the entry itself, one access to memory nearer.
+    version: Listed,
+    other_versions: Box<[Listed]>,
     ended: Option<End>,
 }
 
@@ -121,10 +123,9 @@ impl Entry {
         if meta.deletion_timestamp.is_some() {
             return None;
         }
-        let versions: Box<[Listed]> = status.versions.iter().filter_map(Listed::of).collect();
-        if versions.is_empty() {
-            return None;
-        }
+        let mut versions = status.versions.iter().filter_map(Listed::of);
+        let version = versions.next()?;
+        let other_versions = versions.collect();
         let key_id = status.key_id.as_deref().unwrap_or_default();
         let profile = Profile {
             namespace: meta.namespace.as_str().into(),
@@ -152,7 +153,8 @@ impl Entry {
             noted: Noted::new(status.last_used_at.as_ref().map(seconds)),
             name: meta.name.as_str().into(),
             profile: profiles.keep(profile),
-            versions,
+            version,
+            other_versions,
             ended,
         })
     }
@@ -227,13 +229,13 @@ impl Entry {
         &self.noted
     }
 
-    pub(super) fn versions(&self) -> &[Listed] {
-        &self.versions
+    pub(super) fn versions(&self) -> impl Iterator<Item = &Listed> {
+        std::iter::once(&self.version).chain(&self.other_versions)
     }
 
     /// The version whose key has this hash. Compared in a time that does not tell how much of it is right.
     pub(super) fn version_of(&self, hash: &Hash) -> Option<&Listed> {
-        self.versions.iter().find(|version| version.hash.is(hash))
+        self.versions().find(|version| version.hash.is(hash))
     }
 
     /// Whether this one counts where both have one hash: the older one, by creation and then by UID, in every gate alike.
