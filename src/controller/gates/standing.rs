@@ -232,11 +232,14 @@ impl Known {
             Standing::Behind => (
                 Tone::Warning,
                 reason::GATE_BEHIND,
-                self.idle(now).map_or_else(|| format!(
-                    "the gate has reached resourceVersion {reached} of ApiKeys, and {due} is more than {} s old: keys that were \
-                     revoked since may still pass there",
-                    LAG.as_secs()
-                ), |why| format!("the gate says that it is {why}, and answers nobody; its log and /readyz say why")),
+                match self.idle(now) {
+                    Some(why) => format!("the gate says that it is {why}, and answers nobody; its log and /readyz say why"),
+                    None => format!(
+                        "the gate has reached resourceVersion {reached} of ApiKeys, and {due} is more than {} s old: keys that were \
+                         revoked since may still pass there",
+                        LAG.as_secs()
+                    ),
+                },
             ),
             Standing::Silent => (
                 Tone::Warning,
