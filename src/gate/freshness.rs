@@ -46,10 +46,21 @@ impl Freshness {
         Self { since: Instant::now(), apikeys: AtomicU64::default(), roles: AtomicU64::default(), with_roles, max_staleness }
     }
 
-    /// A watch that has shown everything there is shows that it lives.
-    pub fn heard(&self, watched: Watched) {
+    /// Everything there is was listed.
+    pub fn listed(&self, watched: Watched) {
         let now = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
         self.moment(watched).store(now + 1, Ordering::Release);
+    }
+
+    /// A watch shows that it lives. `false` where that comes too late: a watch does not say when it has shown everything that happened
+    /// meanwhile, so that only a list makes good for it.
+    #[must_use]
+    pub fn heard(&self, watched: Watched) -> bool {
+        let in_time = self.check_one(watched).is_ok();
+        if in_time {
+            self.listed(watched);
+        }
+        in_time
     }
 
     /// How long ago a watch last showed that it lives; `None` before it has shown everything there is.
@@ -103,16 +114,19 @@ mod tests {
     async fn a_gate_waits_for_both_lists_and_then_serves_on_for_as_long_as_it_may() {
         let fresh = Freshness::new(true, Some(Duration::from_secs(60)));
         assert_eq!(fresh.check(), Err(Unable::Loading));
-        fresh.heard(Watched::ApiKeys);
+        assert!(!fresh.heard(Watched::ApiKeys), "it has shown nothing yet");
+        fresh.listed(Watched::ApiKeys);
         assert_eq!(fresh.check(), Err(Unable::Loading), "roles are still missing");
-        fresh.heard(Watched::Roles);
+        fresh.listed(Watched::Roles);
         assert_eq!(fresh.check(), Ok(()));
         tokio::time::advance(Duration::from_secs(60)).await;
         assert_eq!(fresh.check(), Ok(()));
-        fresh.heard(Watched::ApiKeys);
+        assert!(fresh.heard(Watched::ApiKeys));
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(fresh.check(), Err(Unable::Stale), "roles may have lost permissions since");
-        fresh.heard(Watched::Roles);
+        assert!(!fresh.heard(Watched::Roles), "a sign does not say what happened meanwhile");
+        assert_eq!(fresh.check(), Err(Unable::Stale));
+        fresh.listed(Watched::Roles);
         assert_eq!(fresh.check(), Ok(()));
     }
 
@@ -120,8 +134,9 @@ mod tests {
     async fn a_gate_without_a_bound_serves_on() {
         let fresh = Freshness::new(false, None);
         assert_eq!(fresh.check(), Err(Unable::Loading));
-        fresh.heard(Watched::ApiKeys);
+        fresh.listed(Watched::ApiKeys);
         tokio::time::advance(Duration::from_secs(1_000_000)).await;
         assert_eq!(fresh.check(), Ok(()));
+        assert!(fresh.heard(Watched::ApiKeys));
     }
 }

@@ -79,8 +79,8 @@ pub(super) fn index(objects: impl IntoIterator<Item = Value>, roles: &[ShownRole
 pub(super) fn desk(objects: impl IntoIterator<Item = Value>, roles: &[ShownRole]) -> Arc<Desk> {
     let index = index(objects, roles);
     let freshness = Freshness::new(true, None);
-    freshness.heard(Watched::ApiKeys);
-    freshness.heard(Watched::Roles);
+    freshness.listed(Watched::ApiKeys);
+    freshness.listed(Watched::Roles);
     Arc::new(Desk {
         index: Arc::new(arc_swap::ArcSwap::from_pointee(index)),
         freshness: Arc::new(freshness),

@@ -9,8 +9,12 @@ use tokio::time::Instant;
 const FIRST: Duration = Duration::from_millis(50);
 /// The longest pause. Many gates that lost one API server come back spread over this time.
 const LONGEST: Duration = Duration::from_secs(3);
-/// What lasted this long was no failure to begin.
+/// A watch that ran this long was no failure to begin.
 const WORKED: Duration = Duration::from_secs(5);
+/// The longest pause that an API server may ask for.
+const LONGEST_ASKED: Duration = Duration::from_secs(30);
+/// After so many failures the pauses are the longest.
+const LONG: u32 = 6;
 /// How often one trouble is told.
 const TELL: Duration = Duration::from_secs(60);
 
@@ -27,14 +31,24 @@ impl Backoff {
         self.failures = 0;
     }
 
-    /// A try that took this long has failed: the pause before the next.
-    pub(super) fn failed(&mut self, lasted: Duration) -> Duration {
-        if lasted >= WORKED {
+    /// A try has failed, after a watch that ran for this long: the pause before the next. How long a list took says nothing.
+    pub(super) fn failed(&mut self, ran: Duration) -> Duration {
+        if ran >= WORKED {
             self.worked();
         }
         let longest = FIRST.saturating_mul(1 << self.failures.min(16)).min(LONGEST);
         self.failures = self.failures.saturating_add(1);
         longest.mul_f64(rand::rng().random_range(0.5..1.0))
+    }
+
+    /// The API server has too much to do, and may have said when to come back, or nothing: not sooner, and not all at once.
+    pub(super) fn throttled(&mut self, after: Duration) -> Duration {
+        self.failures = self.failures.max(LONG);
+        let pause = self.failed(Duration::ZERO);
+        if after.is_zero() {
+            return pause;
+        }
+        after.min(LONGEST_ASKED).mul_f64(rand::rng().random_range(1.0..1.5))
     }
 
     /// Whether a trouble should be told: when it is another one, and now and then.
@@ -65,6 +79,18 @@ mod tests {
         backoff.failed(Duration::ZERO);
         backoff.worked();
         assert!(backoff.failed(Duration::ZERO) < FIRST, "it has worked");
+    }
+
+    #[test]
+    fn an_api_server_with_too_much_to_do_says_when_to_come_back() {
+        let mut backoff = Backoff::default();
+        for _ in 0..20 {
+            let pause = backoff.throttled(Duration::from_secs(7));
+            assert!(pause >= Duration::from_secs(7) && pause < Duration::from_secs(11), "{pause:?}");
+        }
+        assert!(backoff.throttled(Duration::from_secs(1_000_000)) < Duration::from_secs(45), "but not for ever");
+        let pause = Backoff::default().throttled(Duration::ZERO);
+        assert!(pause >= LONGEST / 2 && pause <= LONGEST, "{pause:?} where it says nothing");
     }
 
     #[tokio::test(start_paused = true)]

@@ -47,6 +47,8 @@ pub(super) struct Taken {
     pub(super) reached: Option<String>,
     /// Of one it could not be told which object it was about.
     pub(super) unreadable: bool,
+    /// They came too late to count as a sign: only a list makes good for it.
+    pub(super) overdue: bool,
 }
 
 impl Ledger {
@@ -81,10 +83,14 @@ impl Ledger {
         *self.troubled().of(watched) = Some(format!("{}: {why}", watched.as_str()));
     }
 
-    /// The API server has given a sign.
-    pub(super) fn heard(&self, watched: Watched) {
-        self.freshness.heard(watched);
-        *self.troubled().of(watched) = None;
+    /// The API server has given a sign; `false` where it came too late.
+    #[must_use]
+    pub(super) fn heard(&self, watched: Watched) -> bool {
+        let in_time = self.freshness.heard(watched);
+        if in_time {
+            *self.troubled().of(watched) = None;
+        }
+        in_time
     }
 
     /// A page of a list.
@@ -111,7 +117,8 @@ impl Ledger {
         }
         writer.publish();
         self.reach(watched, resource_version);
-        self.heard(watched);
+        self.freshness.listed(watched);
+        *self.troubled().of(watched) = None;
     }
 
     /// Events of a watch, in their order, up to the first that cannot be read.
@@ -147,7 +154,7 @@ impl Ledger {
             self.reach(watched, reached);
         }
         drop(writer);
-        self.heard(watched);
+        taken.overdue = !self.heard(watched);
         self.metrics.changed(watched, changes, begun.elapsed());
         taken
     }

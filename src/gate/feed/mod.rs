@@ -5,7 +5,9 @@
 //! [`Timing::watch`] and is then begun anew from where it was, so that one which died silently is found out. What went while
 //! no watch ran shows in a list by its absence, and is taken out of the index there.
 //!
-//! Where anything cannot be understood, or may have been passed over, everything is listed anew.
+//! Where anything cannot be understood, or may have been passed over, everything is listed anew. The API server takes a watch from a
+//! resourceVersion that it has not reached, as after etcd was restored from a backup, and shows nothing. So a watch that has shown
+//! nothing is no sign, and after one, as after one that broke, the place is confirmed by a list of one object.
 
 mod backoff;
 mod ledger;
@@ -29,6 +31,7 @@ use wire::Page;
 
 use super::freshness::Watched;
 use super::index::Uid;
+use crate::api::resource_version_number;
 
 /// Objects in a page of a list.
 const PAGE: u32 = 500;
@@ -36,6 +39,8 @@ const PAGE: u32 = 500;
 const BATCH: usize = 256;
 /// How much later than it should a watch may end before it counts as dead.
 pub(super) const GRACE: Duration = Duration::from_secs(5);
+/// How long it is waited for whether a place is still one.
+const CONFIRM: Duration = Duration::from_secs(5);
 /// A watch that ended sooner was none. The shortest that is asked for lasts a second.
 const BRIEF: Duration = Duration::from_millis(500);
 
@@ -63,9 +68,24 @@ pub struct Feed {
 struct Standing {
     /// Up to which resourceVersion the index knows everything; `None` where everything has to be listed.
     since: Option<String>,
-    /// The last watch was answered, and then broke or fell silent without having shown anything: that the next one is answered
-    /// is no sign that the API server shows what changes.
+    /// The last watch was answered, and has shown nothing: that the next one is answered is no sign that the API server shows what
+    /// changes.
     doubted: bool,
+    /// How the last watch ended, where since then nobody has confirmed that the API server has reached `since`.
+    unconfirmed: Option<Ended>,
+    /// It was tried to confirm that, since the last watch.
+    tried: bool,
+    /// How long the last watch ran: none did where it was not answered.
+    ran: Duration,
+}
+
+/// How a watch ended that leaves doubts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// Other than in order.
+    Broken,
+    /// In order, without an event or a bookmark, and whether at its time.
+    Mute { in_time: bool },
 }
 
 /// Why a list or a watch ended.
@@ -77,6 +97,15 @@ enum Error {
     /// Something may have been passed over: everything has to be listed anew.
     #[error("an answer of the API server cannot be read: everything is listed anew")]
     Unreadable,
+    /// The API server counts from lower again, or in a way that does not compare.
+    #[error("the API server stands at resourceVersion {now}, before {since}, as after a restore: everything is listed anew")]
+    Restored { now: String, since: String },
+    /// Two watches in a row have shown nothing, and nobody could be asked whether they stood where something is to be seen.
+    #[error("watches show nothing: everything is listed anew")]
+    Mute,
+    /// A sign that came when no verdict was given any more does not say what happened meanwhile.
+    #[error("the API server was silent for longer than --max-staleness: everything is listed anew")]
+    Overdue,
     #[error(
         "{0}.claviger.dev is not known to the API server: install the CustomResourceDefinitions with \
          `claviger manifests | kubectl apply --server-side -f -`"
@@ -120,14 +149,18 @@ impl Feed {
                 // Nothing may pass again before everything that happened is known: a watch does not say when it has shown that.
                 standing.since = None;
             }
-            let begun = Instant::now();
-            let listing = standing.since.is_none();
-            let done = if listing { self.list(&mut standing).await } else { self.watch(&mut standing).await };
-            let lasted = begun.elapsed();
+            standing.ran = Duration::ZERO;
+            let watching = standing.since.is_some() && (standing.unconfirmed.is_none() || standing.tried);
+            let done = match &standing.since {
+                None => self.list(&mut standing).await,
+                Some(_) if watching => self.watch(&mut standing).await,
+                Some(since) => self.confirm(&since.clone(), &mut standing).await,
+            };
+            let ran = standing.ran;
             let pause = match done {
                 // That a list works does not mean that a watch does.
-                Ok(_) if listing => continue,
-                Ok(_) if lasted >= BRIEF => {
+                Ok(_) if !watching => continue,
+                Ok(_) if ran >= BRIEF => {
                     backoff.worked();
                     continue;
                 }
@@ -137,11 +170,11 @@ impl Feed {
                         backoff.worked();
                     }
                     tracing::debug!(path = self.path, "the watch has ended at once");
-                    backoff.failed(lasted)
+                    backoff.failed(ran)
                 }
                 Err(error) => {
                     self.ledger.restarted(self.watched, &error.to_string());
-                    if matches!(error, Error::Expired(_) | Error::Unreadable) {
+                    if error.needs_a_list() {
                         standing.since = None;
                     }
                     if backoff.tells(&error) {
@@ -149,7 +182,10 @@ impl Feed {
                     } else {
                         tracing::debug!(path = self.path, %error, "the watch is begun anew");
                     }
-                    backoff.failed(lasted)
+                    match error.throttles() {
+                        Some(after) => backoff.throttled(after),
+                        None => backoff.failed(ran),
+                    }
                 }
             };
             tokio::time::sleep(pause).await;
@@ -171,15 +207,38 @@ impl Feed {
                 _ => {
                     self.ledger.list_ends(self.watched, &listed, &page.metadata.resource_version);
                     tracing::debug!(path = self.path, objects = listed.len(), "listed");
-                    *standing = Standing { since: Some(page.metadata.resource_version), doubted: false };
+                    *standing = Standing { since: Some(page.metadata.resource_version), ..Standing::default() };
                     return Ok(true);
                 }
             }
         }
     }
 
+    /// Asks whether the API server has reached where the next watch is to begin: it would not say so itself.
+    async fn confirm(&self, since: &str, standing: &mut Standing) -> Result<bool, Error> {
+        standing.tried = true;
+        let request = Request::new(self.path.clone()).list(&ListParams::default().limit(1)).map_err(Error::Request)?;
+        let page: Page = self.ask_within(CONFIRM.min(self.timing.request), self.client.request(request)).await?;
+        let now = page.metadata.resource_version;
+        match (resource_version_number(&now), resource_version_number(since)) {
+            (Some(now), Some(since)) if now >= since => {}
+            _ => return Err(Error::Restored { now, since: since.to_owned() }),
+        }
+        let ended = standing.unconfirmed.take();
+        if let Some(Ended::Mute { in_time }) = ended {
+            // It had nothing to show.
+            standing.doubted = false;
+            if in_time {
+                self.heard()?;
+            }
+        }
+        Ok(false)
+    }
+
     /// Takes in what changes, until the watch ends. Returns whether it has shown anything.
     async fn watch(&self, standing: &mut Standing) -> Result<bool, Error> {
+        let before = standing.unconfirmed.replace(Ended::Broken);
+        standing.tried = false;
         let seconds = u32::try_from(self.timing.watch.as_secs()).unwrap_or(u32::MAX).max(1);
         let params = WatchParams { timeout: Some(seconds), bookmarks: true, ..WatchParams::default() };
         let since = standing.since.clone().unwrap_or_default();
@@ -188,20 +247,32 @@ impl Feed {
         let events = self.ask(self.client.request_events::<Box<RawValue>>(request)).await.map_err(|error| gone(error, &since))?;
         if !standing.doubted {
             // It answers, and would have said if it had forgotten what was between.
-            self.ledger.heard(self.watched);
+            self.heard()?;
         }
         let mut moved = false;
         let shown = self.take_in(events, standing, &mut moved).await;
-        match &shown {
-            // It has lived as long as it should.
-            Ok(()) if begun.elapsed() + BRIEF >= self.timing.watch => {
-                standing.doubted = false;
-                self.ledger.heard(self.watched);
+        standing.ran = begun.elapsed();
+        standing.doubted = !moved;
+        shown?;
+        // It has lived as long as it should.
+        let in_time = begun.elapsed() + BRIEF >= self.timing.watch;
+        if !moved {
+            if matches!(before, Some(Ended::Mute { .. })) {
+                return Err(Error::Mute);
             }
-            Ok(()) => {}
-            Err(_) => standing.doubted = !moved,
+            standing.unconfirmed = Some(Ended::Mute { in_time });
+            return Ok(false);
         }
-        shown.map(|()| moved)
+        standing.unconfirmed = None;
+        if in_time {
+            self.heard()?;
+        }
+        Ok(true)
+    }
+
+    /// The API server has given a sign.
+    fn heard(&self) -> Result<(), Error> {
+        if self.ledger.heard(self.watched) { Ok(()) } else { Err(Error::Overdue) }
     }
 
     async fn take_in(
@@ -243,6 +314,9 @@ impl Feed {
             if taken.unreadable {
                 return Err(Error::Unreadable);
             }
+            if taken.overdue {
+                return Err(Error::Overdue);
+            }
             if let Some(error) = failed {
                 return Err(gone(error, standing.since.as_deref().unwrap_or_default()));
             }
@@ -250,10 +324,14 @@ impl Feed {
     }
 
     async fn ask<T>(&self, request: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
-        match timeout(self.timing.request, request).await {
+        self.ask_within(self.timing.request, request).await
+    }
+
+    async fn ask_within<T>(&self, limit: Duration, request: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
+        match timeout(limit, request).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(self.explained(error)),
-            Err(_) => Err(Error::NoAnswer(self.timing.request)),
+            Err(_) => Err(Error::NoAnswer(limit)),
         }
     }
 
@@ -264,6 +342,20 @@ impl Feed {
             kube::Error::Api(status) if status.code == 404 => Error::NotServed(self.watched.as_str()),
             _ => Error::Api(Box::new(error)),
         }
+    }
+}
+
+impl Error {
+    fn needs_a_list(&self) -> bool {
+        matches!(self, Self::Expired(_) | Self::Unreadable | Self::Restored { .. } | Self::Mute | Self::Overdue)
+    }
+
+    /// How long the API server, which has too much to do, wants to be left in peace; no time where it does not say.
+    fn throttles(&self) -> Option<Duration> {
+        let Self::Api(api) = self else { return None };
+        let kube::Error::Api(status) = &**api else { return None };
+        let told = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+        (status.code == 429).then(|| Duration::from_secs(told.into()))
     }
 }
 

@@ -1,3 +1,4 @@
+mod restored;
 mod server;
 mod trouble;
 

@@ -35,6 +35,8 @@ pub(super) struct World {
     pub(super) metrics: Arc<Metrics>,
     pub(super) uses: Arc<Uses>,
     pub(super) index: Arc<ArcSwap<Index>>,
+    /// Where the API server says that it stands, when that is all it is asked; `None` leaves the answer to the test.
+    pub(super) place: Option<&'static str>,
     stop: CancellationToken,
 }
 
@@ -76,12 +78,27 @@ impl World {
         let ledger = Arc::new(Ledger::new(writer, freshness.clone(), metrics.clone(), uses.clone()));
         let stop = CancellationToken::new();
         tokio::spawn(Feed::new(client, watched, namespace, ledger.clone(), TIMING).run(stop.clone()));
-        Self { asked, ledger, freshness, metrics, uses, index, stop }
+        Self { asked, ledger, freshness, metrics, uses, index, place: Some("1000000"), stop }
     }
 
     /// The next request, which comes sooner or later: the clock runs ahead where everybody waits.
     pub(super) async fn next(&mut self) -> Call {
-        self.asked.recv().await.unwrap()
+        loop {
+            let call = self.asked.recv().await.unwrap();
+            match self.place {
+                Some(place) if call.query.get("limit").is_some_and(|limit| limit == "1") => call.page(&[], place, "more"),
+                _ => return call,
+            }
+        }
+    }
+
+    /// The next request, which asks where the API server stands.
+    pub(super) async fn place(&mut self) -> Call {
+        self.place = None;
+        let call = self.next().await;
+        assert_eq!(call.query.get("limit").map(String::as_str), Some("1"), "{:?}", call.query);
+        assert!(!call.query.contains_key("resourceVersion"), "it is consistent: {:?}", call.query);
+        call
     }
 
     /// The next request, which is a list from its start.

@@ -159,6 +159,36 @@ async fn a_list_that_works_does_not_hide_that_watches_do_not() {
     assert!(begun.elapsed() > Duration::from_secs(15), "{:?}", begun.elapsed());
 }
 
+/// A hundred thousand objects that every gate reads again, from the first, as soon as the API server has given up.
+#[tokio::test(start_paused = true)]
+async fn a_list_that_fails_late_is_not_begun_anew_at_once() {
+    let mut world = World::new(Watched::ApiKeys);
+    let begun = Instant::now();
+    for _ in 0..10 {
+        world.list().await.page(&[at(1, "1")], "10", "second");
+        let second = world.page("second").await;
+        tokio::time::advance(Duration::from_secs(6)).await;
+        second.refuse(500, "etcd is away");
+    }
+    world.list().await;
+    let paused = begun.elapsed().saturating_sub(Duration::from_secs(60));
+    assert!(paused > Duration::from_secs(6), "{paused:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_server_that_has_too_much_to_do_is_left_in_peace() {
+    let mut world = World::new(Watched::ApiKeys);
+    let details = json!({ "retryAfterSeconds": 9 });
+    for (details, shortest, longest) in [(details, 9_000, 13_500), (json!({}), 1_500, 3_000)] {
+        let status = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "later", "code": 429, "details": details });
+        world.list().await.text(StatusCode::TOO_MANY_REQUESTS, &status.to_string());
+        let begun = Instant::now();
+        world.list().await.text(StatusCode::TOO_MANY_REQUESTS, "Too many requests, please try again later.");
+        let paused = begun.elapsed().as_millis();
+        assert!((shortest..=longest + 1).contains(&paused), "{paused} ms");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_gate_that_may_be_no_older_knows_how_old_it_is() {
     let mut world = World::within(Watched::ApiKeys, None, Some(Duration::from_secs(40)));
@@ -234,11 +264,13 @@ async fn a_missing_right_and_a_missing_definition_are_told_with_what_to_do() {
 #[tokio::test(start_paused = true)]
 async fn the_trouble_of_one_watch_is_told_however_well_the_other_does() {
     let world = World::new(Watched::ApiKeys);
+    world.freshness.listed(Watched::ApiKeys);
+    world.freshness.listed(Watched::Roles);
     world.ledger.restarted(Watched::ApiKeys, "not allowed");
-    world.ledger.heard(Watched::Roles);
+    assert!(world.ledger.heard(Watched::Roles));
     assert_eq!(world.ledger.trouble().unwrap(), "apikeys: not allowed");
     world.ledger.restarted(Watched::Roles, "gone");
     assert_eq!(world.ledger.trouble().unwrap(), "apikeys: not allowed; apikeyroles: gone");
-    world.ledger.heard(Watched::ApiKeys);
+    assert!(world.ledger.heard(Watched::ApiKeys));
     assert_eq!(world.ledger.trouble().unwrap(), "apikeyroles: gone");
 }
