@@ -19,29 +19,32 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How long our own write is trusted while the watch has not shown it.
 const UNSEEN: Duration = Duration::from_secs(30);
 
-/// Later than any use.
-const PUT_OFF: i64 = i64::MAX / 2;
+/// Above so many gates, those with no advance are forgotten.
+const MANY_GATES: usize = 100;
 
 /// Uses that wait for their write, and those that were written and not shown yet.
 #[derive(Debug, Default)]
 pub(super) struct Folding {
     /// By UID. Only uses of ApiKeys that exist come here, so they bound it.
     waiting: HashMap<String, Waiting>,
-    /// The order: by the oldest use that was told, so that later ones push nothing back.
-    order: BTreeSet<(i64, String)>,
+    /// The order: gates take turns, and those of one gate are in the order in which they were told. No time that a gate tells counts
+    /// here: one that makes them up would come first for ever.
+    order: BTreeSet<(u64, String)>,
+    /// The turn of the last write that ended.
+    turn: u64,
+    /// By gate: the turn of what it told last.
+    turns: HashMap<String, u64>,
     /// By UID: what was written, and when.
     written: HashMap<String, (i64, Instant)>,
     next: Option<Instant>,
     failures: u32,
-    /// How many writes were put off.
-    put_off: i64,
 }
 
 #[derive(Debug)]
 struct Waiting {
     namespace: String,
     name: String,
-    first: i64,
+    turn: u64,
     latest: i64,
 }
 
@@ -72,10 +75,14 @@ pub(super) enum Outcome {
 impl Folding {
     /// A gate tells a use; `apikey` is what has its namespace and name, and `clock` ours in seconds since 1970. Returns whether the use
     /// waits for a write from now on: not where it is no news, cannot be, or is of another ApiKey.
-    pub(super) fn told(&mut self, used: &KeyUse, apikey: Option<&ApiKey>, clock: i64, now: Instant) -> bool {
+    pub(super) fn told(&mut self, gate: &str, used: &KeyUse, apikey: Option<&ApiKey>, clock: i64, now: Instant) -> bool {
         let used_at = used.used_at.0.as_second();
         let Some(apikey) = apikey.filter(|apikey| apikey.metadata.uid.as_deref() == Some(&used.uid)) else { return false };
         if apikey.metadata.deletion_timestamp.is_some() || used_at > clock.saturating_add(TOLERANCE) {
+            return false;
+        }
+        // No key is used before there is one.
+        if begun(apikey).is_some_and(|begun| used_at < begun.saturating_sub(TOLERANCE)) {
             return false;
         }
         if !is_news(used_at, last_used(apikey).max(self.written_of(&used.uid, now))) {
@@ -85,8 +92,9 @@ impl Folding {
             waiting.latest = waiting.latest.max(used_at);
         } else {
             let (namespace, name) = (apikey.namespace().unwrap_or_default(), apikey.name_any());
-            self.order.insert((used_at, used.uid.clone()));
-            self.waiting.insert(used.uid.clone(), Waiting { namespace, name, first: used_at, latest: used_at });
+            let turn = self.next_turn(gate);
+            self.order.insert((turn, used.uid.clone()));
+            self.waiting.insert(used.uid.clone(), Waiting { namespace, name, turn, latest: used_at });
         }
         true
     }
@@ -128,22 +136,22 @@ impl Folding {
                 self.failures = 0;
                 self.written.retain(|_, (_, when)| now.saturating_duration_since(*when) < UNSEEN);
                 self.written.insert(write.uid.clone(), (write.used_at, now));
-                self.forget(&write.uid);
+                self.had_turn(&write.uid);
             }
             Outcome::Moot => {
                 self.failures = 0;
-                self.forget(&write.uid);
+                self.had_turn(&write.uid);
             }
             Outcome::Failed => {
                 let pause = Duration::from_secs(1).saturating_mul(2_u32.saturating_pow(self.failures.min(20)));
                 self.failures = self.failures.saturating_add(1);
                 self.next = Some(now + pause.min(LONGEST_PAUSE));
                 // The others have their turn before it is tried again.
+                let last = self.order.last().map_or(self.turn, |(turn, _)| *turn);
                 if let Some(waiting) = self.waiting.get_mut(&write.uid) {
-                    self.order.remove(&(waiting.first, write.uid.clone()));
-                    self.put_off += 1;
-                    waiting.first = PUT_OFF.saturating_add(self.put_off);
-                    self.order.insert((waiting.first, write.uid.clone()));
+                    self.order.remove(&(waiting.turn, write.uid.clone()));
+                    waiting.turn = last.saturating_add(1);
+                    self.order.insert((waiting.turn, write.uid.clone()));
                 }
             }
         }
@@ -151,14 +159,37 @@ impl Folding {
 
     fn forget(&mut self, uid: &str) {
         if let Some(waiting) = self.waiting.remove(uid) {
-            self.order.remove(&(waiting.first, uid.to_owned()));
+            self.order.remove(&(waiting.turn, uid.to_owned()));
         }
+    }
+
+    fn next_turn(&mut self, gate: &str) -> u64 {
+        let turn = self.turns.get(gate).copied().unwrap_or(0).max(self.turn).saturating_add(1);
+        if self.turns.len() >= MANY_GATES {
+            self.turns.retain(|_, last| *last > self.turn);
+        }
+        self.turns.insert(gate.to_owned(), turn);
+        turn
+    }
+
+    /// What waits has had its turn.
+    fn had_turn(&mut self, uid: &str) {
+        if let Some(waiting) = self.waiting.get(uid) {
+            self.turn = self.turn.max(waiting.turn);
+        }
+        self.forget(uid);
     }
 
     fn written_of(&self, uid: &str, now: Instant) -> Option<i64> {
         let (written, when) = self.written.get(uid)?;
         (now.saturating_duration_since(*when) < UNSEEN).then_some(*written)
     }
+}
+
+/// Since when there is a key, in seconds since 1970; where nobody says, since when there is an ApiKey.
+fn begun(apikey: &ApiKey) -> Option<i64> {
+    let issued = apikey.status.as_ref().and_then(|status| status.issued_at.as_ref());
+    issued.or(apikey.metadata.creation_timestamp.as_ref()).map(|time| time.0.as_second())
 }
 
 /// What the status says, in seconds since 1970.

@@ -161,11 +161,12 @@ fn readable(object: DeserializeGuard<Gate>) -> Option<Gate> {
 /// Takes in the uses that a gate tells.
 fn uses(context: &Context, gate: &Gate) {
     let clock = context.clock.now().as_second();
+    let name = format!("{}/{}", gate.namespace().unwrap_or_default(), gate.name_any());
     let mut news = false;
     for used in &gate.spec.uses {
         let apikey = context.apikeys.get(&ObjectRef::new(&used.name).within(&used.namespace));
         let apikey = apikey.as_ref().and_then(|object| object.0.as_ref().ok());
-        news |= context.reports.folding().told(used, apikey, clock, Instant::now());
+        news |= context.reports.folding().told(&name, used, apikey, clock, Instant::now());
     }
     if news {
         context.reports.waits.notify_one();

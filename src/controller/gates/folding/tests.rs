@@ -49,25 +49,87 @@ fn a_use_is_written_where_it_is_news_can_be_and_is_of_this_apikey() {
         ("created anew", Some(anew), NOON, false),
     ] {
         let (mut folding, now) = (Folding::default(), Instant::now());
-        assert_eq!(folding.told(&used("k", used_at), apikey.as_ref(), NOON, now), taken, "{what}");
+        assert_eq!(folding.told("gate-a", &used("k", used_at), apikey.as_ref(), NOON, now), taken, "{what}");
         let wanted = taken.then(|| Ok(write("k", used_at)));
         assert_eq!(folding.next(now), wanted, "{what}");
     }
 }
 
 #[test]
-fn the_oldest_is_written_first_and_later_uses_push_it_not_back() {
-    let (mut folding, mut now) = (Folding::default(), Instant::now());
-    for (name, used_at) in [("b", NOON - 10), ("a", NOON - 10), ("c", NOON - 20), ("c", NOON), ("d", NOON - 5), ("c", NOON - 15)]
-    {
-        assert!(folding.told(&used(name, used_at), Some(&apikey(name, None)), NOON, now));
+fn no_key_was_used_before_there_was_one() {
+    let (hour, now) = (3_600, Instant::now());
+    for (created, issued, used_at, taken) in [
+        (Some(NOON - hour), Some(NOON), NOON - 61, false),
+        (Some(NOON - hour), Some(NOON), NOON - 60, true),
+        (Some(NOON), Some(NOON - hour), NOON - hour, true),
+        (Some(NOON), None, NOON - 61, false),
+        (Some(NOON), None, NOON - 60, true),
+        (None, None, 0, true),
+    ] {
+        let mut apikey = apikey("k", None);
+        apikey.metadata.creation_timestamp = created.map(time);
+        apikey.status.as_mut().unwrap().issued_at = issued.map(time);
+        let mut folding = Folding::default();
+        let told = folding.told("gate-a", &used("k", used_at), Some(&apikey), NOON, now);
+        assert_eq!(told, taken, "created {created:?}, issued {issued:?}, used {used_at}");
     }
-    for (name, used_at) in [("c", NOON), ("a", NOON - 10), ("b", NOON - 10), ("d", NOON - 5)] {
+}
+
+/// Writes what comes next, which goes well.
+fn writes_next(folding: &mut Folding, now: &mut Instant) -> Option<String> {
+    let Ok(write) = folding.next(*now)? else { panic!("it must wait") };
+    folding.ended(&write, Outcome::Done, *now);
+    *now += SPACING;
+    Some(write.name)
+}
+
+#[test]
+fn what_was_told_first_is_written_first_and_later_uses_push_it_not_back() {
+    let (mut folding, mut now) = (Folding::default(), Instant::now());
+    for (name, used_at) in [("b", NOON - 10), ("c", NOON - 20), ("b", NOON), ("a", NOON - 30), ("b", NOON - 15)] {
+        assert!(folding.told("gate-a", &used(name, used_at), Some(&apikey(name, None)), NOON, now));
+    }
+    for (name, used_at) in [("b", NOON), ("c", NOON - 20), ("a", NOON - 30)] {
         assert_eq!(folding.next(now), Some(Ok(write(name, used_at))));
         folding.ended(&write(name, used_at), Outcome::Done, now);
         now += SPACING;
     }
     assert_eq!(folding.next(now), None);
+}
+
+/// However many uses one of them tells, how old it says they are, and however often it tells more.
+#[test]
+fn a_gate_that_tells_much_holds_up_no_other() {
+    let (mut folding, mut now) = (Folding::default(), Instant::now());
+    let mut forged = 0..;
+    let mut forge = |folding: &mut Folding, now| {
+        for number in forged.by_ref().take(50) {
+            let name = format!("forged-{number}");
+            assert!(folding.told("forger", &used(&name, 0), Some(&apikey(&name, None)), NOON, now));
+        }
+    };
+    for _ in 0..20 {
+        forge(&mut folding, now);
+    }
+    for _ in 0..30 {
+        writes_next(&mut folding, &mut now);
+    }
+    for name in ["x", "y", "z"] {
+        assert!(folding.told("gate-a", &used(name, NOON), Some(&apikey(name, None)), NOON, now));
+    }
+    let mut written = Vec::new();
+    for _ in 0..6 {
+        forge(&mut folding, now);
+        written.extend(writes_next(&mut folding, &mut now).filter(|name| !name.starts_with("forged")));
+    }
+    assert_eq!(written, ["x", "y", "z"], "they take turns");
+    // Nor do many gates make us remember many.
+    for number in 0..1_000 {
+        let name = format!("k{number}");
+        folding.told(&format!("gate-{number}"), &used(&name, NOON), Some(&apikey(&name, None)), NOON, now);
+        folding.ended(&write(&name, NOON), Outcome::Done, now);
+    }
+    assert!(folding.turns.len() <= MANY_GATES, "{}", folding.turns.len());
 }
 
 /// As the loop does it, with time that passes only where it waits.
@@ -76,7 +138,7 @@ async fn a_hundred_uses_cost_at_most_five_writes_a_second() {
     let mut folding = Folding::default();
     for number in 0..100 {
         let name = format!("k{number}");
-        assert!(folding.told(&used(&name, NOON - number), Some(&apikey(&name, None)), NOON, Instant::now()));
+        assert!(folding.told("gate-a", &used(&name, NOON - number), Some(&apikey(&name, None)), NOON, Instant::now()));
     }
     let begun = Instant::now();
     let mut moments = Vec::new();
@@ -102,16 +164,16 @@ async fn a_hundred_uses_cost_at_most_five_writes_a_second() {
 fn our_own_write_counts_before_the_watch_shows_it() {
     let (mut folding, now) = (Folding::default(), Instant::now());
     let stale = apikey("k", None);
-    assert!(folding.told(&used("k", NOON), Some(&stale), NOON, now));
+    assert!(folding.told("gate-a", &used("k", NOON), Some(&stale), NOON, now));
     folding.ended(&write("k", NOON), Outcome::Done, now);
-    assert!(!folding.told(&used("k", NOON), Some(&stale), NOON, now), "the gate tells it until it has seen it");
-    assert!(!folding.told(&used("k", NOON + 50), Some(&stale), NOON, now));
-    assert!(folding.told(&used("k", NOON), Some(&stale), NOON, now + UNSEEN), "but it is not trusted for ever");
+    assert!(!folding.told("gate-a", &used("k", NOON), Some(&stale), NOON, now), "the gate tells it until it has seen it");
+    assert!(!folding.told("gate-a", &used("k", NOON + 50), Some(&stale), NOON, now));
+    assert!(folding.told("gate-a", &used("k", NOON), Some(&stale), NOON, now + UNSEEN), "but it is not trusted for ever");
     folding.gone("uid-k");
     assert_eq!(folding.next(now + UNSEEN), None);
     assert!(folding.written.is_empty());
 
-    assert!(folding.told(&used("k", NOON), Some(&stale), NOON, now));
+    assert!(folding.told("gate-a", &used("k", NOON), Some(&stale), NOON, now));
     folding.ended(&write("k", NOON), Outcome::Done, now);
     folding.seen(&stale);
     assert_eq!(folding.written.len(), 1);
@@ -122,7 +184,7 @@ fn our_own_write_counts_before_the_watch_shows_it() {
 #[test]
 fn what_the_status_comes_to_say_is_not_written_again() {
     let (mut folding, now) = (Folding::default(), Instant::now());
-    folding.told(&used("k", NOON), Some(&apikey("k", None)), NOON, now);
+    folding.told("gate-a", &used("k", NOON), Some(&apikey("k", None)), NOON, now);
     folding.seen(&apikey("k", Some(NOON - 3_600)));
     assert_eq!(folding.waiting.len(), 1);
     folding.seen(&apikey("k", Some(NOON - 3_599)));
@@ -132,8 +194,8 @@ fn what_the_status_comes_to_say_is_not_written_again() {
 #[test]
 fn a_write_that_fails_is_tried_again_after_ever_longer_pauses_and_holds_up_nobody() {
     let (mut folding, mut now) = (Folding::default(), Instant::now());
-    folding.told(&used("a", NOON - 2), Some(&apikey("a", None)), NOON, now);
-    folding.told(&used("b", NOON - 1), Some(&apikey("b", None)), NOON, now);
+    folding.told("gate-a", &used("a", NOON - 2), Some(&apikey("a", None)), NOON, now);
+    folding.told("gate-a", &used("b", NOON - 1), Some(&apikey("b", None)), NOON, now);
     let (a, b) = (write("a", NOON - 2), write("b", NOON - 1));
     for (pause, failing) in [(1, &a), (2, &b), (4, &a), (8, &b), (16, &a), (30, &b), (30, &a)] {
         assert_eq!(folding.next(now), Some(Ok(failing.clone())), "in turn");
@@ -142,7 +204,7 @@ fn a_write_that_fails_is_tried_again_after_ever_longer_pauses_and_holds_up_nobod
         assert_eq!(folding.next(now), Some(Err(until)));
         now = until;
     }
-    folding.told(&used("c", NOON), Some(&apikey("c", None)), NOON, now);
+    folding.told("gate-a", &used("c", NOON), Some(&apikey("c", None)), NOON, now);
     assert_eq!(folding.next(now), Some(Ok(write("c", NOON))), "what was not tried comes first");
     folding.ended(&write("c", NOON), Outcome::Done, now);
     assert_eq!(folding.next(now), Some(Err(now + SPACING)), "a success makes up for all");
@@ -152,8 +214,8 @@ fn a_write_that_fails_is_tried_again_after_ever_longer_pauses_and_holds_up_nobod
 #[test]
 fn what_nobody_can_write_any_more_is_dropped() {
     let (mut folding, now) = (Folding::default(), Instant::now());
-    folding.told(&used("a", NOON), Some(&apikey("a", None)), NOON, now);
-    folding.told(&used("b", NOON), Some(&apikey("b", None)), NOON, now);
+    folding.told("gate-a", &used("a", NOON), Some(&apikey("a", None)), NOON, now);
+    folding.told("gate-a", &used("b", NOON), Some(&apikey("b", None)), NOON, now);
     folding.ended(&write("a", NOON), Outcome::Moot, now);
     folding.gone("uid-b");
     assert_eq!(folding.next(now), None);
