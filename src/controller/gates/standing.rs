@@ -8,7 +8,7 @@ use kube::api::ObjectMeta;
 use tokio::time::Instant;
 
 use crate::api::conditions::reason;
-use crate::api::{Gate, GateSpec, resource_version_number};
+use crate::api::{Gate, GateSpec, GateState, resource_version_number};
 use crate::lifecycle::{News, Tone};
 
 /// A gate whose object has not changed for longer is silent. Three heartbeats.
@@ -26,7 +26,7 @@ const MAX_GATES: usize = 1_000;
 pub(super) enum Standing {
     /// It reports, and knows what we know.
     Current,
-    /// It reports, and does not know what we have known for a while.
+    /// It reports, and does not know what we have known for a while, or answers nobody.
     Behind,
     /// It does not report.
     Silent,
@@ -53,6 +53,8 @@ struct Known {
     meta: ObjectMeta,
     changed: Instant,
     reached: u128,
+    /// What it says of itself, and since when.
+    state: (Option<GateState>, Instant),
     scope: Option<String>,
     standing: Standing,
 }
@@ -99,11 +101,15 @@ impl Gates {
         };
         let reached = gate.spec.reached_resource_version.as_deref().and_then(resource_version_number).unwrap_or(0);
         let scope = gate.spec.namespace.clone();
+        let state = match before {
+            Some(known) if known.state.0 == gate.spec.state => known.state,
+            _ => (gate.spec.state, now),
+        };
         let moved = before.is_none_or(|known| known.scope != scope);
         if let Some(scope) = &scope {
             self.within.entry(scope.clone()).or_default();
         }
-        self.known.insert(name, Known { meta, changed, reached, scope, standing });
+        self.known.insert(name, Known { meta, changed, reached, state, scope, standing });
         if moved {
             self.forget_scopes();
         }
@@ -170,14 +176,14 @@ impl Gates {
             } else if known.standing == Standing::Silent && known.changed < watching {
                 // Nothing was heard of it yet.
                 Standing::Silent
-            } else if known.reached < due {
+            } else if known.reached < due || known.idle(now).is_some() {
                 Standing::Behind
             } else {
                 Standing::Current
             };
             if standing != known.standing {
                 known.standing = standing;
-                changes.push(known.change(due, silent));
+                changes.push(known.change(due, now, silent));
             }
         }
         changes.sort_by(|one, other| one.gate.metadata.name.cmp(&other.gate.metadata.name));
@@ -206,7 +212,18 @@ impl Gates {
 }
 
 impl Known {
-    fn change(&self, due: u128, silent: Duration) -> Change {
+    /// Why it answers nobody, where it says so. Loading takes its time.
+    fn idle(&self, now: Instant) -> Option<&'static str> {
+        match self.state {
+            (Some(GateState::Stale), _) => Some("Stale: it has not heard the API server for longer than --max-staleness"),
+            (Some(GateState::Loading), since) if now.saturating_duration_since(since) > LAG => {
+                Some("Loading: it could not list all ApiKeys and ApiKeyRoles yet")
+            }
+            _ => None,
+        }
+    }
+
+    fn change(&self, due: u128, now: Instant, silent: Duration) -> Change {
         let reached = self.reached;
         let (tone, reason, note) = match self.standing {
             Standing::Current => {
@@ -215,11 +232,14 @@ impl Known {
             Standing::Behind => (
                 Tone::Warning,
                 reason::GATE_BEHIND,
-                format!(
-                    "the gate has reached resourceVersion {reached} of ApiKeys, and {due} is more than {} s old: keys that were \
-                     revoked since may still pass there",
-                    LAG.as_secs()
-                ),
+                match self.idle(now) {
+                    Some(why) => format!("the gate says that it is {why}, and answers nobody; its log and /readyz say why"),
+                    None => format!(
+                        "the gate has reached resourceVersion {reached} of ApiKeys, and {due} is more than {} s old: keys that were \
+                         revoked since may still pass there",
+                        LAG.as_secs()
+                    ),
+                },
             ),
             Standing::Silent => (
                 Tone::Warning,

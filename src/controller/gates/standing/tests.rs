@@ -77,6 +77,37 @@ fn what_is_seen_later_does_not_make_what_was_seen_before_younger() {
     assert!(changes[0].news.note.contains("resourceVersion 146 of ApiKeys, and 147 is"), "{}", changes[0].news.note);
 }
 
+/// It knows everything that it is asked about, and answers nobody.
+#[test]
+fn a_gate_that_answers_nobody_is_not_current() {
+    let begun = Instant::now();
+    let mut gates = Gates::new(begun);
+    let mut write = 0;
+    let mut says = |gates: &mut Gates, state, after| {
+        write += 1;
+        let mut gate = gate("a", "10", write);
+        gate.spec.state = Some(state);
+        gates.shown(&gate, begun + seconds(after));
+        gates.judge(begun + seconds(after))
+    };
+    for after in [0, 5, 10] {
+        assert_eq!(says(&mut gates, GateState::Loading, after), [], "a start takes its time");
+    }
+    let changes = says(&mut gates, GateState::Loading, 11);
+    assert_eq!(told(&changes), [("a", "GateBehind")]);
+    assert!(changes[0].news.note.starts_with("the gate says that it is Loading: "), "{}", changes[0].news.note);
+    assert_eq!(gates.counts(), [0, 1, 0]);
+    assert_eq!(told(&says(&mut gates, GateState::Current, 12)), [("a", "GateCurrent")]);
+    let changes = says(&mut gates, GateState::Stale, 20);
+    assert_eq!(told(&changes), [("a", "GateBehind")], "it was silent for long enough");
+    assert!(
+        changes[0].news.note.contains("is Stale: ") && changes[0].news.note.contains("answers nobody"),
+        "{}",
+        changes[0].news.note
+    );
+    assert_eq!(says(&mut gates, GateState::Stale, 21), [], "once");
+}
+
 #[test]
 fn a_gate_for_one_namespace_is_held_against_that_namespace() {
     let begun = Instant::now();
