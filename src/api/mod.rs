@@ -19,7 +19,7 @@ mod template;
 
 pub use apikey::{ApiKey, ApiKeySpec, DEFAULT_DATA_KEY, Expiry, Retention, SecretSpec};
 pub use conditions::ConditionType;
-pub use gate::{Gate, GateSpec, GateState, KeyUse, MAX_USES, resource_version_number};
+pub use gate::{GRANULARITY, Gate, GateSpec, GateState, KeyUse, MAX_USES, resource_version_number};
 pub use lifetime::{Lifetime, LifetimeError};
 pub use policy::{
     AllowList, ApiKeyPolicy, ApiKeyPolicySpec, Imports, LifetimeLimits, NamespaceSelector, RequiredField, RotationLimits,

@@ -17,6 +17,11 @@ use super::{Failure, duration};
 /// How long an answer of the API server is waited for.
 const REQUEST: Duration = Duration::from_secs(30);
 
+/// A longer watch that dies silently would hide revocations for too long.
+const LONGEST_WATCH: Duration = Duration::from_secs(300);
+/// A caller who may no more is let in for so long.
+const LONGEST_CACHE: Duration = Duration::from_secs(300);
+
 #[derive(Args)]
 pub(crate) struct GateArgs {
     /// Know the ApiKeys of this namespace only. Default: of the whole cluster.
@@ -51,7 +56,7 @@ pub(crate) struct GateArgs {
     /// An audience that tokens of callers may be for. May be repeated. Default: the API server's own.
     #[arg(long, value_name = "NAME")]
     token_audience: Vec<String>,
-    /// How long a caller's token is trusted without asking the API server again.
+    /// How long a caller's token is trusted without asking the API server again: at most 5m.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     token_cache: Duration,
     /// How proxies prove who they are.
@@ -64,7 +69,7 @@ pub(crate) struct GateArgs {
     /// stop everybody. More than --watch-timeout and five seconds.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     max_staleness: Option<Duration>,
-    /// How long a watch lasts before it is begun anew. One that dies silently is noticed five seconds later.
+    /// How long a watch lasts before it is begun anew: from 1s to 5m. One that dies silently is noticed five seconds later.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     watch_timeout: Duration,
     /// How many connections are served at once.
@@ -99,8 +104,11 @@ impl GateArgs {
             }
             _ => None,
         };
-        if self.watch_timeout < Duration::from_secs(1) {
-            return Err("--watch-timeout must be at least 1s".into());
+        if self.watch_timeout < Duration::from_secs(1) || self.watch_timeout > LONGEST_WATCH {
+            return Err("--watch-timeout must be from 1s to 5m: a watch that dies silently is noticed only after it".into());
+        }
+        if self.token_cache > LONGEST_CACHE {
+            return Err("--token-cache must be at most 5m: a caller whose right was taken away passes for so long".into());
         }
         Ok(Settings {
             namespace: self.namespace.clone(),
@@ -121,5 +129,40 @@ impl GateArgs {
             access_log: self.access_log,
             report: if self.report { Identity::from_env() } else { None },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        gate: GateArgs,
+    }
+
+    #[test]
+    fn what_hides_revocations_for_long_is_refused_with_a_sentence() {
+        for (argument, refused) in [
+            ("--watch-timeout=1s", None),
+            ("--watch-timeout=5m", None),
+            ("--watch-timeout=999ms", Some("--watch-timeout must be from 1s to 5m")),
+            ("--watch-timeout=301s", Some("--watch-timeout must be from 1s to 5m")),
+            ("--token-cache=1s", None),
+            ("--token-cache=5m", None),
+            ("--token-cache=301s", Some("--token-cache must be at most 5m")),
+        ] {
+            let settings = Command::try_parse_from(["gate", argument]).unwrap().gate.settings();
+            let said = settings.err().map(|error| error.to_string());
+            let right = match (&said, refused) {
+                (Some(said), Some(refused)) => said.starts_with(refused),
+                (None, None) => true,
+                _ => false,
+            };
+            assert!(right, "{argument}: {said:?}");
+        }
     }
 }

@@ -121,13 +121,12 @@ impl Ledger {
         *self.troubled().of(watched) = None;
     }
 
-    /// Events of a watch, in their order, up to the first that cannot be read.
-    pub(super) fn happened(&self, watched: Watched, events: &[WatchEvent<Box<RawValue>>]) -> Taken {
+    /// Events of a watch, of which the first arrived at that moment, in their order, up to the first that cannot be read.
+    pub(super) fn happened(&self, watched: Watched, events: &[WatchEvent<Box<RawValue>>], arrived: Instant) -> Taken {
         let mut taken = Taken::default();
         if events.is_empty() {
             return taken;
         }
-        let begun = Instant::now();
         let mut changes = 0;
         let mut writer = self.writer();
         for event in events {
@@ -155,7 +154,7 @@ impl Ledger {
         }
         drop(writer);
         taken.overdue = !self.heard(watched);
-        self.metrics.changed(watched, changes, begun.elapsed());
+        self.metrics.changed(watched, changes, arrived.elapsed());
         taken
     }
 

@@ -282,7 +282,8 @@ impl Feed {
         moved: &mut bool,
     ) -> Result<(), Error> {
         let silence = self.timing.watch + GRACE;
-        let mut events = std::pin::pin!(events.ready_chunks(BATCH));
+        let arriving = events.map(|event| (std::time::Instant::now(), event));
+        let mut events = std::pin::pin!(arriving.ready_chunks(BATCH));
         loop {
             let batch = match timeout(silence, events.next()).await {
                 Ok(Some(batch)) => batch,
@@ -290,7 +291,8 @@ impl Feed {
                 Err(_) => return Err(Error::Silent(silence)),
             };
             let (mut shown, mut failed) = (Vec::with_capacity(batch.len()), None);
-            for event in batch {
+            let arrived = batch.first().map_or_else(std::time::Instant::now, |(arrived, _)| *arrived);
+            for (_, event) in batch {
                 match event {
                     Ok(WatchEvent::Error(status)) => failed = Some(self.explained(kube::Error::Api(status))),
                     Ok(event) => shown.push(event),
@@ -304,7 +306,7 @@ impl Feed {
                     break;
                 }
             }
-            let taken = self.ledger.happened(self.watched, &shown);
+            let taken = self.ledger.happened(self.watched, &shown, arrived);
             if taken.reached.is_some() {
                 standing.since = taken.reached;
             }

@@ -11,4 +11,4 @@ mod uses;
 
 pub use pace::{HEARTBEAT, LONGEST_PAUSE, SHORTEST_PAUSE};
 pub use reporter::{FIELD_MANAGER, GateFacts, Identity, Reporter};
-pub use uses::{GRANULARITY, MAX_PENDING, Noted, Subject, Uses};
+pub use uses::{MAX_PENDING, Noted, Subject, Uses};

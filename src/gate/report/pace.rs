@@ -49,6 +49,11 @@ impl<T: PartialEq> Pace<T> {
         Next::Wait(due.saturating_sub(since).min(SHORTEST_PAUSE))
     }
 
+    /// Whether it is time to write whatever there is.
+    pub(super) fn beats(&self, now: Instant) -> bool {
+        self.written.as_ref().is_none_or(|(at, _)| now.saturating_duration_since(*at) >= HEARTBEAT)
+    }
+
     /// A write, begun at `now`, has succeeded.
     pub(super) fn written(&mut self, now: Instant, facts: T) {
         *self = Self { written: Some((now, facts)), failures: 0, not_before: None };
@@ -105,6 +110,7 @@ mod tests {
             assert_eq!(pace.next(begun + after, &facts), next, "{facts} after {after:?}");
         }
         assert!(pace.is_told(&"a") && !pace.is_told(&"b"));
+        assert!(!pace.beats(begun + ms(9_999)) && pace.beats(begun + HEARTBEAT) && Pace::<&str>::default().beats(begun));
     }
 
     #[test]

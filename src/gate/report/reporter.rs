@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::pace::{Next, Pace};
 use super::uses::Uses;
-use crate::api::{Gate, GateSpec, GateState, whole_second};
+use crate::api::{Gate, GateSpec, GateState, KeyUse, whole_second};
 
 /// Who wrote, in `managedFields`.
 pub const FIELD_MANAGER: &str = "claviger-gate";
@@ -55,8 +55,8 @@ pub struct Reporter {
     facts: Box<dyn Fn() -> GateFacts + Send + Sync>,
 }
 
-/// What makes a difference: the facts, and what is pending.
-type Facts = (GateFacts, u64);
+/// What makes a difference: the facts, and the uses that are told.
+type Facts = (GateFacts, Vec<KeyUse>);
 
 impl Identity {
     /// From `POD_NAME`, `POD_NAMESPACE` and `POD_UID`; `None` where one of the first two is missing: then nothing is reported.
@@ -86,16 +86,18 @@ impl Reporter {
 
     /// Writes until `stop` is cancelled, then takes the object away. Failures are logged and tried again; they harm nobody.
     pub async fn run(self, stop: CancellationToken) {
-        let mut writing = Writing { pace: Pace::default(), uid: None, told: HashSet::new() };
+        let mut writing = Writing { pace: Pace::default(), uses: Vec::new(), uid: None, told: HashSet::new() };
         loop {
-            // The number before the list: a use that comes between the two is told twice rather than never.
-            let facts = ((self.facts)(), self.uses.generation());
             let now = Instant::now();
+            if writing.pace.beats(now) || self.uses.is_spent(&writing.uses) {
+                writing.uses = self.uses.oldest();
+            }
+            let facts = ((self.facts)(), writing.uses.clone());
             match writing.pace.next(now, &facts) {
                 Next::Write => {
                     let written = tokio::select! {
                         () = stop.cancelled() => break,
-                        written = self.write(&facts.0) => written,
+                        written = self.write(&facts) => written,
                     };
                     self.note(written, now, facts, &mut writing);
                 }
@@ -139,7 +141,7 @@ impl Reporter {
     }
 
     /// Writes everything, and returns the UID of the object.
-    async fn write(&self, facts: &GateFacts) -> Result<Option<String>, Failure> {
+    async fn write(&self, facts: &Facts) -> Result<Option<String>, Failure> {
         let gate = self.object(facts, Timestamp::now());
         // Nobody else has a say in it: what another has written there is taken over.
         let params = PatchParams::apply(FIELD_MANAGER).force();
@@ -150,7 +152,7 @@ impl Reporter {
         }
     }
 
-    fn object(&self, facts: &GateFacts, now: Timestamp) -> Gate {
+    fn object(&self, (facts, uses): &Facts, now: Timestamp) -> Gate {
         let owner = self.identity.pod_uid.as_ref().map(|uid| OwnerReference {
             api_version: "v1".to_owned(),
             kind: "Pod".to_owned(),
@@ -175,18 +177,18 @@ impl Reporter {
                 keys: Some(i64::try_from(facts.keys).unwrap_or(i64::MAX)),
                 reached_resource_version: facts.reached.clone(),
                 roles_resource_version: facts.roles_reached.clone(),
-                uses: self.uses.oldest(),
+                uses: uses.clone(),
             },
         }
     }
 
     /// Tells what was not told yet, and takes the object away: who watches sees what it said last.
     async fn leave(&self, writing: &Writing) {
-        let facts = ((self.facts)(), self.uses.generation());
+        let facts = ((self.facts)(), self.uses.oldest());
         let mut uid = writing.uid.clone();
         if self.uses.pending() > 0
             && !writing.pace.is_told(&facts)
-            && let Ok(written) = self.write(&facts.0).await
+            && let Ok(written) = self.write(&facts).await
         {
             uid = written;
         }
@@ -211,6 +213,8 @@ impl Reporter {
 /// How writing goes.
 struct Writing {
     pace: Pace<Facts>,
+    /// The uses that are told, until half of them were written or the heartbeat is due.
+    uses: Vec<KeyUse>,
     /// The UID of the object that was written last.
     uid: Option<String>,
     /// The kinds of failure that were logged since it last went well.
@@ -278,7 +282,8 @@ mod tests {
             roles_reached: Some("5".to_owned()),
         };
         let reporter = Reporter::new(client, identity, Some("team".to_owned()), uses, facts);
-        let object = reporter.object(&facts(), "2026-11-21T12:00:00.5Z".parse().unwrap());
+        let told = reporter.uses.oldest();
+        let object = reporter.object(&(facts(), told), "2026-11-21T12:00:00.5Z".parse().unwrap());
         assert_eq!(
             serde_json::to_value(object).unwrap(),
             serde_json::json!({

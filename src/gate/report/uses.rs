@@ -7,10 +7,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::api::{KeyUse, MAX_USES};
+use crate::api::{GRANULARITY, KeyUse, MAX_USES};
 
-/// Uses of one ApiKey that are nearer to each other than this many seconds count as one.
-pub const GRANULARITY: i64 = 3_600;
 /// How many ApiKeys may have a use that is not in their status yet; uses of further ones are dropped and counted.
 pub const MAX_PENDING: usize = 10_000;
 
@@ -34,8 +32,6 @@ pub struct Subject {
 #[derive(Debug, Default)]
 pub struct Uses {
     pending: Mutex<HashMap<String, Pending>>,
-    /// Grows with every change of `pending`.
-    generation: AtomicU64,
     dropped: AtomicU64,
 }
 
@@ -88,15 +84,12 @@ impl Uses {
         // One that came shortly after would never be written.
         if pending.get(uid).is_some_and(|waiting| waiting.used_at.saturating_sub(moment) < GRANULARITY) {
             pending.remove(uid);
-            self.changed();
         }
     }
 
     /// The watch has shown that an ApiKey is gone.
     pub fn gone(&self, uid: &str) {
-        if self.lock().remove(uid).is_some() {
-            self.changed();
-        }
+        self.lock().remove(uid);
     }
 
     /// How many ApiKeys have a use that is not in their status yet.
@@ -111,9 +104,15 @@ impl Uses {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Changes whenever what is pending does.
-    pub(super) fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
+    /// Whether so little of what was told is still pending that there is something else to tell: less than half of it. A list that
+    /// changed with every write of the controller would be written as often.
+    pub(super) fn is_spent(&self, told: &[KeyUse]) -> bool {
+        let pending = self.lock();
+        let left = told.iter().filter(|used| {
+            let waiting = pending.get(&used.uid);
+            waiting.is_some_and(|waiting| waiting.used_at == used.used_at.0.as_second())
+        });
+        left.count() * 2 <= told.len()
     }
 
     /// The oldest uses, as many as a `Gate` lists.
@@ -145,12 +144,6 @@ impl Uses {
             return;
         }
         pending.insert(uid, Pending { namespace, name, used_at });
-        self.changed();
-    }
-
-    /// Called with `pending` locked, so that who sees the number sees the change.
-    fn changed(&self) {
-        self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Pending>> {
@@ -211,10 +204,8 @@ mod tests {
             uses.gone("uid-00002");
             assert_eq!(uses.pending(), 1, "{earlier:?}");
         }
-        let before = uses.generation();
         uses.seen("uid-00001", Some(NOON - 3_599));
         assert_eq!(uses.pending(), 0, "what is within the hour is never written");
-        assert_ne!(uses.generation(), before);
 
         uses.record(&Noted::new(None), NOON, || subject(1));
         uses.gone("uid-00001");
@@ -230,8 +221,25 @@ mod tests {
         let told = told(&uses);
         assert_eq!(told.len(), MAX_USES);
         assert_eq!(told.first(), Some(&("k599".to_owned(), -599)));
-        assert_eq!(told.last(), Some(&("k100".to_owned(), -100)));
+        assert_eq!(told.last(), Some(&("k550".to_owned(), -550)));
         assert!(told.is_sorted_by_key(|(_, used_at)| *used_at));
+    }
+
+    #[test]
+    fn what_is_told_stays_until_half_of_it_was_written() {
+        let uses = Uses::default();
+        assert!(uses.is_spent(&[]), "the first use is told at once");
+        for number in 0..100 {
+            uses.record(&Noted::new(None), NOON + i64::try_from(number).unwrap(), || subject(number));
+        }
+        let told = uses.oldest();
+        for used in &told[..24] {
+            uses.seen(&used.uid, Some(NOON));
+        }
+        assert!(!uses.is_spent(&told));
+        uses.gone(&told[40].uid);
+        assert!(uses.is_spent(&told));
+        assert_eq!(uses.oldest().first(), Some(&told[24]), "then come others");
     }
 
     #[test]
