@@ -145,8 +145,8 @@ pub(crate) fn writer(keys: u64) -> Writer {
 /// A gate as `claviger gate` makes it, with an index that no API server has shown.
 pub(crate) fn desk(writer: &Writer) -> Arc<Desk> {
     let freshness = Freshness::new(true, None);
-    let _ = freshness.heard(Watched::ApiKeys);
-    let _ = freshness.heard(Watched::Roles);
+    freshness.listed(Watched::ApiKeys);
+    freshness.listed(Watched::Roles);
     let uses = Arc::new(Uses::default());
     let metrics = Arc::new(Metrics::new(&Arc::new(Counters::default()), &uses));
     Arc::new(Desk {

@@ -152,7 +152,7 @@ mod tests {
             ("--watch-timeout=5m", None),
             ("--watch-timeout=999ms", Some("--watch-timeout must be from 1s to 5m")),
             ("--watch-timeout=301s", Some("--watch-timeout must be from 1s to 5m")),
-            ("--token-cache=0s", None),
+            ("--token-cache=1s", None),
             ("--token-cache=5m", None),
             ("--token-cache=301s", Some("--token-cache must be at most 5m")),
         ] {

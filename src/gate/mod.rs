@@ -1,7 +1,7 @@
 //! May this key pass? The gate watches ApiKeys and ApiKeyRoles, never Secrets, and answers proxies and services from memory.
 //!
 //! - [`index`]: which key belongs to whom: immutable, swapped atomically
-//! - [`decide`]: one pure function from an index, a question and a moment to a [`Verdict`]
+//! - [`decide()`]: one pure function from an index, a question and a moment to a [`Verdict`]
 //! - [`permission`], [`credential`], [`route`]: what a route needs, and where a request carries its key
 //! - [`answer`]: what a verdict looks like over HTTP
 //! - `protocols`: adapters: JSON verify, Envoy's `ext_authz` over gRPC, and whatever asks over HTTP
