@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicUsize;
 use axum::Router;
 use axum::body::Body;
 use http::{Request, Response};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -21,7 +21,7 @@ use tower::Service as _;
 use super::counters::Counters;
 use super::limits::Limits;
 use super::vigil::{Overdue, Vigil, Watch};
-use super::watched::{RequestBody, ResponseBody, Watched};
+use super::watched::{ResponseBody, Watched};
 
 /// Who is at the other end of a connection: an extension of every request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,8 +136,8 @@ impl Service<Request<Incoming>> for Requests {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let under_way = self.vigil.begin();
-        let mut request = request.map(|body| Body::new(RequestBody::new(body, under_way.vigil().clone())));
+        let under_way = self.vigil.begin(request.body().size_hint().exact());
+        let mut request = request.map(Body::new);
         request.extensions_mut().insert(self.peer);
         let answer = self.router.clone().call(request);
         Box::pin(async move { Ok(answer.await?.map(|body| ResponseBody::new(body, under_way))) })

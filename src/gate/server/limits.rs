@@ -21,7 +21,7 @@ pub struct Limits {
     pub idle: Duration,
     /// The same while connections wait for room: then those that do nothing make way.
     pub crowded_idle: Duration,
-    /// How long requests may be under way without any of them beginning or ending.
+    /// How long a request may be under way. Then its connection is cut off.
     pub request: Duration,
     /// How long a peer may take no byte of what is sent to it.
     pub write: Duration,

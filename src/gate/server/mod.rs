@@ -10,6 +10,7 @@
 mod body;
 mod connection;
 mod counters;
+mod framing;
 mod limits;
 mod listener;
 #[cfg(test)]

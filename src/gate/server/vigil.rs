@@ -17,6 +17,7 @@ use std::time::Duration;
 use futures::task::AtomicWaker;
 use tokio::time::{Instant, Sleep};
 
+use super::framing::Framing;
 use super::limits::Limits;
 
 /// What every HTTP/2 connection begins with (RFC 9113, 3.4).
@@ -46,18 +47,18 @@ struct Shared {
     crowded: Arc<AtomicUsize>,
 }
 
-#[derive(Clone, Copy)]
 struct State {
     speech: Speech,
     /// When a request last began or ended, or the connection began.
     moved: Instant,
     /// Whether a request has ever come.
     asked: bool,
-    requests: usize,
+    /// When each request under way began, the first one first.
+    requests: Vec<Instant>,
     /// When the first byte of a head came that is not whole yet. HTTP/1 only.
     head: Option<Instant>,
-    /// The next bytes belong to a body that nobody wanted to read.
-    unread: bool,
+    /// Where in the stream the connection is. HTTP/1 only.
+    framing: Framing,
     /// Since when the peer takes nothing.
     stalled: Option<Instant>,
     /// When the connection was asked to close.
@@ -81,9 +82,9 @@ impl Vigil {
             speech: Speech::Unknown(0),
             moved: Instant::now(),
             asked: false,
-            requests: 0,
+            requests: Vec::new(),
             head: None,
-            unread: false,
+            framing: Framing::default(),
             stalled: None,
             farewell: None,
             end: None,
@@ -103,9 +104,12 @@ impl Vigil {
         }
         let mut state = self.state();
         state.recognize(bytes);
-        if state.speech == Speech::Http2 || state.requests > 0 {
+        if state.speech == Speech::Http2 {
             state.head = None;
-        } else if !std::mem::take(&mut state.unread) && state.head.is_none() {
+            return;
+        }
+        let of_head = state.framing.read(bytes);
+        if of_head && state.requests.is_empty() && state.head.is_none() {
             state.head = Some(Instant::now());
         }
     }
@@ -120,21 +124,17 @@ impl Vigil {
         }
     }
 
-    /// The head of a request is whole. The request ends when the answer is dropped.
-    pub(super) fn begin(&self) -> UnderWay {
+    /// The head of a request is whole; its body has this length, or chunks. The request ends when the answer is dropped.
+    pub(super) fn begin(&self, body: Option<u64>) -> UnderWay {
         let mut state = self.state();
+        let now = Instant::now();
         state.head = None;
-        state.unread = false;
+        state.framing.begin(body);
         state.asked = true;
-        state.requests += 1;
-        state.moved = Instant::now();
+        state.requests.push(now);
+        state.moved = now;
         drop(state);
-        UnderWay(self.clone())
-    }
-
-    /// A request is answered without its body having been read.
-    pub(super) fn leave_unread(&self) {
-        self.state().unread = true;
+        UnderWay { vigil: self.clone(), begun: now }
     }
 
     /// The connection was asked to close.
@@ -149,9 +149,9 @@ impl Vigil {
 
     /// What is next to be overdue, and when.
     fn next(&self) -> (Instant, Overdue) {
-        let (state, limits) = (*self.state(), &self.0.limits);
-        let waiting = if state.requests > 0 {
-            (state.moved + limits.request, Overdue::Progress)
+        let (state, limits) = (self.state(), &self.0.limits);
+        let waiting = if let Some(begun) = state.requests.first() {
+            (*begun + limits.request, Overdue::Progress)
         } else if let (true, Some(head)) = (state.asked, state.head) {
             // It is idle no more: closing it in peace would take its request with it.
             (head + limits.head, Overdue::Head)
@@ -164,6 +164,8 @@ impl Vigil {
                 true => limits.idle,
                 false => limits.first_request,
             };
+            // It may hold a part of a head that came with the last request.
+            let idle = if state.framing.unsure() && state.speech != Speech::Http2 { idle.min(limits.head) } else { idle };
             (state.moved + idle, Overdue::Idle)
         } else {
             (state.moved + limits.first_request, Overdue::Head)
@@ -190,25 +192,25 @@ impl State {
 }
 
 /// A request under way.
-pub(super) struct UnderWay(Vigil);
-
-impl UnderWay {
-    /// The vigil over its connection.
-    pub(super) fn vigil(&self) -> &Vigil {
-        &self.0
-    }
+pub(super) struct UnderWay {
+    vigil: Vigil,
+    begun: Instant,
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        let mut state = self.0.state();
-        state.requests = state.requests.saturating_sub(1);
+        let mut state = self.vigil.state();
+        // Of those that began at the same moment, any will do.
+        if let Ok(place) = state.requests.binary_search(&self.begun) {
+            state.requests.remove(place);
+        }
+        state.framing.end();
         state.moved = Instant::now();
-        let idle = state.requests == 0;
+        let idle = state.requests.is_empty();
         drop(state);
         if idle {
             // HTTP/2 requests end in tasks of their own.
-            self.0.0.driver.wake();
+            self.vigil.0.driver.wake();
         }
     }
 }
@@ -247,160 +249,4 @@ impl Watch {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn limits() -> Limits {
-        Limits {
-            first_request: Duration::from_secs(3),
-            head: Duration::from_secs(1),
-            idle: Duration::from_secs(1000),
-            request: Duration::from_secs(100),
-            write: Duration::from_secs(10),
-            ..Limits::default()
-        }
-    }
-
-    fn new() -> Vigil {
-        Vigil::new(limits(), Arc::default())
-    }
-
-    /// After how many seconds what is overdue, if nothing happens any more.
-    async fn overdue(vigil: &Vigil) -> (u64, Overdue) {
-        let begun = Instant::now();
-        let mut watch = Watch::new(vigil.clone());
-        let what = std::future::poll_fn(|context| watch.poll(context)).await;
-        (begun.elapsed().as_secs(), what)
-    }
-
-    async fn pass(seconds: u64) {
-        tokio::time::advance(Duration::from_secs(seconds)).await;
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_peer_that_says_nothing_is_not_waited_for() {
-        assert_eq!(overdue(&new()).await, (3, Overdue::Head));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_head_has_its_time_from_its_first_byte_on() {
-        let vigil = new();
-        pass(1).await;
-        vigil.read(b"G");
-        vigil.read(b"E");
-        assert_eq!(overdue(&vigil).await, (1, Overdue::Head));
-        let late = new();
-        pass(2).await;
-        late.read(b"P");
-        pass(1).await;
-        late.read(b"O");
-        assert_eq!(overdue(&late).await, (0, Overdue::Head), "the second byte does not begin it anew");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_idle_connection_stays_and_its_next_head_has_its_time_again() {
-        let vigil = new();
-        vigil.read(b"GET / HTTP/1.1\r\n\r\n");
-        drop(vigil.begin());
-        assert_eq!(overdue(&vigil).await, (1000, Overdue::Idle));
-        vigil.read(b"G");
-        assert_eq!(overdue(&vigil).await, (1, Overdue::Head), "at the last moment it is idle no more");
-        drop(vigil.begin());
-        pass(500).await;
-        vigil.read(b"G");
-        assert_eq!(overdue(&vigil).await, (1, Overdue::Head));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_body_of_a_request_is_no_head() {
-        let vigil = new();
-        vigil.read(b"POST / HTTP/1.1\r\n\r\n");
-        let request = vigil.begin();
-        vigil.read(b"body");
-        assert_eq!(overdue(&vigil).await, (100, Overdue::Progress));
-        request.vigil().leave_unread();
-        drop(request);
-        vigil.read(b"the rest of the body");
-        assert_eq!(overdue(&vigil).await, (1000, Overdue::Idle));
-        vigil.read(b"G");
-        assert_eq!(overdue(&vigil).await, (1, Overdue::Head));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn http2_may_say_what_it_likes_between_requests() {
-        let vigil = new();
-        vigil.read(&PREFACE[..10]);
-        assert_eq!(vigil.next().1, Overdue::Head, "the preface has its time, too");
-        vigil.read(&PREFACE[10..]);
-        vigil.read(b"ping");
-        assert_eq!(overdue(&vigil).await, (3, Overdue::Idle));
-        let requests = (vigil.begin(), vigil.begin());
-        pass(50).await;
-        drop(requests.0);
-        assert_eq!(overdue(&vigil).await, (100, Overdue::Progress), "the time of the other begins anew");
-        drop(requests.1);
-        vigil.read(b"ping");
-        assert_eq!(overdue(&vigil).await, (1000, Overdue::Idle));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_peer_that_does_not_read_is_cut_off() {
-        let vigil = new();
-        let _request = vigil.begin();
-        vigil.wrote(true);
-        pass(5).await;
-        vigil.wrote(true);
-        assert_eq!(overdue(&vigil).await, (5, Overdue::Progress));
-        vigil.wrote(false);
-        assert_eq!(vigil.next().0, Instant::now() + Duration::from_secs(90));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_request_that_ends_elsewhere_wakes_the_driver() {
-        let short = Limits { idle: Duration::from_secs(2), ..limits() };
-        let vigil = Vigil::new(short, Arc::default());
-        let request = vigil.begin();
-        let begun = Instant::now();
-        let mut watch = Watch::new(vigil.clone());
-        let elsewhere = tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_secs(5)).await;
-            drop(request);
-        });
-        assert_eq!(std::future::poll_fn(|context| watch.poll(context)).await, Overdue::Idle);
-        assert_eq!(begun.elapsed().as_secs(), 7);
-        elsewhere.await.unwrap();
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_does_not_close_after_a_farewell_is_cut_off() {
-        let vigil = new();
-        drop(vigil.begin());
-        vigil.say_farewell();
-        assert_eq!(overdue(&vigil).await, (5, Overdue::Progress));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_idle_make_way_when_it_is_crowded() {
-        let crowded = Arc::new(AtomicUsize::new(0));
-        let limits = Limits { crowded_idle: Duration::from_secs(30), ..limits() };
-        let vigil = Vigil::new(limits, crowded.clone());
-        drop(vigil.begin());
-        let others = tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_secs(100)).await;
-            crowded.store(1, Ordering::Relaxed);
-        });
-        assert_eq!(overdue(&vigil).await, (120, Overdue::Idle), "at the next look");
-        others.await.unwrap();
-        let _request = vigil.begin();
-        assert_eq!(overdue(&vigil).await, (100, Overdue::Progress), "a request under way is not cut short");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_retired_connection_ends_whatever_it_does() {
-        let vigil = new();
-        vigil.retire();
-        pass(19).await;
-        let _request = vigil.begin();
-        assert_eq!(overdue(&vigil).await, (1, Overdue::Progress));
-    }
-}
+mod tests;

@@ -1,11 +1,11 @@
-//! What passes through a connection, noted in its [`Vigil`]: bytes, request bodies, responses.
+//! What passes through a connection, noted in its [`Vigil`]: bytes and responses.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::vigil::{UnderWay, Vigil};
@@ -63,46 +63,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
-    }
-}
-
-/// The body of a request, which tells when it is left unread.
-pub(super) struct RequestBody {
-    body: Incoming,
-    ended: bool,
-    vigil: Vigil,
-}
-
-impl RequestBody {
-    pub(super) fn new(body: Incoming, vigil: Vigil) -> Self {
-        Self { ended: body.is_end_stream(), body, vigil }
-    }
-}
-
-impl Drop for RequestBody {
-    fn drop(&mut self) {
-        if !self.ended && !self.body.is_end_stream() {
-            self.vigil.leave_unread();
-        }
-    }
-}
-
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let poll = Pin::new(&mut self.body).poll_frame(context);
-        self.ended |= matches!(poll, Poll::Ready(None));
-        poll
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 
