@@ -6,13 +6,13 @@ use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use axum::routing::{any, post};
+use axum::{Extension, Router};
 use claviger::gate::callers::{Callers, Method, Settings};
-use claviger::gate::server::{Counters, Limits, Listener, Peer, read_body, serve};
+use claviger::gate::server::{Bodies, Counters, Limits, Listener, Peer, serve};
 use claviger::gate::{Desk, ProxyCallers, router};
 use envoy_types::pb::envoy::service::auth::v3::authorization_server::{Authorization, AuthorizationServer};
 use envoy_types::pb::envoy::service::auth::v3::{CheckRequest, CheckResponse};
@@ -155,8 +155,8 @@ async fn noop(gate: &Router, keys: u64) -> Router {
         let recorded = record(gate, Protocol::Verify, case, keys).await;
         verifies = verifies.route(
             &format!("/v1/{}", segment_of("verify")),
-            post(async move |State(()): State<()>, request: Request| {
-                let body = read_body(request.into_body(), 1 << 18, std::time::Duration::from_secs(10)).await;
+            post(async move |State(()): State<()>, Extension(bodies): Extension<Bodies>, request: Request| {
+                let body = bodies.read(request.into_body(), 1 << 18).await;
                 body.map(|_| recorded.again()).expect("a body")
             }),
         );

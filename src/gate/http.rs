@@ -1,7 +1,6 @@
 //! What is served on the public addresses: all protocols on one router.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -18,12 +17,10 @@ use serde_json::json;
 use super::callers::{Callers, Refusal};
 use super::desk::Desk;
 use super::protocols::{self, FORWARD_PATH, MAX_BATCH, MAX_BODY, Verification, Verified, Verify, VerifyError};
-use super::server::{BodyError, Peer, read_body};
+use super::server::{Bodies, BodyError, Held, Peer};
 
 /// Where Envoy asks.
 const CHECK_PATH: &str = "/envoy.service.auth.v3.Authorization/{method}";
-/// How long the body of a question may take.
-const BODY_TIME: Duration = Duration::from_secs(10);
 
 /// Who may ask on behalf of a proxy. What it learns, the holder of the key may know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -68,10 +65,10 @@ enum Failure {
 
 /// Everything that is served.
 pub fn router(desk: Arc<Desk>, callers: Callers, proxies: ProxyCallers) -> Router {
-    let of_proxies = Router::new()
+    let of_envoy = Router::new()
         .route_service(CHECK_PATH, protocols::ext_authz(desk.clone()))
-        .route(FORWARD_PATH, any(protocols::forward))
-        .with_state(desk.clone());
+        .layer(middleware::from_fn(protocols::whole_question));
+    let of_proxies = Router::new().merge(of_envoy).route(FORWARD_PATH, any(protocols::forward)).with_state(desk.clone());
     let of_proxies = match proxies {
         ProxyCallers::None => of_proxies,
         ProxyCallers::Mtls => of_proxies.layer(middleware::from_fn(certified)),
@@ -91,27 +88,39 @@ async fn certified(request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
-async fn verify(State(asked): State<Arc<Asked>>, Extension(peer): Extension<Peer>, request: Request) -> Response {
+async fn verify(
+    State(asked): State<Arc<Asked>>,
+    Extension(peer): Extension<Peer>,
+    Extension(bodies): Extension<Bodies>,
+    request: Request,
+) -> Response {
     let (head, body) = request.into_parts();
     let answered = async {
-        let question: Verification = read(body).await?;
+        let body = asked.body(&head, &peer, &bodies, body).await?;
+        let question: Verification = read(&body)?;
         asked.callers.admit(&head.headers, &peer, question.namespace.as_deref()).await?;
         Ok(asked.verify.answer(&question)?)
     };
     answer(&head, answered.await)
 }
 
-async fn verify_batch(State(asked): State<Arc<Asked>>, Extension(peer): Extension<Peer>, request: Request) -> Response {
+async fn verify_batch(
+    State(asked): State<Arc<Asked>>,
+    Extension(peer): Extension<Peer>,
+    Extension(bodies): Extension<Bodies>,
+    request: Request,
+) -> Response {
     let (head, body) = request.into_parts();
     let answered = async {
-        let Batch { requests } = read(body).await?;
+        let body = asked.body(&head, &peer, &bodies, body).await?;
+        let Batch { requests } = read(&body)?;
         if requests.len() > MAX_BATCH {
             return Err(Failure::TooMany);
         }
         let mut namespaces: Vec<Option<&str>> = requests.iter().map(|question| question.namespace.as_deref()).collect();
         namespaces.sort_unstable();
         namespaces.dedup();
-        // Also where nothing is asked: who is not known learns nothing, not even that.
+        // Also where nothing is asked: who has no right learns nothing, not even that.
         if namespaces.is_empty() {
             namespaces.push(None);
         }
@@ -124,10 +133,17 @@ async fn verify_batch(State(asked): State<Arc<Asked>>, Extension(peer): Extensio
     answer(&head, answered.await)
 }
 
-async fn read<T: DeserializeOwned>(body: Body) -> Result<T, Failure> {
-    let body = read_body(body, MAX_BODY, BODY_TIME).await?;
+impl Asked {
+    /// What somebody asks whom we know. Strangers are turned away before anything of theirs is read.
+    async fn body(&self, head: &Parts, peer: &Peer, bodies: &Bodies, body: Body) -> Result<Held, Failure> {
+        self.callers.identify(&head.headers, peer).await?;
+        Ok(bodies.read(body, MAX_BODY).await?)
+    }
+}
+
+fn read<T: DeserializeOwned>(body: &Held) -> Result<T, Failure> {
     // Told to who asked, and to nobody else: it may quote what they sent.
-    serde_json::from_slice(&body).map_err(|error| Failure::Json(error.to_string()))
+    serde_json::from_slice(body.bytes()).map_err(|error| Failure::Json(error.to_string()))
 }
 
 fn answer<T: Serialize>(head: &Parts, answered: Result<T, Failure>) -> Response {
@@ -171,3 +187,6 @@ impl Failure {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -112,6 +112,14 @@ impl fmt::Display for Caller {
 /// A token as the memory knows it: a hash under a key that never leaves the process.
 type Name = [u8; 32];
 
+/// Somebody whose rights are still to be asked for.
+enum Who {
+    Anyone,
+    Certified,
+    /// The token, whose it is, and until when that is taken for granted.
+    User(Name, Arc<User>, Instant),
+}
+
 /// The guard of `/v1/verify`.
 pub struct Callers {
     settings: Settings,
@@ -159,11 +167,34 @@ impl Callers {
         if namespace.is_some_and(|name| !is_namespace(name)) {
             return Err(Refusal::NoNamespace);
         }
+        let (name, user, until) = match self.who(headers, peer).await? {
+            Who::Anyone => return Ok(Caller::Anyone),
+            Who::Certified => return Ok(Caller::Certified),
+            Who::User(name, user, until) => (name, user, until),
+        };
+        let who = user.name.clone();
+        if self.may_verify(name, (user, until), namespace).await? {
+            Ok(Caller::User(who))
+        } else {
+            Err(Refusal::Forbidden { user: who, namespace: namespace.map(Box::from) })
+        }
+    }
+
+    /// Whether it is known at all who sent a request with these headers. Asks nothing about what they may, and needs no more of the
+    /// request than its head: for a look before its body is read.
+    ///
+    /// # Errors
+    /// [`Refusal`] says why not, and which status to answer with.
+    pub async fn identify(&self, headers: &HeaderMap, peer: &Peer) -> Result<(), Refusal> {
+        self.who(headers, peer).await.map(drop)
+    }
+
+    async fn who(&self, headers: &HeaderMap, peer: &Peer) -> Result<Who, Refusal> {
         if self.allows(Method::None) {
-            return Ok(Caller::Anyone);
+            return Ok(Who::Anyone);
         }
         if self.allows(Method::Mtls) && peer.certified {
-            return Ok(Caller::Certified);
+            return Ok(Who::Certified);
         }
         if !self.allows(Method::Token) {
             return Err(Refusal::Unauthenticated("show a client certificate"));
@@ -171,12 +202,7 @@ impl Callers {
         let token = Token::of(headers).map_err(Refusal::Unauthenticated)?;
         let name = self.name(&token);
         let (user, until) = self.user(name, token).await?;
-        let who = user.name.clone();
-        if self.may_verify(name, (user, until), namespace).await? {
-            Ok(Caller::User(who))
-        } else {
-            Err(Refusal::Forbidden { user: who, namespace: namespace.map(Box::from) })
-        }
+        Ok(Who::User(name, user, until))
     }
 
     fn allows(&self, method: Method) -> bool {

@@ -25,8 +25,14 @@ use crate::gate::index::Holder;
 use crate::gate::metrics::Protocol;
 use crate::gate::route::Route;
 
-/// The largest question, in bytes: Envoy's headers are at most 60 KiB by default, and bodies are not asked for.
-const MAX_MESSAGE: usize = 1 << 20;
+mod whole;
+
+use self::whole::TooLong;
+pub use self::whole::whole_question;
+
+/// The largest question, in bytes: Envoy's headers are at most 60 KiB by default (`max_request_headers_kb`), and bodies are not asked
+/// for.
+const MAX_MESSAGE: usize = 128 * 1024;
 
 /// The service that answers.
 #[must_use]
@@ -41,6 +47,14 @@ struct Check {
 #[tonic::async_trait]
 impl Authorization for Check {
     async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
+        if request.extensions().get::<TooLong>().is_some() {
+            return Ok(Response::new(denied(
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "MALFORMED",
+                TooLong::MESSAGE,
+                Vec::new(),
+            )));
+        }
         let attributes = request.into_inner().attributes.unwrap_or_default();
         let original = attributes.request.and_then(|request| request.http).unwrap_or_default();
         let route = self.desk.routes.of(&attributes.context_extensions);

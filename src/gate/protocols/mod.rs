@@ -4,6 +4,6 @@ mod check;
 mod forward;
 mod verify;
 
-pub use check::service as ext_authz;
+pub use check::{service as ext_authz, whole_question};
 pub use forward::{PATH as FORWARD_PATH, handle as forward};
 pub use verify::{MAX_BATCH, MAX_BODY, Verification, Verified, Verify, VerifyError};

@@ -1,12 +1,19 @@
-//! Reading the body of a request, with an end to how much and to how long.
+//! Reading the bodies of requests, with an end to how much and to how long, for each and for all together.
 
 use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use http_body_util::BodyExt as _;
 use hyper::body::Body;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::limits::Limits;
+
+/// How long a body waits for room while others take all of it.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A body was not read.
 #[derive(Debug, thiserror::Error)]
@@ -23,62 +30,113 @@ pub enum BodyError {
         /// The time that it had.
         limit: Duration,
     },
+    /// Bodies of other requests take all the room there is.
+    #[error("the gate is busy with other requests: ask again in a second")]
+    Busy,
     /// The peer or the connection failed.
     #[error("the body ended before its end")]
     Broken(#[source] Box<dyn Error + Send + Sync>),
 }
 
 impl BodyError {
-    /// The status to answer with: 413, 408 or 400 (RFC 9110, 15.5).
+    /// The status to answer with: 413, 408, 503 or 400 (RFC 9110, 15.5).
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
+            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::Broken(_) => StatusCode::BAD_REQUEST,
         }
     }
 }
 
-/// Reads a body of at most `limit` bytes, which must have come within `time`.
-///
-/// A body that says beforehand that it is longer is not read at all.
-///
-/// # Errors
-/// [`BodyError`], with the status to answer with.
-pub async fn read_body<B>(body: B, limit: usize, time: Duration) -> Result<Bytes, BodyError>
-where
-    B: Body<Data = Bytes>,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
-    if body.size_hint().lower() > u64::try_from(limit).unwrap_or(u64::MAX) {
-        return Err(BodyError::TooLarge { limit });
-    }
-    tokio::time::timeout(time, read(body, limit)).await.unwrap_or(Err(BodyError::TooSlow { limit: time }))
+/// Reads the bodies of requests. All that read with the same one, or a clone, share the room for them.
+#[derive(Clone, Debug)]
+pub struct Bodies {
+    room: Arc<Semaphore>,
+    time: Duration,
 }
 
-async fn read<B>(body: B, limit: usize) -> Result<Bytes, BodyError>
-where
-    B: Body<Data = Bytes>,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
-    let mut body = std::pin::pin!(body);
-    let mut first = Bytes::new();
-    let mut all = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(|error| BodyError::Broken(error.into()))?.into_data() else { continue };
-        if first.len() + all.len() + data.len() > limit {
+/// A body that was read. It takes its room until it is dropped.
+#[derive(Debug)]
+pub struct Held {
+    bytes: Bytes,
+    room: Option<OwnedSemaphorePermit>,
+}
+
+impl Held {
+    /// The body. What is cloned from it should not outlive it: its room is given away then.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+}
+
+impl Bodies {
+    /// Reads within [`Limits::body`] and [`Limits::body_bytes`].
+    #[must_use]
+    pub fn new(limits: &Limits) -> Self {
+        let room = usize::try_from(limits.body_bytes).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        Self { room: Arc::new(Semaphore::new(room)), time: limits.body }
+    }
+
+    /// Reads a body of at most `limit` bytes.
+    ///
+    /// A body that says beforehand that it is longer is not read at all.
+    ///
+    /// # Errors
+    /// [`BodyError`], with the status to answer with.
+    pub async fn read<B>(&self, body: B, limit: usize) -> Result<Held, BodyError>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        if body.size_hint().lower() > u64::try_from(limit).unwrap_or(u64::MAX) {
             return Err(BodyError::TooLarge { limit });
         }
-        // Most bodies are one piece, which is not copied.
-        if first.is_empty() && all.is_empty() {
-            first = data;
-            continue;
-        }
-        all.extend_from_slice(&std::mem::take(&mut first));
-        all.extend_from_slice(&data);
+        tokio::time::timeout(self.time, self.collect(body, limit)).await.unwrap_or(Err(BodyError::TooSlow { limit: self.time }))
     }
-    Ok(if all.is_empty() { first } else { all.freeze() })
+
+    async fn collect<B>(&self, body: B, limit: usize) -> Result<Held, BodyError>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let mut body = std::pin::pin!(body);
+        let mut held = Held { bytes: Bytes::new(), room: None };
+        let mut all = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(|error| BodyError::Broken(error.into()))?.into_data() else { continue };
+            if held.bytes.len() + all.len() + data.len() > limit {
+                return Err(BodyError::TooLarge { limit });
+            }
+            self.make_room(&mut held, data.len()).await?;
+            // Most bodies are one piece, which is not copied.
+            if held.bytes.is_empty() && all.is_empty() {
+                held.bytes = data;
+                continue;
+            }
+            all.extend_from_slice(&std::mem::take(&mut held.bytes));
+            all.extend_from_slice(&data);
+        }
+        if !all.is_empty() {
+            held.bytes = all.freeze();
+        }
+        Ok(held)
+    }
+
+    /// Room is taken as bytes come: who only says that much will come takes none.
+    async fn make_room(&self, held: &mut Held, length: usize) -> Result<(), BodyError> {
+        let wanted = u32::try_from(length).map_err(|_| BodyError::Busy)?;
+        let more = tokio::time::timeout(PATIENCE, self.room.clone().acquire_many_owned(wanted));
+        let more = more.await.ok().and_then(Result::ok).ok_or(BodyError::Busy)?;
+        match &mut held.room {
+            Some(room) => room.merge(more),
+            None => held.room = Some(more),
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -93,7 +151,13 @@ mod tests {
 
     use super::*;
 
-    const TIME: Duration = Duration::from_secs(1);
+    fn bodies(body_bytes: u32) -> Bodies {
+        Bodies::new(&Limits { body_bytes, ..Limits::default() })
+    }
+
+    async fn read_body<B: Body<Data = Bytes, Error = Infallible>>(body: B, limit: usize) -> Result<Bytes, BodyError> {
+        Ok(bodies(1000).read(body, limit).await?.bytes().clone())
+    }
 
     fn pieces(pieces: &'static [&'static str]) -> impl Body<Data = Bytes, Error = Infallible> {
         let frames = pieces.iter().map(|piece| Ok(Frame::data(Bytes::from_static(piece.as_bytes()))));
@@ -102,9 +166,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_is_read_whole_in_one_piece_or_many() {
-        assert_eq!(read_body(pieces(&[]), 9, TIME).await.unwrap(), "");
-        assert_eq!(read_body(pieces(&["", "whole", ""]), 9, TIME).await.unwrap(), "whole");
-        assert_eq!(read_body(pieces(&["in", "three", "pi"]), 9, TIME).await.unwrap(), "inthreepi");
+        assert_eq!(read_body(pieces(&[]), 9).await.unwrap(), "");
+        assert_eq!(read_body(pieces(&["", "whole", ""]), 9).await.unwrap(), "whole");
+        assert_eq!(read_body(pieces(&["in", "three", "pi"]), 9).await.unwrap(), "inthreepi");
     }
 
     /// Says how long it is, and must not be read.
@@ -125,16 +189,33 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_that_is_too_long_is_refused_before_and_while_it_is_read() {
-        let told = read_body(Told(10), 9, TIME).await.unwrap_err();
+        let told = read_body(Told(10), 9).await.unwrap_err();
         assert_eq!(told.status(), StatusCode::PAYLOAD_TOO_LARGE);
-        let untold = read_body(pieces(&["01234", "56789"]), 9, TIME).await.unwrap_err();
+        let untold = read_body(pieces(&["01234", "56789"]), 9).await.unwrap_err();
         assert_eq!(untold.status(), StatusCode::PAYLOAD_TOO_LARGE);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_does_not_come_is_not_waited_for() {
         let first = futures::stream::iter([Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"slow")))]);
-        let error = read_body(StreamBody::new(first.chain(futures::stream::pending())), 9, TIME).await.unwrap_err();
+        let error = read_body(StreamBody::new(first.chain(futures::stream::pending())), 9).await.unwrap_err();
         assert_eq!(error.status(), StatusCode::REQUEST_TIMEOUT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_bodies_together_take_no_more_room_than_there_is() {
+        let bodies = bodies(10);
+        let first = bodies.read(pieces(&["four", "two"]), 9).await.unwrap();
+        let busy = bodies.read(pieces(&["six", "six"]), 9).await.unwrap_err();
+        assert_eq!(busy.status(), StatusCode::SERVICE_UNAVAILABLE);
+        // Who was turned away keeps nothing, and who waits a little gets what others give back.
+        bodies.read(pieces(&["six"]), 9).await.unwrap();
+        let later = tokio::spawn({
+            let bodies = bodies.clone();
+            async move { bodies.read(pieces(&["six", "six"]), 9).await }
+        });
+        tokio::task::yield_now().await;
+        drop(first);
+        assert_eq!(later.await.unwrap().unwrap().bytes(), "sixsix");
     }
 }

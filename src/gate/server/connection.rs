@@ -18,10 +18,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
+use super::body::Bodies;
 use super::counters::Counters;
 use super::limits::Limits;
 use super::vigil::{Overdue, Vigil, Watch};
 use super::watched::{ResponseBody, Watched};
+
+/// Bytes of one body that an HTTP/2 peer may send ahead (RFC 9113, 6.9.2: what it may send unless told otherwise).
+const STREAM_WINDOW: u32 = 65_535;
 
 /// Who is at the other end of a connection: an extension of every request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +55,9 @@ pub(super) fn protocols(limits: &Limits) -> auto::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(limits.head_bytes)
+        // What comes of bodies before anybody reads them.
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(4 * STREAM_WINDOW)
         .keep_alive_interval(limits.ping)
         .keep_alive_timeout(limits.ping_answer)
         // Streams that are opened only to be reset (CVE-2023-44487, RUSTSEC-2024-0003).
@@ -64,6 +71,7 @@ pub(super) struct Serving<'a> {
     pub(super) protocols: &'a auto::Builder<TokioExecutor>,
     pub(super) router: Router,
     pub(super) peer: Peer,
+    pub(super) bodies: Bodies,
     pub(super) limits: Limits,
     pub(super) counters: &'a Counters,
     /// Requests under way are finished, then it closes.
@@ -78,7 +86,7 @@ impl Serving<'_> {
     /// Serves a connection until it ends, by whichever side.
     pub(super) async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         let vigil = Vigil::new(self.limits, self.crowded);
-        let requests = Requests { router: self.router, peer: self.peer, vigil: vigil.clone() };
+        let requests = Requests { router: self.router, peer: self.peer, bodies: self.bodies, vigil: vigil.clone() };
         let io = TokioIo::new(Watched::new(stream, vigil.clone()));
         let mut connection = pin!(self.protocols.serve_connection(io, requests));
         let mut watch = Watch::new(vigil.clone());
@@ -127,6 +135,7 @@ impl Serving<'_> {
 struct Requests {
     router: Router,
     peer: Peer,
+    bodies: Bodies,
     vigil: Vigil,
 }
 
@@ -139,6 +148,7 @@ impl Service<Request<Incoming>> for Requests {
         let under_way = self.vigil.begin(request.body().size_hint().exact());
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(self.peer);
+        request.extensions_mut().insert(self.bodies.clone());
         let answer = self.router.clone().call(request);
         Box::pin(async move { Ok(answer.await?.map(|body| ResponseBody::new(body, under_way))) })
     }

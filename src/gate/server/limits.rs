@@ -29,6 +29,10 @@ pub struct Limits {
     pub head_bytes: u32,
     /// Headers of an HTTP/1 request.
     pub headers: u16,
+    /// How long the body of a request may take.
+    pub body: Duration,
+    /// Bytes of bodies that are held at once, over all connections.
+    pub body_bytes: u32,
     /// Requests at once on one HTTP/2 connection.
     pub streams: u32,
     /// The pause between two HTTP/2 pings. They find peers that are gone, and those that stop in the middle of a frame.
@@ -52,6 +56,8 @@ impl Default for Limits {
             write: Duration::from_secs(30),
             head_bytes: 64 * 1024,
             headers: 100,
+            body: Duration::from_secs(10),
+            body_bytes: 64 << 20,
             streams: 200,
             ping: Duration::from_secs(20),
             ping_answer: Duration::from_secs(10),

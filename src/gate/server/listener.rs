@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::ServerError;
+use super::body::Bodies;
 use super::connection::{Peer, Serving, protocols};
 use super::counters::Counters;
 use super::limits::Limits;
@@ -69,6 +70,7 @@ pub async fn serve(listeners: Vec<Listener>, router: Router, limits: Limits, cou
     let shared = Arc::new(Shared {
         router,
         protocols: protocols(&limits),
+        bodies: Bodies::new(&limits),
         limits,
         counters,
         room: Arc::new(Semaphore::new(usize::try_from(limits.connections.max(1)).unwrap_or(Semaphore::MAX_PERMITS))),
@@ -95,6 +97,7 @@ pub async fn serve(listeners: Vec<Listener>, router: Router, limits: Limits, cou
 struct Shared {
     router: Router,
     protocols: auto::Builder<TokioExecutor>,
+    bodies: Bodies,
     limits: Limits,
     counters: Arc<Counters>,
     room: Arc<Semaphore>,
@@ -181,6 +184,7 @@ impl Shared {
             protocols: &self.protocols,
             router: self.router.clone(),
             peer,
+            bodies: self.bodies.clone(),
             limits: self.limits,
             counters: &self.counters,
             drain: &self.drain,

@@ -4,7 +4,7 @@
 //! - [`Certificates`]: TLS files that are read again while the server runs
 //! - [`Limits`]: what one peer may cost, and how many there may be
 //! - [`Peer`]: who asks, an extension of every request
-//! - [`read_body`]: bodies of bounded size and time
+//! - [`Bodies`]: reads bodies of bounded size and time, and bounded over all connections; an extension of every request, too
 //! - [`Counters`]: what the metrics tell about connections
 
 mod body;
@@ -21,7 +21,7 @@ mod watched;
 
 use std::net::SocketAddr;
 
-pub use self::body::{BodyError, read_body};
+pub use self::body::{Bodies, BodyError, Held};
 pub use self::connection::Peer;
 pub use self::counters::Counters;
 pub use self::limits::{Limits, OpenFiles, RESERVED_FILES, connections_within, raise_open_files};

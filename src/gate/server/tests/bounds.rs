@@ -37,6 +37,20 @@ async fn a_head_that_comes_byte_by_byte_is_cut_off_and_an_idle_connection_stays(
 }
 
 #[tokio::test]
+async fn a_head_that_comes_together_with_a_request_is_not_kept_like_an_idle_connection() {
+    let house = House::plain(impatient()).await;
+    let mut mean = house.raw().await;
+    let begun = "x".repeat(4000);
+    mean.say(&format!("GET / HTTP/1.1\r\nhost: gate\r\n\r\nGET / HTTP/1.1\r\nslow: {begun}")).await;
+    assert!(mean.closed().await.ends_with("false"));
+    // Whoever sends requests ahead, all of them whole, gets all of their answers.
+    let mut hasty = house.raw().await;
+    hasty.say(&"GET / HTTP/1.1\r\nhost: gate\r\n\r\n".repeat(3)).await;
+    assert_eq!(hasty.closed().await.matches("HTTP/1.1 200 ").count(), 3);
+    assert_eq!(house.counters.slow_heads(), 0, "both close in peace");
+}
+
+#[tokio::test]
 async fn the_first_request_must_come_at_some_time() {
     let house = House::plain(Limits { first_request: Duration::from_millis(50), ..Limits::default() }).await;
     house.raw().await.closed().await;
@@ -142,8 +156,9 @@ async fn a_body_is_bounded_in_size_and_time() {
     assert!(h1.hear("sixteen bytes...").await.starts_with("HTTP/1.1 200 "));
     h1.say(&post("/echo", 17)).await;
     assert!(h1.hear("at once").await.starts_with("HTTP/1.1 413 "));
+    let house = House::plain(Limits { body: Duration::from_millis(100), ..Limits::default() }).await;
     let mut slow = house.raw().await;
-    slow.say(&post("/echo-soon", 16)).await;
+    slow.say(&post("/echo", 16)).await;
     slow.say("slow").await;
     assert!(slow.hear("at once").await.starts_with("HTTP/1.1 408 "));
 }

@@ -27,7 +27,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use super::super::{Certificates, Counters, Limits, Listener, Peer, TlsFiles, read_body, serve};
+use super::super::{Bodies, Certificates, Counters, Limits, Listener, Peer, TlsFiles, serve};
 
 /// Long enough for a busy machine. Nothing asserts how long anything took.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -78,8 +78,7 @@ impl House {
         };
         let router = Router::new()
             .route("/", get(async |Extension(peer): Extension<Peer>| format!("{} {}", peer.address.ip(), peer.certified)))
-            .route("/echo", post(async |body: Body| echo(body, PATIENCE).await))
-            .route("/echo-soon", post(async |body: Body| echo(body, Duration::from_millis(100)).await))
+            .route("/echo", post(echo))
             .route("/ignore", post(async || "ignored"))
             .route("/much", get(async || vec![b'm'; 64 << 20]))
             .route("/wait", get(wait));
@@ -103,8 +102,8 @@ impl Drop for House {
     }
 }
 
-async fn echo(body: Body, time: Duration) -> Result<Bytes, (StatusCode, String)> {
-    read_body(body, 16, time).await.map_err(|error| (error.status(), error.to_string()))
+async fn echo(Extension(bodies): Extension<Bodies>, body: Body) -> Result<Bytes, (StatusCode, String)> {
+    bodies.read(body, 16).await.map(|held| held.bytes().clone()).map_err(|error| (error.status(), error.to_string()))
 }
 
 pub(super) struct Raw(pub(super) TcpStream);
