@@ -57,7 +57,8 @@ pub struct Settings {
     pub remembered: usize,
     /// How long one question to the API server may take, its wait for others included. A caller may need two.
     pub patience: Duration,
-    /// How many questions about tokens that were never good are under way at once; as many again about those that were.
+    /// How many questions about tokens that were never good are under way at once; as many again about rights that were never good,
+    /// and about tokens and rights that were.
     pub at_once: usize,
 }
 

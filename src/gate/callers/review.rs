@@ -40,10 +40,22 @@ pub(super) struct Reviewer {
     patience: Duration,
     /// Those who were never good wait apart: made-up tokens do not keep good callers from being renewed.
     known: Semaphore,
-    strangers: Semaphore,
-    queue: Semaphore,
+    /// Unknown tokens, and users that are known whose rights are not. The latter do not wait for the former.
+    unknown: [Waiting; 2],
     /// Whether the last question of each kind failed.
     failing: [AtomicBool; 2],
+}
+
+/// Those who wait because they were never good, and their turns.
+struct Waiting {
+    turns: Semaphore,
+    queue: Semaphore,
+}
+
+impl Waiting {
+    fn new(at_once: usize) -> Self {
+        Self { turns: Semaphore::new(at_once), queue: Semaphore::new(at_once * QUEUE) }
+    }
 }
 
 /// What is asked.
@@ -77,8 +89,8 @@ struct Answered<S> {
 impl Reviewer {
     pub(super) fn new(client: Client, audiences: Vec<String>, patience: Duration, at_once: usize) -> Self {
         let at_once = at_once.clamp(1, 10_000);
-        let [known, strangers, queue] = [at_once, at_once, at_once * QUEUE].map(Semaphore::new);
-        Self { client, audiences, patience, known, strangers, queue, failing: Default::default() }
+        let unknown = [at_once, at_once].map(Waiting::new);
+        Self { client, audiences, patience, known: Semaphore::new(at_once), unknown, failing: Default::default() }
     }
 
     /// Whose token it is, and when that was asked.
@@ -135,9 +147,14 @@ impl Reviewer {
         review: &serde_json::Value,
         known: bool,
     ) -> Result<(Instant, S), Silence> {
+        let [users, rights] = &self.unknown;
+        let unknown = match question {
+            Question::User => users,
+            Question::Right => rights,
+        };
         let _waiting =
-            if known { None } else { Some(self.queue.try_acquire().map_err(|_| "too many unknown callers ask at once")?) };
-        let turn = if known { &self.known } else { &self.strangers };
+            if known { None } else { Some(unknown.queue.try_acquire().map_err(|_| "too many unknown callers ask at once")?) };
+        let turn = if known { &self.known } else { &unknown.turns };
         let asking = async {
             let _turn = turn.acquire().await.map_err(|_| "the gate is stopping")?;
             let asked = Instant::now();

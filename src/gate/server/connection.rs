@@ -78,6 +78,8 @@ pub(super) struct Serving<'a> {
     pub(super) drain: &'a CancellationToken,
     /// The same for this connection alone, which is cut off when it takes too long.
     pub(super) retire: CancellationToken,
+    /// The same because others need its place.
+    pub(super) leave: CancellationToken,
     /// How many others wait for its place.
     pub(super) crowded: Arc<AtomicUsize>,
 }
@@ -121,13 +123,20 @@ impl Serving<'_> {
                     draining = true;
                     connection.as_mut().graceful_shutdown();
                 }
-                () = self.retire.cancelled(), if !retiring => {
+                () = either(&self.retire, &self.leave), if !retiring => {
                     retiring = true;
                     vigil.retire();
                     connection.as_mut().graceful_shutdown();
                 }
             }
         }
+    }
+}
+
+async fn either(one: &CancellationToken, other: &CancellationToken) {
+    tokio::select! {
+        () = one.cancelled() => {}
+        () = other.cancelled() => {}
     }
 }
 

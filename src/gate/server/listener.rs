@@ -10,7 +10,7 @@ use axum::Router;
 use hyper_util::rt::TokioExecutor;
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -20,10 +20,14 @@ use super::body::Bodies;
 use super::connection::{Peer, Serving, protocols};
 use super::counters::Counters;
 use super::limits::Limits;
+use super::shares::{Place, Shares};
 use super::tls::Certificates;
 
 /// The longest pause after a connection could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Connections that wait although their address has its share, aside, so that others can be seen. One more is closed.
+const ASIDE: usize = 64;
 
 /// An address that connections are accepted at.
 #[derive(Debug)]
@@ -74,6 +78,9 @@ pub async fn serve(listeners: Vec<Listener>, router: Router, limits: Limits, cou
         limits,
         counters,
         room: Arc::new(Semaphore::new(usize::try_from(limits.connections.max(1)).unwrap_or(Semaphore::MAX_PERMITS))),
+        aside: Arc::new(Semaphore::new(ASIDE)),
+        shares: Shares::new(limits.connections),
+        pressed: AtomicUsize::new(0),
         crowded: Arc::default(),
         connections: TaskTracker::new(),
         drain: token,
@@ -101,6 +108,10 @@ struct Shared {
     limits: Limits,
     counters: Arc<Counters>,
     room: Arc<Semaphore>,
+    aside: Arc<Semaphore>,
+    shares: Arc<Shares>,
+    /// How many connections wait whose addresses have less than their share.
+    pressed: AtomicUsize,
     /// How many connections wait for room.
     crowded: Arc<AtomicUsize>,
     connections: TaskTracker,
@@ -133,44 +144,84 @@ impl Shared {
                 }
             };
             pause = Duration::ZERO;
-            // One connection of each listener waits here, the others in the system's queue. The room is taken after the connection
-            // is there: a listener that nobody talks to does not keep another from using it.
-            let room = if let Ok(room) = self.room.clone().try_acquire_owned() {
-                room
-            } else {
-                self.counters.connection_waits();
-                self.crowded.fetch_add(1, Ordering::Relaxed);
-                let room = self.room.clone().acquire_owned().await;
-                self.crowded.fetch_sub(1, Ordering::Relaxed);
-                let Ok(room) = room else { return };
-                room
-            };
-            let (shared, certificates, open) = (self.clone(), listener.certificates.clone(), self.counters.opened());
-            self.connections.spawn(async move {
-                shared.cut.run_until_cancelled(shared.connection(stream, address, certificates)).await;
-                drop((open, room));
-            });
+            // The room is taken after the connection is there: a listener that nobody talks to does not keep another from using it.
+            if let Ok(room) = self.room.clone().try_acquire_owned() {
+                self.open(stream, address, listener.certificates.clone(), room);
+                continue;
+            }
+            self.counters.connection_waits();
+            if self.shares.is_full(address.ip()) {
+                let Ok(aside) = self.aside.clone().try_acquire_owned() else { continue };
+                let (shared, certificates) = (self.clone(), listener.certificates.clone());
+                self.connections.spawn(async move {
+                    let room = shared.drain.run_until_cancelled(shared.wait_aside(address)).await.flatten();
+                    drop(aside);
+                    if let Some(room) = room {
+                        shared.open(stream, address, certificates, room);
+                    }
+                });
+                continue;
+            }
+            // One connection of each listener waits here, the others in the system's queue.
+            self.shares.thin_out();
+            let pressing = Waiting::new(&self.pressed);
+            let Some(room) = self.wait().await else { return };
+            drop(pressing);
+            self.open(stream, address, listener.certificates.clone(), room);
         }
     }
 
-    async fn connection(&self, stream: TcpStream, address: SocketAddr, certificates: Option<Arc<Certificates>>) {
+    /// Waits for room.
+    async fn wait(&self) -> Option<OwnedSemaphorePermit> {
+        let _waiting = Waiting::new(&self.crowded);
+        self.room.clone().acquire_owned().await.ok()
+    }
+
+    /// Waits for room that nobody else needs more.
+    async fn wait_aside(&self, address: SocketAddr) -> Option<OwnedSemaphorePermit> {
+        loop {
+            let room = self.wait().await?;
+            if self.pressed.load(Ordering::Relaxed) == 0 || !self.shares.is_full(address.ip()) {
+                return Some(room);
+            }
+            // It goes to the next in the queue, and this one waits at its end.
+        }
+    }
+
+    fn open(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        address: SocketAddr,
+        certificates: Option<Arc<Certificates>>,
+        room: OwnedSemaphorePermit,
+    ) {
+        let (shared, open) = (self.clone(), self.counters.opened());
+        let place = self.shares.enter(address.ip());
+        self.connections.spawn(async move {
+            shared.cut.run_until_cancelled(shared.connection(stream, address, certificates, &place)).await;
+            drop((open, place, room));
+        });
+    }
+
+    async fn connection(&self, stream: TcpStream, address: SocketAddr, certificates: Option<Arc<Certificates>>, place: &Place) {
         // Answers are small and waited for.
         let _ = stream.set_nodelay(true);
         let Some(certificates) = certificates else {
-            return self.serving(Peer { address, certified: false }, CancellationToken::new()).serve(stream).await;
+            return self.serving(Peer { address, certified: false }, CancellationToken::new(), place).serve(stream).await;
         };
         let current = certificates.current();
         let handshake = TlsAcceptor::from(current.config.clone()).accept(stream);
         let handshake = tokio::time::timeout(self.limits.handshake, handshake);
         // What has not shaken hands has asked nothing.
-        let Some(handshake) = self.drain.run_until_cancelled(handshake).await else { return };
+        let handshake = place.leave().run_until_cancelled(self.drain.run_until_cancelled(handshake)).await;
+        let Some(handshake) = handshake.flatten() else { return };
         let error = match handshake {
             Ok(Ok(stream)) => {
                 let certified = stream.get_ref().1.peer_certificates().is_some_and(|shown| !shown.is_empty());
                 let retire = if certified { current.authorities.clone() } else { CancellationToken::new() };
                 // While it stays open it keeps nothing of a configuration that is replaced.
                 drop(current);
-                return self.serving(Peer { address, certified }, retire).serve(stream).await;
+                return self.serving(Peer { address, certified }, retire, place).serve(stream).await;
             }
             Ok(Err(error)) => error,
             Err(_) => io::ErrorKind::TimedOut.into(),
@@ -179,7 +230,7 @@ impl Shared {
         tracing::debug!(%address, %error, "a TLS handshake failed");
     }
 
-    fn serving(&self, peer: Peer, retire: CancellationToken) -> Serving<'_> {
+    fn serving(&self, peer: Peer, retire: CancellationToken, place: &Place) -> Serving<'_> {
         Serving {
             protocols: &self.protocols,
             router: self.router.clone(),
@@ -189,8 +240,25 @@ impl Shared {
             counters: &self.counters,
             drain: &self.drain,
             retire,
+            leave: place.leave().clone(),
             crowded: self.crowded.clone(),
         }
+    }
+}
+
+/// One more that waits for room.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(crowded: &'a AtomicUsize) -> Self {
+        crowded.fetch_add(1, Ordering::Relaxed);
+        Self(crowded)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -13,6 +13,7 @@ mod counters;
 mod framing;
 mod limits;
 mod listener;
+mod shares;
 #[cfg(test)]
 mod tests;
 mod tls;

@@ -21,7 +21,7 @@ fn peer(certified: bool) -> Peer {
 }
 
 fn bearer(token: &str) -> HeaderMap {
-    HeaderMap::from_iter([(header::AUTHORIZATION, format!("Bearer {token}").parse().unwrap())])
+    HeaderMap::from_iter([(header::AUTHORIZATION, format!("Bearer {}", world::token(token)).parse().unwrap())])
 }
 
 async fn admit(callers: &Callers, token: &str, namespace: Option<&str>) -> Result<Caller, Refusal> {
@@ -233,6 +233,36 @@ async fn a_good_caller_is_asked_about_beside_the_flood() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_rights_of_known_users_do_not_wait_for_unknown_tokens() {
+    let world = World::new(&["all"], &[("all", ALL)]);
+    let callers = world.callers(Settings { at_once: 1, ..Settings::default() });
+    admit(&callers, "all", None).await.unwrap();
+    let held = world.hold();
+    let stranger = callers.clone();
+    let stranger = tokio::spawn(async move { admit(&stranger, "made.up", None).await });
+    while world.under_way.load(Ordering::Relaxed) < 1 {
+        tokio::task::yield_now().await;
+    }
+    *world.held.lock().unwrap() = None;
+    assert_eq!(admit(&callers, "all", Some("shop")).await, Ok(user("all")), "a namespace that it never asked about");
+    assert!(!stranger.is_finished(), "the stranger's question is still under way");
+    held.add_permits(1);
+    assert!(stranger.await.unwrap().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_a_token_is_not_asked_about() {
+    let world = World::new(&[], &[]);
+    let callers = world.callers(Settings::default());
+    for junk in ["opaque", "made.up.token", "e30.eyJleHAiOjF9.eA"] {
+        let headers = HeaderMap::from_iter([(header::AUTHORIZATION, format!("Bearer {junk}").parse().unwrap())]);
+        let refusal = callers.identify(&headers, &peer(false)).await.unwrap_err();
+        assert!(matches!(refusal, Refusal::Unauthenticated(_)), "{junk}: {refusal}");
+    }
+    assert_eq!(world.asked(), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_memory_is_bounded_and_good_callers_are_forgotten_last() {
     let names: Vec<String> = (0..5).map(|number| format!("good{number}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -321,7 +351,6 @@ impl io::Write for Lines {
 
 #[tokio::test(start_paused = true)]
 async fn no_token_is_logged_or_told_whatever_the_api_server_answers() {
-    const SECRET: &str = "ey.top-secret.token";
     let lines = Lines::default();
     let written = lines.clone();
     let subscriber =
@@ -337,7 +366,7 @@ async fn no_token_is_logged_or_told_whatever_the_api_server_answers() {
         Some((502, "bad token ey.top-secret.token")),
     ] {
         *world.failure.lock().unwrap() = failure;
-        let refusal = admit(&callers, SECRET, None).await.unwrap_err();
+        let refusal = admit(&callers, "all", None).await.unwrap_err();
         let _ = write!(told, "{refusal} {refusal:?}");
         pass(10).await;
     }

@@ -5,6 +5,8 @@ use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD as URL_SAFE_NO_PAD;
 use http::Response;
 use kube::Client;
 use kube::client::Body;
@@ -16,7 +18,7 @@ use super::super::{Callers, Settings};
 /// What the made-up API server knows, and what it was asked.
 #[derive(Default)]
 pub(super) struct World {
-    /// Tokens that are good. Each is its user's name, too.
+    /// Names in tokens that are good. Each is its user's, too.
     pub(super) tokens: Mutex<BTreeSet<String>>,
     /// Users with the namespace they may verify in; an empty one is all.
     pub(super) rights: Mutex<BTreeSet<(String, String)>>,
@@ -85,7 +87,8 @@ impl World {
     }
 
     fn review(&self, spec: &Value) -> Value {
-        let token = spec["token"].as_str().unwrap();
+        let token = name_in(spec["token"].as_str().unwrap());
+        let token = token.as_str();
         if !self.tokens.lock().unwrap().contains(token) {
             return json!({"user": {}, "error": format!("no such token: {token}")});
         }
@@ -109,6 +112,16 @@ impl World {
         let may = |namespace: &str| rights.contains(&(user.to_owned(), namespace.to_owned()));
         json!({"allowed": may("") || may(namespace)})
     }
+}
+
+/// A token that holds this name, as the claims of a JWT do. None has an end.
+pub(super) fn token(name: &str) -> String {
+    format!("e30.{}.top-secret", URL_SAFE_NO_PAD.encode(json!({ "sub": name }).to_string()))
+}
+
+fn name_in(token: &str) -> String {
+    let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
+    serde_json::from_slice::<Value>(&claims).unwrap()["sub"].as_str().unwrap().to_owned()
 }
 
 struct Leaving<'a>(&'a AtomicUsize);

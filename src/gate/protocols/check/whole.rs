@@ -26,8 +26,8 @@ impl TooLong {
 
 /// Hands on questions that came whole, in time, and while there was room for them.
 pub async fn whole_question(Extension(bodies): Extension<Bodies>, request: Request, next: Next) -> Response {
-    let (mut head, body) = request.into_parts();
-    match bodies.read(body, PREFIX + MAX_MESSAGE).await {
+    let (mut head, question) = request.into_parts();
+    match bodies.read(question, PREFIX + MAX_MESSAGE).await {
         // Trailers, of which a question has none, are gone. The room is given back when the question is answered.
         Ok(whole) => next.run(Request::from_parts(head, Body::from(whole.bytes().clone()))).await,
         Err(BodyError::TooLarge { .. }) => {
@@ -36,12 +36,12 @@ pub async fn whole_question(Extension(bodies): Extension<Bodies>, request: Reque
         }
         Err(error) => {
             let message = error.to_string();
-            let status = match error {
+            let answer = match error {
                 BodyError::Busy => Status::unavailable(message),
                 BodyError::TooSlow { .. } => Status::deadline_exceeded(message),
                 BodyError::Broken(_) | BodyError::TooLarge { .. } => Status::cancelled(message),
             };
-            status.into_http()
+            answer.into_http()
         }
     }
 }

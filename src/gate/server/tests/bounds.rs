@@ -205,7 +205,7 @@ async fn more_connections_than_allowed_wait_and_are_served_then() {
         one.say("GET / HTTP/1.1\r\nhost: gate\r\nconnection: close\r\n\r\n").await;
         outside.push(one);
     }
-    until(|| house.counters.waited() == 1).await;
+    until(|| house.counters.waited() == 5).await;
     assert_eq!((house.counters.accepted(), house.counters.open()), (2, 2));
     inside.0.get("/").await.unwrap();
     drop(inside.0);
@@ -213,6 +213,35 @@ async fn more_connections_than_allowed_wait_and_are_served_then() {
         assert!(one.closed().await.starts_with("HTTP/1.1 200 "));
     }
     inside.1.get("/").await.unwrap();
+}
+
+/// All of 127.0.0.0/8 is this machine on Linux only.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn one_peer_does_not_keep_all_room_to_itself() {
+    let house = House::plain(Limits { connections: 8, ..Limits::default() }).await;
+    let mut greedy = Vec::new();
+    for _ in 0..8 {
+        let mut one = H1::over(house.connect().await).await;
+        one.get("/").await.unwrap();
+        greedy.push(one);
+    }
+    // More of them wait, before anybody else comes.
+    let mut more = Vec::new();
+    for _ in 0..100 {
+        more.push(house.raw().await);
+    }
+    until(|| house.counters.waited() == 100).await;
+    assert_eq!(house.counters.open(), 8, "alone it may have everything");
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 2], 0).into()).unwrap();
+    let mut modest = H1::over(socket.connect(house.address).await.unwrap()).await;
+    assert_eq!(modest.get("/").await.unwrap().2, "127.0.0.2 false");
+    let mut left = 0;
+    for mut one in greedy {
+        left += usize::from(one.get("/").await.is_ok());
+    }
+    assert_eq!(left, 2, "a quarter, the oldest ones");
 }
 
 #[tokio::test]
