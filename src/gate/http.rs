@@ -17,6 +17,7 @@ use serde_json::json;
 use super::callers::{Callers, Refusal};
 use super::desk::Desk;
 use super::protocols::{self, FORWARD_PATH, MAX_BATCH, MAX_BODY, Verification, Verified, Verify, VerifyError};
+use super::route::quotable;
 use super::server::{Bodies, BodyError, Held, Peer};
 
 /// Where Envoy asks.
@@ -142,8 +143,23 @@ impl Asked {
 }
 
 fn read<T: DeserializeOwned>(body: &Held) -> Result<T, Failure> {
-    // Told to who asked, and to nobody else: it may quote what they sent.
-    serde_json::from_slice(body.bytes()).map_err(|error| Failure::Json(error.to_string()))
+    serde_json::from_slice(body.bytes()).map_err(|error| Failure::Json(explained(&error)))
+}
+
+/// What is wrong with a body. Callers log what they are told, and the parser may quote a key that stands in the wrong place: only names of
+/// fields are repeated.
+fn explained(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    if !error.is_data() {
+        return text;
+    }
+    for wrong in ["unknown field", "missing field", "duplicate field"] {
+        let name = text.strip_prefix(wrong).and_then(|rest| rest.split('`').nth(1));
+        if let Some(name) = name.filter(|name| quotable(name) == *name) {
+            return format!("{wrong} `{name}`");
+        }
+    }
+    format!("a value of another type than is expected at line {} column {}", error.line(), error.column())
 }
 
 fn answer<T: Serialize>(head: &Parts, answered: Result<T, Failure>) -> Response {

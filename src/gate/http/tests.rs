@@ -100,3 +100,23 @@ async fn a_question_over_grpc_with_trailers_is_answered_with_trailers() {
     let trailers = answer.into_body().collect().await.unwrap().trailers().cloned().unwrap();
     assert_eq!(trailers["grpc-status"], "0");
 }
+
+/// Callers log what they are told.
+#[tokio::test]
+async fn a_key_in_the_wrong_place_is_not_repeated() {
+    let house = house(Method::None, Limits::default());
+    let key = testing::key(1);
+    for body in [
+        format!("{key:?}"),
+        format!("{{{key:?}: 1}}"),
+        format!("{{\"key\": {{{key:?}: 1}}}}"),
+        format!("{{\"requests\": {key:?}}}"),
+    ] {
+        for path in ["/v1/verify", "/v1/verify/batch"] {
+            let (status, _, told) = ask(&house, path, Body::from(body.clone())).await;
+            let told = String::from_utf8(told.to_vec()).unwrap();
+            assert_eq!(status, StatusCode::BAD_REQUEST, "{told}");
+            assert!(!told.contains(&key) && told.contains("not understood"), "{told}");
+        }
+    }
+}
