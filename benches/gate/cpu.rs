@@ -19,7 +19,7 @@ struct Measured {
     noop: Vec<f64>,
 }
 
-pub(crate) async fn measure() {
+pub(crate) async fn measure(protocols: &[Protocol]) {
     let requests = setting("CLAVIGER_BENCH_REQUESTS", 4_000);
     let rounds = setting("CLAVIGER_BENCH_ROUNDS", 9);
     let servers: Vec<Server> = SIZES.into_iter().map(|keys| Server::start(keys, 0)).collect();
@@ -30,7 +30,7 @@ pub(crate) async fn measure() {
     println!("| {:<22} | {:<9} | {:>9} | {:>7} | {:>7} | {:<21} |", "protocol", "shows", "keys", "gate us", "no-op us", "ratio");
     println!("|{}|", [24, 11, 11, 9, 9, 23].map(|width| "-".repeat(width)).join("|"));
     let mut notes = Vec::new();
-    for protocol in Protocol::ALL {
+    for protocol in protocols.iter().copied() {
         let mut of_case = Vec::new();
         for case in Case::ALL {
             let measured = measure_case(&servers, protocol, case, Asked::Noop, rounds, requests).await;

@@ -1,6 +1,7 @@
 //! What a gate costs, against the least that the same work can cost, side by side in one run: `cargo bench --bench gate`.
 //!
-//! Parts can be run alone: `cargo bench --bench gate -- cpu decide envoy start`. On two processors, one serves and the other asks.
+//! Parts can be run alone: `cargo bench --bench gate -- decide cpu envoy start`, and of `cpu` one protocol: `forward`, `grpc`, `verify` or
+//! `token`. On two processors, one serves and the other asks.
 //! `CLAVIGER_BENCH_ROUNDS` (9), `CLAVIGER_BENCH_REQUESTS` (4000, per round), `CLAVIGER_BENCH_RATE` (400 requests a second through
 //! Envoy) and `CLAVIGER_BENCH_KEYS` (10000 ApiKeys for the start) change the size.
 
@@ -38,6 +39,8 @@ use std::process::Command;
 
 use tokio::runtime::Builder;
 
+use self::questions::Protocol;
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     // `cargo test --benches` starts this, too: only a benchmark run measures.
@@ -56,13 +59,17 @@ fn main() {
             .block_on(serve::run(keys.parse().expect("a number")));
     }
     machine::describe();
-    let wanted = |part: &str| arguments.is_empty() || arguments.iter().any(|argument| argument == part);
+    let named = |part: &str| arguments.iter().any(|argument| argument == part);
+    let wanted = |part: &str| arguments.is_empty() || named(part);
     if wanted("decide") {
         decide::measure();
     }
-    if wanted("cpu") {
+    let protocols: Vec<Protocol> =
+        Protocol::ALL.into_iter().filter(|protocol| wanted("cpu") || named(protocol.short())).collect();
+    if !protocols.is_empty() {
         pin("1");
-        Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(cpu::measure());
+        let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(cpu::measure(&protocols));
         pin("0-1");
     }
     if wanted("envoy") {

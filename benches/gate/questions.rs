@@ -50,6 +50,16 @@ impl Protocol {
         }
     }
 
+    /// As an argument.
+    pub(crate) fn short(self) -> &'static str {
+        match self {
+            Self::Forward => "forward",
+            Self::Grpc => "grpc",
+            Self::Verify => "verify",
+            Self::VerifyByToken => "token",
+        }
+    }
+
     /// A request, as it goes over the wire: a whole one of HTTP/1.1, or a message of gRPC with its five bytes.
     pub(crate) fn question(self, asked: Asked, case: Case, keys: u64, order: &mut Numbers) -> Bytes {
         let key = shown(case, keys, order);

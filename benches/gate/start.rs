@@ -85,9 +85,8 @@ async fn list(bed: &Bed, keys: usize) -> f64 {
         let request = Request::new(PATH).list(&params).expect("a request");
         let page = bed.service_account.request_text(request).await.expect("a page");
         listed += page.matches(r#""kind":"ApiKey","#).count();
-        // `metadata` stands before `items`.
-        let head = page.get(..2_000.min(page.len())).unwrap_or(&page);
-        let next = head.split_once(r#""continue":""#).and_then(|(_, rest)| rest.split_once('"')).map(|(next, _)| next);
+        // The metadata of the list comes last.
+        let next = page.rsplit_once(r#""continue":""#).and_then(|(_, rest)| rest.split_once('"')).map(|(next, _)| next);
         match next {
             Some(next) if !next.is_empty() => params.continue_token = Some(next.to_owned()),
             _ => break,

@@ -31,10 +31,10 @@ fuzz_target!(|data: &[u8]| {
     let body = serde_json::to_vec(&answer).expect("an answer can be written");
     let told: Value = serde_json::from_slice(&body).expect("JSON");
     let key = text("key").unwrap_or_default();
-    assert!(key.len() < 20 || text("permissions").is_some_and(|other| other.contains(key)) || {
-        let others = ["audience", "organization"].iter().any(|name| text(name).is_some_and(|other| other.contains(key)));
-        others || !contains(&body, key.as_bytes())
-    });
+    // An answer may repeat what the route needs, and has words of its own with spaces between; it does not repeat the key.
+    let mut needs = ["audience", "organization", "permissions"].into_iter().filter_map(text);
+    let told_anyway = key.len() < 20 || key.contains(' ') || needs.any(|need| need.contains(key));
+    assert!(told_anyway || !contains(&body, key.as_bytes()));
     let valid = told["valid"] == true;
     assert_eq!(valid, told["code"] == "VALID");
     assert_eq!(told.get("keyId").is_some(), key == KEY && text("namespace").is_none_or(|namespace| namespace == "team-a"));

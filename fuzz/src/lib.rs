@@ -29,12 +29,13 @@ pub static DESK: LazyLock<Arc<Desk>> = LazyLock::new(|| {
     shown.status.phase = Some(Phase::Active);
     shown.status.key_id = Some("0123456789abcdef0123456789abcdef".to_owned());
     shown.status.principal = Some("0123456789abcdef0123456789abcdef@team-a.claviger.local".to_owned());
-    shown.status.versions =
-        vec![serde_json::from_value::<Version>(serde_json::json!({
+    shown.status.versions = vec![
+        serde_json::from_value::<Version>(serde_json::json!({
             "version": 1, "hash": Hash::of(KEY.as_bytes()).to_string(), "tail": "30DKjN", "phase": VersionPhase::Current,
             "announcedAt": "2026-01-01T00:00:00Z",
         }))
-        .expect("a version")];
+        .expect("a version"),
+    ];
     let mut writer = Writer::default();
     writer.apply(&shown);
     writer.publish();
