@@ -222,7 +222,7 @@ fn a_gate_that_cannot_work_says_what_to_do() {
         (more(&[&flag("--tls-key", "tls.crt")]), vec!["--tls-key ", "it holds no whole private key in PEM"]),
         (more(&[&flag("--tls-key", "other.key")]), vec!["--tls-cert and --tls-key cannot be used together"]),
         (plain(&["--max-staleness=10s", "--watch-timeout=5s"]), vec![staleness]),
-        (plain(&["--watch-timeout=999ms"]), vec!["--watch-timeout must be at least 1s"]),
+        (plain(&["--watch-timeout=999ms"]), vec!["--watch-timeout must be from 1s to 5m"]),
         (vec![format!("--listen={taken}")], vec!["cannot listen on --listen ", other_port]),
         (more(&[&format!("--listen-tls={taken}")]), vec!["cannot listen on --listen-tls ", other_port]),
         (plain(&[&format!("--admin-address={taken}")]), vec!["cannot listen on --admin-address ", other_port]),

@@ -17,7 +17,7 @@ fn without_the_api_server_known_callers_go_on_for_the_stated_time() {
     let key = issued(&stage, "k", &format!("{{audiences: [{AUDIENCE}]}}"));
     let (known, unknown) = (caller(&stage, "proxy", May::Everywhere), caller(&stage, "late", May::Everywhere));
     let proxy = stage.cluster.proxy();
-    let patient = Gate::builder(&stage.cluster).via(&proxy).args(&["--token-cache=1h"]).start_ready();
+    let patient = Gate::builder(&stage.cluster).via(&proxy).args(&["--token-cache=5m"]).start_ready();
     let strict = Gate::builder(&stage.cluster).via(&proxy).args(&["--token-cache=1s"]).start_ready();
     wait_admitted(&patient, &known, None);
     wait_admitted(&strict, &known, None);
