@@ -165,7 +165,11 @@ impl Proxy {
         Self::start_edited(kind, *first, |text| {
             assert!(text.contains(&endpoint(first)), "{kind} lists its gate in another way");
             let all: String = std::iter::once(first).chain(others).map(endpoint).collect();
+            // Where many stories share two processors, two seconds are not much.
+            assert!(text.contains("timeout: 2s"), "{kind} waits for another time");
             text.replace(&endpoint(first), &all)
+                .replace("timeout: 2s", "timeout: 20s")
+                .replace("max_interval: 0.5s", "max_interval: 5s")
         })
     }
 
