@@ -1,18 +1,20 @@
 //! One connection from its first byte to its last.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::error::Error;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::body::Body;
 use http::{Request, Response};
 use hyper::body::{Body as _, Incoming};
 use hyper::service::Service;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
@@ -20,9 +22,14 @@ use tower::Service as _;
 
 use super::body::Bodies;
 use super::counters::Counters;
+use super::gathered::Gathered;
 use super::limits::Limits;
+use super::streams::{Begun, Streams};
 use super::vigil::{Overdue, Vigil, Watch};
 use super::watched::{ResponseBody, Watched};
+
+/// Why a connection ended.
+type Failure = Box<dyn Error + Send + Sync>;
 
 /// Bytes of one body that an HTTP/2 peer may send ahead (RFC 9113, 6.9.2: what it may send unless told otherwise).
 const STREAM_WINDOW: u32 = 65_535;
@@ -38,8 +45,8 @@ pub struct Peer {
 }
 
 /// The protocols with their bounds.
-pub(super) fn protocols(limits: &Limits) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+fn protocols(limits: &Limits, streams: &Streams) -> auto::Builder<Begun> {
+    let mut builder = auto::Builder::new(streams.begun());
     let head_bytes = usize::try_from(limits.head_bytes).unwrap_or(usize::MAX);
     builder
         .http1()
@@ -68,7 +75,6 @@ pub(super) fn protocols(limits: &Limits) -> auto::Builder<TokioExecutor> {
 
 /// What a connection is served with.
 pub(super) struct Serving<'a> {
-    pub(super) protocols: &'a auto::Builder<TokioExecutor>,
     pub(super) router: Router,
     pub(super) peer: Peer,
     pub(super) bodies: Bodies,
@@ -89,21 +95,23 @@ impl Serving<'_> {
     pub(super) async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         let vigil = Vigil::new(self.limits, self.crowded);
         let requests = Requests { router: self.router, peer: self.peer, bodies: self.bodies, vigil: vigil.clone() };
-        let io = TokioIo::new(Watched::new(stream, vigil.clone()));
-        let mut connection = pin!(self.protocols.serve_connection(io, requests));
+        let mut streams = Streams::default();
+        let protocols = protocols(&self.limits, &streams);
+        let gathered = Gathered::new(Watched::new(stream, vigil.clone()));
+        let mut connection = pin!(protocols.serve_connection(TokioIo::new(gathered.clone()), requests));
         let mut watch = Watch::new(vigil.clone());
         let (mut draining, mut retiring) = (false, false);
         loop {
             tokio::select! {
                 // The watch looks at what the connection has done.
                 biased;
-                ended = connection.as_mut() => {
+                ended = poll_fn(|context| turn(connection.as_mut(), &mut streams, &gathered, context)) => {
                     if let Err(error) = ended {
                         tracing::debug!(address = %self.peer.address, error, "a connection ended with an error");
                     }
                     return;
                 }
-                overdue = std::future::poll_fn(|context| watch.poll(context)) => match overdue {
+                overdue = poll_fn(|context| watch.poll(context)) => match overdue {
                     Overdue::Idle => {
                         vigil.say_farewell();
                         connection.as_mut().graceful_shutdown();
@@ -130,6 +138,26 @@ impl Serving<'_> {
                 }
             }
         }
+    }
+}
+
+/// One turn of a connection: what it has read is answered, and what it has to say is sent in one piece.
+fn turn<S: AsyncWrite + Unpin>(
+    mut connection: Pin<&mut impl Future<Output = Result<(), Failure>>>,
+    streams: &mut Streams,
+    gathered: &Gathered<S>,
+    context: &mut Context<'_>,
+) -> Poll<Result<(), Failure>> {
+    let ended = loop {
+        let ended = connection.as_mut().poll(context);
+        // It takes the answers over, and may have begun more requests meanwhile.
+        if ended.is_ready() || !streams.poll(context) {
+            break ended;
+        }
+    };
+    match gathered.poll_send(context) {
+        Poll::Ready(Err(error)) if ended.is_pending() => Poll::Ready(Err(error.into())),
+        _ => ended,
     }
 }
 

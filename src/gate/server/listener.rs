@@ -7,8 +7,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use hyper_util::rt::TokioExecutor;
-use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
@@ -17,7 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::ServerError;
 use super::body::Bodies;
-use super::connection::{Peer, Serving, protocols};
+use super::connection::{Peer, Serving};
 use super::counters::Counters;
 use super::limits::Limits;
 use super::shares::{Place, Shares};
@@ -73,7 +71,6 @@ async fn bind(flag: &'static str, address: SocketAddr) -> Result<TcpListener, Se
 pub async fn serve(listeners: Vec<Listener>, router: Router, limits: Limits, counters: Arc<Counters>, token: CancellationToken) {
     let shared = Arc::new(Shared {
         router,
-        protocols: protocols(&limits),
         bodies: Bodies::new(&limits),
         limits,
         counters,
@@ -103,7 +100,6 @@ pub async fn serve(listeners: Vec<Listener>, router: Router, limits: Limits, cou
 
 struct Shared {
     router: Router,
-    protocols: auto::Builder<TokioExecutor>,
     bodies: Bodies,
     limits: Limits,
     counters: Arc<Counters>,
@@ -232,7 +228,6 @@ impl Shared {
 
     fn serving(&self, peer: Peer, retire: CancellationToken, place: &Place) -> Serving<'_> {
         Serving {
-            protocols: &self.protocols,
             router: self.router.clone(),
             peer,
             bodies: self.bodies.clone(),

@@ -11,9 +11,11 @@ mod body;
 mod connection;
 mod counters;
 mod framing;
+mod gathered;
 mod limits;
 mod listener;
 mod shares;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod tls;
