@@ -1,4 +1,5 @@
-//! The `Gate`: what a gate says of itself, for people and for last use. Nothing is ever decided by it.
+//! The `Gate`: what a gate says of itself, for people, for last use, and for the moment at which a rotated key is
+//! given out. No verdict ever depends on it.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{CustomResource, KubeSchema};

@@ -53,6 +53,10 @@ pub(crate) struct ControllerArgs {
     /// the API server's own limit (60s by default) and --request-timeout.
     #[arg(long, value_name = "TIME", default_value = "100s", value_parser = duration)]
     announce_grace: Duration,
+    /// How long the delivery of a rotated key waits until all gates that report say that they know it. A gate that is dead is waited
+    /// for until it has been silent for half a minute.
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = duration)]
+    gate_wait: Duration,
     /// How long an answer of the API server is waited for.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     request_timeout: Duration,
@@ -106,6 +110,7 @@ impl ControllerArgs {
             cluster_objects: self.cluster_objects,
             limits: Limits {
                 announce_grace: self.announce_grace,
+                gate_wait: self.gate_wait,
                 max_backoff: self.max_backoff,
                 request_timeout: self.request_timeout,
                 concurrency: self.concurrency,

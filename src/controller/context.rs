@@ -62,6 +62,9 @@ pub struct Limits {
     /// How long an announcement whose outcome is unknown must stand unchanged before a live read decides. Longer than any
     /// request can be under way: the API server's own limit (60 s) and ours.
     pub announce_grace: Duration,
+    /// How long the delivery of a rotated key waits for gates to know it. They report once a second at most; who may write a `Gate`,
+    /// or stops one, holds nothing up for longer.
+    pub gate_wait: Duration,
     /// The longest pause of an object that is not as it should be.
     pub max_backoff: Duration,
     /// How long an answer of the API server is waited for.
@@ -74,6 +77,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             announce_grace: Duration::from_secs(100),
+            gate_wait: Duration::from_secs(3),
             max_backoff: Duration::from_secs(300),
             request_timeout: Duration::from_secs(30),
             concurrency: 16,

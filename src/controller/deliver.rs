@@ -58,10 +58,11 @@ pub(super) async fn ask(context: &Context, world: &mut World, notes: &mut Notes)
 /// Delivers the held key: creates the Secret, or replaces the key in the one that is ours.
 pub(super) async fn deliver(context: &Context, version: i64, world: &mut World, notes: &mut Notes) -> Result<(), Error> {
     // This process may have been frozen since the announcement was confirmed, and somebody else given it up meanwhile.
-    let fresh = context.limits.announce_grace / 2;
-    let Some(held) = notes.held.as_mut().filter(|held| held.version == version && held.confirmed.elapsed() < fresh) else {
+    let grace = context.limits.announce_grace;
+    let Some(held) = notes.held.as_mut().filter(|held| held.version == version && held.is_fresh(grace)) else {
         return Err(Error::Overtaken("the announcement is not fresh enough to deliver on"));
     };
+    held.unsent_at = None;
     // Until an answer says otherwise, the Secret may hold the key.
     let earlier = std::mem::replace(&mut held.ambiguous, true);
     let mut sent = match world.own_secret() {

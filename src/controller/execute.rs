@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::context::Context;
 use super::deliver;
 use super::error::{Error, is_conflict, is_not_found};
+use super::gates;
 use super::memory::{Held, Notes};
 use super::observe;
 use crate::api::conditions::reason;
@@ -50,8 +51,10 @@ async fn announce(context: &Context, announcement: &Announcement, world: &mut Wo
     // Where the outcome is unknown, the next look asks whether this hash stands announced, and only then goes on with the key.
     let raced = written.as_ref().err().is_some_and(Error::is_race);
     if let Some(key) = key.filter(|_| !raced) {
-        notes.held = Some(Held { version, hash, key, ambiguous: false, confirmed: Instant::now() });
+        let (now, unsent_at) = (Instant::now(), world.apikey.resource_version().filter(|_| written.is_ok()));
+        notes.held = Some(Held { version, hash, key, ambiguous: false, confirmed: now, since: now, unsent_at });
         world.outstanding = Outstanding::Held { version, ambiguous: false };
+        world.gates = gates::know(context, &world.apikey, notes);
     }
     written?;
     tracing::info!(version, "announced");

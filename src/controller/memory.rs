@@ -51,6 +51,17 @@ pub(super) struct Held {
     pub(super) ambiguous: bool,
     /// When the API server last confirmed that the version stands announced.
     pub(super) confirmed: Instant,
+    /// Since when it was to be delivered.
+    pub(super) since: Instant,
+    /// The resourceVersion with which it stands announced; `None` where that was not told yet, or it was sent already.
+    pub(super) unsent_at: Option<String>,
+}
+
+impl Held {
+    /// Whether the announcement can still be counted on without asking: nobody gives one up before it stood for `grace`.
+    pub(super) fn is_fresh(&self, grace: Duration) -> bool {
+        self.confirmed.elapsed() < grace / 2
+    }
 }
 
 /// What a Secret looked like when it was last read or written by us. Nothing secret.

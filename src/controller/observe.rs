@@ -14,11 +14,12 @@ use super::body::Wiped;
 use super::context::Context;
 use super::error::Error;
 use super::facts::{facts, look};
+use super::gates;
 use super::memory::{Held, Notes, Reading};
 use super::source;
 use crate::api::conditions;
 use crate::api::names::ANNOTATION_ENDED_AT;
-use crate::api::{ApiKey, ApiKeyStatus, ConditionType, VersionPhase};
+use crate::api::{ApiKey, ApiKeyStatus, ConditionType, VersionPhase, resource_version_number};
 use crate::lifecycle::{self, Clock, Delivery, FoundIn, Outstanding, SecretFacts, SecretView, SourceView, World};
 
 /// How long our own write is trusted while the watch has not shown it.
@@ -30,12 +31,10 @@ pub(super) async fn observe(context: &Context, mut apikey: Arc<ApiKey>, notes: &
     if !begun && !apikey.is_deleting() && context.cluster.as_ref().is_some_and(|cluster| !cluster.knows_namespace_of(&apikey)) {
         return Err(Error::Overtaken("the namespace was not shown yet"));
     }
-    if notes.held.is_some() {
+    if let Some(held) = notes.held.as_mut().filter(|held| !waits(held, &apikey, context.limits.announce_grace)) {
         // A retry of a delivery: whether its version still stands announced is for the API server to say.
         apikey = Arc::new(context.read_apikey(&apikey).await?);
-        if let Some(held) = notes.held.as_mut() {
-            held.confirmed = Instant::now();
-        }
+        held.confirmed = Instant::now();
     }
     let mut clock = Clock::Agrees;
     if lifecycle::clock_matters(&apikey, context.now()) {
@@ -64,12 +63,14 @@ pub(super) async fn observe(context: &Context, mut apikey: Arc<ApiKey>, notes: &
         Some((refusal, until)) if *until > Instant::now() => Delivery::Refused(refusal.clone()),
         _ => Delivery::Untried,
     };
+    let gates = gates::know(context, &apikey, notes);
     let duplicate = source::duplicate(context, &apikey, &source);
     Ok(World {
         surroundings: context.surroundings_of(&apikey),
         secret,
         outstanding,
         delivery,
+        gates,
         clock,
         may_mend: notes.may_mend(context.limits.max_backoff),
         source,
@@ -78,6 +79,13 @@ pub(super) async fn observe(context: &Context, mut apikey: Arc<ApiKey>, notes: &
         rules: context.rules.clone(),
         apikey,
     })
+}
+
+/// Whether a key was not sent yet, and what the watch shows and what we know of its announcement are enough to send it.
+fn waits(held: &Held, apikey: &ApiKey, grace: Duration) -> bool {
+    let shown = apikey.metadata.resource_version.as_deref().and_then(resource_version_number);
+    let announced = held.unsent_at.as_deref().and_then(resource_version_number);
+    held.is_fresh(grace) && shown.zip(announced).is_some_and(|(shown, announced)| shown >= announced)
 }
 
 /// Wipes a held key that can no longer be delivered: it is not the newest announced one, or the ApiKey has ended or is going.

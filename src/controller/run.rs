@@ -189,6 +189,7 @@ impl Parts {
         let telling = CancellationToken::new();
         let (events, publisher) =
             Events::start(client.clone(), self.settings.instance.clone(), self.metrics.clone(), telling.clone());
+        let (reports, released) = gates::Reports::new();
         let context = Arc::new(Context {
             client,
             secrets,
@@ -200,7 +201,7 @@ impl Parts {
             metrics: self.metrics.clone(),
             memory: super::memory::Memory::default(),
             pending: super::context::Pending::default(),
-            reports: gates::Reports::new(),
+            reports,
             clock: self.clock.clone(),
             server_clock: self.server_clock.clone(),
             rules: Arc::new(self.settings.rules.clone()),
@@ -209,7 +210,7 @@ impl Parts {
         let _ = self.state.context.set(context.clone());
         let writers = Writers { apikeys: apikeys_writer, secrets: secrets_writer, cluster: cluster_writers };
         let gates = Box::pin(gates::work(&context, self.settings.gate_namespace.as_deref(), stop));
-        let keys = watch::work(context.clone(), writers, self.settings.namespace.as_deref(), stop.clone());
+        let keys = watch::work(context.clone(), writers, self.settings.namespace.as_deref(), released, stop.clone());
         let working = async { tokio::join!(keys, gates) };
         let overdue = async {
             stop.cancelled().await;

@@ -91,7 +91,15 @@ async fn in_secret(context: &Context, apikey: &ApiKey, from: &SourceSecret, note
             if live.status.as_ref().and_then(|status| status.newest_announced()) != Some(announced) {
                 return Err(Error::Overtaken("the import has gone on meanwhile"));
             }
-            notes.held = Some(Held { version: announced.version, hash, key, ambiguous: true, confirmed: Instant::now() });
+            notes.held = Some(Held {
+                version: announced.version,
+                hash,
+                key,
+                ambiguous: true,
+                confirmed: Instant::now(),
+                since: Instant::now(),
+                unsent_at: None,
+            });
         }
         None => notes.source = Some(key),
     }

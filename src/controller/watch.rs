@@ -46,8 +46,14 @@ pub(super) struct ClusterWriters {
     pub(super) namespaces: Writer<PartialObjectMeta<Namespace>>,
 }
 
-/// Watches and works until `stop` is cancelled and what was begun is done.
-pub(super) async fn work(context: Arc<Context>, writers: Writers, namespace: Option<&str>, stop: CancellationToken) {
+/// Watches and works until `stop` is cancelled and what was begun is done. ApiKeys that come from `released` are looked at again.
+pub(super) async fn work(
+    context: Arc<Context>,
+    writers: Writers,
+    namespace: Option<&str>,
+    released: impl Stream<Item = ObjectRef<DeserializeGuard<ApiKey>>> + Send + 'static,
+    stop: CancellationToken,
+) {
     let reporting = context.clone();
     let apikeys = watched(api(&context.client, namespace), watcher::Config::default(), "apikeys", &context.metrics)
         .modify(|object: &mut DeserializeGuard<ApiKey>| forget_what_is_not_read(object.meta_mut()))
@@ -64,7 +70,8 @@ pub(super) async fn work(context: Arc<Context>, writers: Writers, namespace: Opt
     let going = context.clone();
     let mut controller = Controller::for_stream(apikeys, context.apikeys.clone())
         .with_config(controller::Config::default().concurrency(context.limits.concurrency))
-        .watches_stream(secrets, |secret| apikeys_of(&secret));
+        .watches_stream(secrets, |secret| apikeys_of(&secret))
+        .reconcile_on(released);
     if let (Some(writers), Some(stores)) = (writers.cluster, context.cluster.clone()) {
         controller = with_cluster_objects(controller, &context, writers, stores);
     }

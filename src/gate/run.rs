@@ -26,6 +26,9 @@ use super::route::Routes;
 use super::server::{self, Certificates, Counters, Listener, TlsError, TlsFiles, connections_within, raise_open_files};
 use crate::telemetry;
 
+/// How long the first report is waited for. A gate that cannot report serves all the same.
+const FIRST_REPORT: Duration = Duration::from_secs(2);
+
 /// What an installation chooses.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -137,6 +140,14 @@ pub async fn run(settings: Settings, config: Config, admin: TcpListener, token: 
             Ok(())
         });
     }
+    let tasks = TaskTracker::new();
+    if let Some(identity) = settings.report.clone() {
+        // No verdict depends on it, so that its end is no reason to end. The controller tells that the gate is silent.
+        let (reporter, begun) = (reporter(&client, identity, &settings, &state, &uses), CancellationToken::new());
+        tasks.spawn(reporter.run(background.clone(), begun.clone()));
+        // Before the first list: what is announced later than that list waits for us, and what was announced before is in it.
+        let _ = token.run_until_cancelled(tokio::time::timeout(FIRST_REPORT, begun.cancelled())).await;
+    }
     let watched = if settings.cluster_objects { &[Watched::ApiKeys, Watched::Roles][..] } else { &[Watched::ApiKeys] };
     for watched in watched {
         let feed = Feed::new(client.clone(), *watched, settings.namespace.as_deref(), ledger.clone(), settings.timing);
@@ -149,12 +160,6 @@ pub async fn run(settings: Settings, config: Config, admin: TcpListener, token: 
             followed.await;
             Ok(())
         });
-    }
-    let tasks = TaskTracker::new();
-    if let Some(identity) = settings.report.clone() {
-        // No verdict depends on it, so that its end is no reason to end. The controller tells that the gate is silent.
-        let reporter = reporter(&client, identity, &settings, &state, &uses);
-        tasks.spawn(reporter.run(background.clone()));
     }
     let router = router(desk, callers, settings.proxy_callers);
     let served = parts.beside(server::serve(listeners, router, limits, counters, stopping.clone()), &stopping).await;
@@ -248,8 +253,8 @@ fn note(uses: &Uses, holder: &Holder, now: i64) {
 }
 
 fn reporter(client: &Client, identity: Identity, settings: &Settings, state: &Arc<State>, uses: &Arc<Uses>) -> Reporter {
-    let state = state.clone();
-    Reporter::new(client.clone(), identity, settings.namespace.clone(), uses.clone(), move || state.facts())
+    let (moved, state) = (state.ledger.moved(), state.clone());
+    Reporter::new(client.clone(), identity, settings.namespace.clone(), uses.clone(), move || state.facts(), moved)
 }
 
 #[cfg(test)]
@@ -292,6 +297,32 @@ mod tests {
         let run = run(settings, Config::new(url.parse().unwrap()), admin, CancellationToken::new());
         let ended = tokio::time::timeout(Duration::from_secs(20), run).await.expect("it goes on");
         assert!(matches!(ended, Err(RunError::Ended("the watch of ApiKeys"))), "{ended:?}");
+    }
+
+    /// A key that is rotated after the list is given out when this gate says that it knows it, and nobody waits for a gate that is unknown.
+    #[tokio::test]
+    async fn a_gate_tells_that_it_is_there_before_it_lists_and_lists_also_where_nobody_takes_that() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (asked, mut heard) = tokio::sync::mpsc::unbounded_channel();
+        let answer = async move |method: http::Method, uri: http::Uri| {
+            let _ = asked.send(format!("{method} {}", uri.path()));
+            http::StatusCode::SERVICE_UNAVAILABLE
+        };
+        tokio::spawn(axum::serve(listener, Router::new().fallback(any(answer))).into_future());
+
+        let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut settings = settings();
+        settings.report = Some(Identity { name: "gate-a".to_owned(), namespace: "ns".to_owned(), pod_uid: None });
+        let token = CancellationToken::new();
+        let mut config = Config::new(url.parse().unwrap());
+        config.default_retry = false;
+        let running = tokio::spawn(run(settings, config, admin, token.clone()));
+        assert_eq!(heard.recv().await.unwrap(), "PATCH /apis/claviger.dev/v1alpha1/namespaces/ns/gates/gate-a");
+        assert_eq!(heard.recv().await.unwrap(), "GET /apis/claviger.dev/v1alpha1/apikeys");
+        token.cancel();
+        assert!(running.await.unwrap().is_ok());
     }
 
     #[tokio::test]

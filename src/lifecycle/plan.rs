@@ -6,7 +6,7 @@ use super::assess::{self, Trouble};
 use super::retention::{self, Due};
 use super::secret::{self, Mending};
 use super::status::{self, Announcement};
-use super::{Clock, Delivery, FoundIn, Outstanding, SecretFacts, SecretView, SourceView, World, look, rotation};
+use super::{Clock, Delivery, FoundIn, Gates, Outstanding, SecretFacts, SecretView, SourceView, World, look, rotation};
 use crate::api::conditions::reason;
 use crate::api::names::FINALIZER;
 use crate::api::{ApiKeyStatus, Version, VersionPhase};
@@ -61,6 +61,8 @@ pub enum Wake {
     BackOff,
     /// When the outstanding announcement has settled.
     WhenSettled,
+    /// When the gates know what was announced, or were waited for long enough.
+    WhenGatesKnow,
 }
 
 impl Step {
@@ -219,6 +221,12 @@ fn issue(world: &World, status: &ApiKeyStatus, announced: &Version, now: Timesta
                 (_, Some(obstacle)) if !ambiguous => write(status::withdrawn(world, version, Some(&obstacle), now)),
                 (_, Some(obstacle)) => settle_with(world, now, Some(&obstacle), Wake::BackOff),
                 (Delivery::Untried | Delivery::Possible, None) if lacks_finalizer(world) => Step::AddFinalizer,
+                // Until then the key before this one passes. With the first one nobody is kept waiting, and there is none before it.
+                (Delivery::Untried | Delivery::Possible, None)
+                    if world.gates == Gates::Behind && !ambiguous && status.current().is_some() =>
+                {
+                    Step::Settled { wake: Wake::WhenGatesKnow, at: look::next_moment(world, status, now) }
+                }
                 (Delivery::Untried | Delivery::Possible, None) => Step::Deliver { version },
             }
         }

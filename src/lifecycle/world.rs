@@ -21,6 +21,8 @@ pub struct World {
     pub outstanding: Outstanding,
     /// Whether the Secret can be created, as far as was asked.
     pub delivery: Delivery,
+    /// Whether the gates know what was announced.
+    pub gates: Gates,
     /// Whether our clock can be trusted.
     pub clock: Clock,
     /// Whether the Secret's metadata may be mended now. False while somebody keeps undoing it.
@@ -165,6 +167,16 @@ pub enum Delivery {
     Possible,
     /// The API server said no.
     Refused(Refusal),
+}
+
+/// Whether the gates know an announced version. Whoever is given its key uses it, and what a gate does not know it refuses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Gates {
+    /// All that report know it, or were waited for long enough.
+    #[default]
+    Ready,
+    /// Some do not know it yet.
+    Behind,
 }
 
 /// Why the API server would not have the Secret. Typed and unambiguous: nothing was written.

@@ -109,6 +109,7 @@ fn every_flag_value_reaches_the_controller() {
         ("controller.principalDomain=keys.example.com", "--principal-domain=keys.example.com"),
         ("controller.concurrency=64", "--concurrency=64"),
         ("controller.announceGrace=3m", "--announce-grace=3m"),
+        ("controller.gateWait=5s", "--gate-wait=5s"),
         ("controller.requestTimeout=20s", "--request-timeout=20s"),
         ("controller.maxBackoff=90s", "--max-backoff=90s"),
         ("controller.logLevel=info\\,kube=debug", "--log-level=info,kube=debug"),

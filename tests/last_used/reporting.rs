@@ -10,6 +10,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use serde_json::json;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -39,7 +40,7 @@ impl Reporting {
         let token = stage.kubectl(&["create", "token", "gate", "--duration=1h"]);
         let kubeconfig = Kubeconfig::from_yaml(&proxy.kubeconfig(token.trim())).unwrap();
         let (keys, uses) = (Arc::new(AtomicU64::new(0)), Arc::new(Uses::default()));
-        let (counted, pending) = (keys.clone(), uses.clone());
+        let (counted, pending, changed) = (keys.clone(), uses.clone(), Arc::new(Notify::new()));
         let identity = Identity { name: "gate-a".to_owned(), namespace: stage.namespace.clone(), pod_uid };
         let stop = CancellationToken::new();
         let stopping = stop.clone();
@@ -52,7 +53,9 @@ impl Reporting {
                 reached: Some("1".to_owned()),
                 roles_reached: None,
             };
-            Reporter::new(Client::try_from(config).unwrap(), identity, None, pending, facts).run(stopping).await;
+            Reporter::new(Client::try_from(config).unwrap(), identity, None, pending, facts, changed)
+                .run(stopping, CancellationToken::new())
+                .await;
         });
         Self { keys, uses, stop, task }
     }

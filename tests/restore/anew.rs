@@ -87,9 +87,7 @@ fn of_a_key_that_has_ended_only_a_copy_from_before_can_be_adopted() {
     let key = stage.status("revoked").hash;
     stage.patch("apikey/revoked", r#"{"spec": {"revoked": true}}"#);
     let late = ["revoked", "expired"].map(|name| {
-        wait::until_true("its end is marked", || {
-            stage.secret(name).is_some_and(|secret| secret.annotations().contains_key("claviger.dev/ended-at"))
-        });
+        stage.wait_marked(name);
         portable(&stage.secret(name).unwrap())
     });
     let anew = |name: &str, copy: &str| {

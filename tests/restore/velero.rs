@@ -10,7 +10,6 @@ use crate::drift::{eager, minted, wait_condition};
 use crate::stories;
 use crate::support::cluster::runtime;
 use crate::support::stage::{Stage, condition};
-use crate::support::wait;
 
 stories![the_calls_of_a_velero_restore_bring_every_key_back, a_status_that_velero_could_not_write_costs_no_key];
 
@@ -49,9 +48,7 @@ fn saved(stage: &Stage) -> (Vec<ApiKey>, Vec<Secret>) {
     stage.wait_issued("revoked");
     stage.patch("apikey/revoked", r#"{"spec": {"revoked": true}}"#);
     for name in ["revoked", "expired"] {
-        wait::until_true("its end is marked", || {
-            stage.secret(name).is_some_and(|secret| secret.annotations().contains_key("claviger.dev/ended-at"))
-        });
+        stage.wait_marked(name);
     }
     let all = (stage.apikeys(), stage.secrets());
     stage.kubectl(&["delete", "apikeys", "--all", "--timeout=60s"]);

@@ -1,5 +1,6 @@
 //! What a `Gate` may say: it is written by a ServiceAccount that faces the network, so everything has a bound.
 
+use claviger::api::MAX_USES;
 use serde_json::{Value, json};
 
 use super::statuses::with;
@@ -40,9 +41,9 @@ pub(super) fn rules() -> Vec<Rule> {
         one("minimum", "keys", json!(-1), "greater than or equal to 0", json!(0)),
         Rule::new(
             "spec.uses maxItems",
-            json!({ "uses": vec![whole.clone(); 501] }),
-            "spec.uses: … at most 500 items",
-            json!({ "uses": vec![whole.clone(); 500] }),
+            json!({ "uses": vec![whole.clone(); MAX_USES + 1] }),
+            &format!("spec.uses: … at most {MAX_USES} items"),
+            json!({ "uses": vec![whole.clone(); MAX_USES] }),
         ),
     ];
     for field in ["reachedResourceVersion", "rolesResourceVersion"] {

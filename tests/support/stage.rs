@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use claviger::api::conditions::find;
+use claviger::api::names::ANNOTATION_ENDED_AT;
 use claviger::api::{ApiKey, ApiKeyStatus, ConditionType, Phase};
 use claviger::key::{self, Hash};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::ResourceExt as _;
 use kube::api::{Api, ObjectMeta, PostParams};
 use serde_json::json;
 
@@ -165,6 +167,13 @@ impl Stage {
     /// Waits until a condition of an ApiKey gives a reason.
     pub(crate) fn wait_reason(&self, name: &str, type_: ConditionType, reason: &str) -> ApiKeyStatus {
         self.wait(name, reason, |status| find(&status.conditions, type_).is_some_and(|condition| condition.reason == reason))
+    }
+
+    /// Waits until the Secret of an ApiKey that has ended says so.
+    pub(crate) fn wait_marked(&self, name: &str) {
+        wait::until_true(&format!("the end of {name} is marked"), || {
+            self.secret(name).is_some_and(|secret| secret.annotations().contains_key(ANNOTATION_ENDED_AT))
+        });
     }
 
     /// Waits until an ApiKey is issued, and checks what every issued key must show.

@@ -1,16 +1,18 @@
 //! What gates say of themselves: last uses are written into the ApiKeys' status, and gates that are silent or behind are told of.
 //!
-//! A `Gate` is written by a ServiceAccount that faces the network. All that can come of a forged one is a wrong `lastUsedAt` and a wrong
-//! event about that gate. Decisions are in [`folding`] and [`standing`]; here they meet the API server.
+//! A `Gate` is written by a ServiceAccount that faces the network. All that can come of a forged one is a wrong `lastUsedAt`, a wrong
+//! event about that gate, and a rotation that takes some seconds longer. Decisions are in [`folding`] and [`standing`]; here they meet the API server.
 
 mod folding;
 mod standing;
+mod waiting;
 
 use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
+use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Api, PartialObjectMeta, Patch, PatchParams};
@@ -25,12 +27,14 @@ use tokio_util::sync::CancellationToken;
 
 use self::folding::{Folding, Outcome, Write};
 use self::standing::Gates;
+use self::waiting::{Key, Waiting};
 use super::context::Context;
 use super::error::Error;
+use super::memory::{Held, Notes};
 use super::watch;
 use crate::api::names::FIELD_MANAGER;
-use crate::api::{ApiKey, Gate};
-use crate::lifecycle::Tone;
+use crate::api::{ApiKey, Gate, resource_version_number};
+use crate::lifecycle::{self, Tone};
 
 /// How often is looked how gates stand.
 const LOOK: Duration = Duration::from_secs(1);
@@ -40,6 +44,9 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(super) struct Reports {
     gates: Mutex<Gates>,
     folding: Mutex<Folding>,
+    waiting: Mutex<Waiting>,
+    /// Takes the ApiKeys whose turn has come.
+    released: UnboundedSender<Key>,
     /// A use waits for its write.
     waits: Notify,
     /// Cancelled once the watch has shown all ApiKeys: uses of what is not known are passed over.
@@ -47,13 +54,18 @@ pub(super) struct Reports {
 }
 
 impl Reports {
-    pub(super) fn new() -> Self {
-        Self {
+    /// Nothing was told yet. The ApiKeys that come out are to be looked at again: gates were waited for with them.
+    pub(super) fn new() -> (Self, UnboundedReceiver<Key>) {
+        let (released, looked_at) = unbounded();
+        let reports = Self {
             gates: Mutex::new(Gates::new(Instant::now())),
             folding: Mutex::default(),
+            waiting: Mutex::default(),
+            released,
             waits: Notify::new(),
             apikeys_shown: CancellationToken::new(),
-        }
+        };
+        (reports, looked_at)
     }
 
     /// The watch has shown something of ApiKeys, and the store has it.
@@ -82,6 +94,30 @@ impl Reports {
         self.gates().counts()
     }
 
+    /// Whether all gates that report have reached `version` of an ApiKey; where not, it is released when they have, before `until`.
+    fn know(&self, apikey: &ApiKey, version: u128, until: Instant) -> bool {
+        let (key, namespace) = (waiting::key(apikey), apikey.namespace().unwrap_or_default());
+        // Both locks, in this order here and below: nothing is missed between the question and the wait.
+        let gates = self.gates();
+        let mut waiting = self.waiting();
+        if gates.have_reached(&namespace, version) {
+            waiting.end(&key);
+            return true;
+        }
+        waiting.begin(key, version, until);
+        false
+    }
+
+    /// Something was heard of gates, or was not for long enough.
+    fn release(&self) {
+        let gates = self.gates();
+        let released = self.waiting().released(Instant::now(), |namespace, version| gates.have_reached(namespace, version));
+        for key in released {
+            // Nobody takes it where the watches have ended.
+            let _ = self.released.unbounded_send(key);
+        }
+    }
+
     fn reached(&self, object: &DeserializeGuard<ApiKey>, now: Instant) {
         let meta = object.meta();
         if let Some(version) = &meta.resource_version {
@@ -93,9 +129,38 @@ impl Reports {
         self.gates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn folding(&self) -> MutexGuard<'_, Folding> {
         self.folding.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether the gates know the announcement of a held key, as far as they are waited for: only before a key that replaces another is
+/// sent for the first time.
+pub(super) fn know(context: &Context, apikey: &ApiKey, notes: &Notes) -> lifecycle::Gates {
+    let replaces = apikey.status.as_ref().is_some_and(|status| status.current().is_some());
+    let announced = notes.held.as_ref().filter(|_| replaces).and_then(|held| {
+        let version = held.unsent_at.as_deref().and_then(resource_version_number)?;
+        Some((version, held))
+    });
+    let Some((version, held)) = announced else { return lifecycle::Gates::Ready };
+    let left = left(context, held);
+    if context.reports.know(apikey, version, Instant::now() + left) {
+        return lifecycle::Gates::Ready;
+    }
+    if !left.is_zero() {
+        return lifecycle::Gates::Behind;
+    }
+    tracing::info!("a gate does not say that it knows the new version, and is not waited for any longer");
+    lifecycle::Gates::Ready
+}
+
+/// How long gates are still waited for with the delivery of a key.
+pub(super) fn left(context: &Context, held: &Held) -> Duration {
+    context.limits.gate_wait.saturating_sub(held.since.elapsed())
 }
 
 /// Looks at the gates of a namespace, or at all, until `stop` is cancelled.
@@ -128,6 +193,7 @@ async fn look(context: &Context, namespace: Option<&str>) {
             },
             _ = ticks.tick() => tell(context),
         }
+        context.reports.release();
     }
 }
 

@@ -46,6 +46,8 @@ pub(super) struct Gates {
     watching: Instant,
     /// The names of a list that is under way.
     listed: Option<HashSet<Name>>,
+    /// A list has ended, or could not be had.
+    looked: bool,
 }
 
 #[derive(Debug)]
@@ -71,7 +73,7 @@ pub(super) struct Change {
 impl Gates {
     pub(super) fn new(now: Instant) -> Self {
         let everywhere = Marks::default();
-        Self { known: HashMap::new(), everywhere, within: HashMap::new(), watching: now, listed: None }
+        Self { known: HashMap::new(), everywhere, within: HashMap::new(), watching: now, listed: None, looked: false }
     }
 
     /// The watch has shown a gate, changed or in a list; `false` where there are too many already.
@@ -132,6 +134,7 @@ impl Gates {
     /// A list has ended: what is not in it is gone.
     pub(super) fn list_ends(&mut self, now: Instant) {
         self.heard(now);
+        self.looked = true;
         if let Some(listed) = self.listed.take() {
             self.known.retain(|name, _| listed.contains(name));
             self.forget_scopes();
@@ -141,6 +144,7 @@ impl Gates {
     /// Our own watch of gates has failed.
     pub(super) fn blinded(&mut self, now: Instant) {
         self.watching = now + BLIND;
+        self.looked = true;
     }
 
     /// The watch has shown an event of an ApiKey, its deletion, too.
@@ -156,6 +160,18 @@ impl Gates {
     pub(super) fn apikeys_listed_anew(&mut self) {
         self.everywhere = Marks::default();
         self.within.values_mut().for_each(|marks| *marks = Marks::default());
+    }
+
+    /// Whether all gates that know a namespace and are not known to be silent, or to answer nobody, have reached `version` there. Not before
+    /// it was seen, or tried to see, which gates there are.
+    pub(super) fn have_reached(&self, namespace: &str, version: u128) -> bool {
+        self.looked
+            && self.known.values().all(|known| {
+                known.standing == Standing::Silent
+                    || known.state.0 == Some(GateState::Stale)
+                    || known.scope.as_deref().is_some_and(|scope| scope != namespace)
+                    || known.reached >= version
+            })
     }
 
     /// How gates stand by `now`, and what has changed since this was last asked.

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use kube::api::WatchEvent;
 use serde_json::value::RawValue;
+use tokio::sync::Notify;
 
 use super::wire::{Read, known, read};
 use crate::gate::freshness::{Freshness, Watched};
@@ -22,6 +23,7 @@ pub struct Ledger {
     reached: Mutex<Reached>,
     uses: Arc<Uses>,
     trouble: Mutex<Trouble>,
+    moved: Arc<Notify>,
 }
 
 /// Up to which resourceVersion the index knows everything; empty before the first list.
@@ -55,13 +57,27 @@ impl Ledger {
     /// Changes `writer`'s index.
     #[must_use]
     pub fn new(writer: Writer, freshness: Arc<Freshness>, metrics: Arc<Metrics>, uses: Arc<Uses>) -> Self {
-        Self { writer: Mutex::new(writer), freshness, metrics, reached: Mutex::default(), uses, trouble: Mutex::default() }
+        Self {
+            writer: Mutex::new(writer),
+            freshness,
+            metrics,
+            reached: Mutex::default(),
+            uses,
+            trouble: Mutex::default(),
+            moved: Arc::default(),
+        }
     }
 
     /// Up to where the index knows everything.
     #[must_use]
     pub fn reached(&self) -> Reached {
         self.reached.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Tells one who waits that the index knows more than before.
+    #[must_use]
+    pub fn moved(&self) -> Arc<Notify> {
+        self.moved.clone()
     }
 
     /// Why watches do not go on.
@@ -119,6 +135,7 @@ impl Ledger {
         self.reach(watched, resource_version);
         self.freshness.listed(watched);
         *self.troubled().of(watched) = None;
+        self.moved.notify_one();
     }
 
     /// Events of a watch, of which the first arrived at that moment, in their order, up to the first that cannot be read.
@@ -154,6 +171,7 @@ impl Ledger {
         }
         drop(writer);
         taken.overdue = !self.heard(watched);
+        self.moved.notify_one();
         self.metrics.changed(watched, changes, arrived.elapsed());
         taken
     }

@@ -16,8 +16,10 @@ pub const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 pub(super) enum Next {
     /// Write.
     Write,
-    /// Look again after this time.
+    /// There is something to write, and it is too early for it: look again after this time.
     Wait(Duration),
+    /// There is nothing to write: look again when something has changed, or after this time.
+    Rest(Duration),
 }
 
 /// When something was last written, and what; and how writing goes.
@@ -45,8 +47,11 @@ impl<T: PartialEq> Pace<T> {
         if since >= HEARTBEAT || (since >= SHORTEST_PAUSE && written != facts) {
             return Next::Write;
         }
-        let due = if written == facts { HEARTBEAT } else { SHORTEST_PAUSE };
-        Next::Wait(due.saturating_sub(since).min(SHORTEST_PAUSE))
+        if written == facts {
+            Next::Rest(HEARTBEAT.saturating_sub(since).min(SHORTEST_PAUSE))
+        } else {
+            Next::Wait(SHORTEST_PAUSE.saturating_sub(since))
+        }
     }
 
     /// Whether it is time to write whatever there is.
@@ -95,15 +100,15 @@ mod tests {
         assert_eq!(pace.next(begun, &"a"), Next::Write, "the first time");
         pace.written(begun, "a");
         for (after, facts, next) in [
-            (ms(0), "a", Next::Wait(ms(1_000))),
+            (ms(0), "a", Next::Rest(ms(1_000))),
             (ms(0), "b", Next::Wait(ms(1_000))),
             (ms(400), "b", Next::Wait(ms(600))),
             (ms(999), "b", Next::Wait(ms(1))),
             (ms(1_000), "b", Next::Write),
-            (ms(1_000), "a", Next::Wait(ms(1_000))),
+            (ms(1_000), "a", Next::Rest(ms(1_000))),
             (ms(5_000), "b", Next::Write),
-            (ms(9_400), "a", Next::Wait(ms(600))),
-            (ms(9_999), "a", Next::Wait(ms(1))),
+            (ms(9_400), "a", Next::Rest(ms(600))),
+            (ms(9_999), "a", Next::Rest(ms(1))),
             (ms(10_000), "a", Next::Write),
             (ms(60_000), "a", Next::Write),
         ] {

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use kube::api::{Api, DeleteParams, ObjectMeta, Patch, PatchParams, Preconditions};
 use kube::{Client, ResourceExt};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -53,6 +54,7 @@ pub struct Reporter {
     scope: Option<String>,
     uses: Arc<Uses>,
     facts: Box<dyn Fn() -> GateFacts + Send + Sync>,
+    changed: Arc<Notify>,
 }
 
 /// What makes a difference: the facts, and the uses that are told.
@@ -72,20 +74,24 @@ impl Identity {
 }
 
 impl Reporter {
-    /// `scope` is the namespace whose ApiKeys the gate knows, `None` for the whole cluster. `facts` is asked once a second and must not
-    /// block.
+    /// `scope` is the namespace whose ApiKeys the gate knows, `None` for the whole cluster. `facts` is asked once a second, and when
+    /// `changed` says so, and must not block.
     pub fn new(
         client: Client,
         identity: Identity,
         scope: Option<String>,
         uses: Arc<Uses>,
         facts: impl Fn() -> GateFacts + Send + Sync + 'static,
+        changed: Arc<Notify>,
     ) -> Self {
-        Self { client, identity, scope, uses, facts: Box::new(facts) }
+        Self { client, identity, scope, uses, facts: Box::new(facts), changed }
     }
 
-    /// Writes until `stop` is cancelled, then takes the object away. Failures are logged and tried again; they harm nobody.
-    pub async fn run(self, stop: CancellationToken) {
+    /// Writes until `stop` is cancelled, then takes the object away. Failures are logged and tried again; they harm nobody. `begun` is
+    /// cancelled once the first write was tried.
+    pub async fn run(self, stop: CancellationToken, begun: CancellationToken) {
+        // However this ends, nobody waits for it.
+        let mut begun = Some(begun.drop_guard());
         let mut writing = Writing { pace: Pace::default(), uses: Vec::new(), uid: None, told: HashSet::new() };
         loop {
             let now = Instant::now();
@@ -100,9 +106,15 @@ impl Reporter {
                         written = self.write(&facts) => written,
                     };
                     self.note(written, now, facts, &mut writing);
+                    begun.take();
                 }
                 Next::Wait(pause) => tokio::select! {
                     () = stop.cancelled() => break,
+                    () = tokio::time::sleep(pause) => {}
+                },
+                Next::Rest(pause) => tokio::select! {
+                    () = stop.cancelled() => break,
+                    () = self.changed.notified() => {}
                     () = tokio::time::sleep(pause) => {}
                 },
             }
@@ -281,7 +293,7 @@ mod tests {
             reached: Some("7".to_owned()),
             roles_reached: Some("5".to_owned()),
         };
-        let reporter = Reporter::new(client, identity, Some("team".to_owned()), uses, facts);
+        let reporter = Reporter::new(client, identity, Some("team".to_owned()), uses, facts, Arc::default());
         let told = reporter.uses.oldest();
         let object = reporter.object(&(facts(), told), "2026-11-21T12:00:00.5Z".parse().unwrap());
         assert_eq!(

@@ -114,6 +114,7 @@ impl Model {
             secret: SecretView::Unknown,
             outstanding: Outstanding::Settled,
             delivery: Delivery::Untried,
+            gates: Gates::Ready,
             clock: Clock::Agrees,
             may_mend: true,
             surroundings: Surroundings::default(),

@@ -297,6 +297,18 @@ proptest! {
     }
 
     #[test]
+    fn gates_matter_for_nothing_but_when_a_key_that_replaces_another_is_sent(model in worlds()) {
+        let with = |gates| plan(&World { gates, ..model.world.clone() }, model.now()).step;
+        let (ready, behind) = (with(Gates::Ready), with(Gates::Behind));
+        // An announcement carries the world that it was made from.
+        if ready.name() != behind.name() {
+            prop_assert!(matches!(ready, Step::Deliver { .. }), "{ready:?}");
+            prop_assert!(matches!(behind, Step::Settled { wake: Wake::WhenGatesKnow, .. }), "{behind:?}");
+            prop_assert!(model.world.status().current().is_some());
+        }
+    }
+
+    #[test]
     fn a_plan_for_any_world_comes_to_rest(mut model in worlds()) {
         let before = model.there.clone();
         let ours = before.as_ref().is_some_and(|secret| model.world.owns(secret));

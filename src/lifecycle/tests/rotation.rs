@@ -40,6 +40,29 @@ fn a_raised_revision_brings_the_next_version_once() {
     assert_eq!((versions(&model).as_str(), heard(&mut model)), ("1 Retired, 2 Current", vec!["Retired".to_owned()]));
 }
 
+/// Whoever reads the Secret uses its key at once, and is refused by a gate that has not heard of it.
+#[test]
+fn the_next_key_is_not_given_out_before_gates_know_it() {
+    let mut model = announced_next(plain());
+    model.world.gates = Gates::Behind;
+    assert_eq!(model.finish().unwrap(), (Wake::WhenGatesKnow, None));
+    assert_eq!((versions(&model).as_str(), holds(&model)), ("1 Current, 2 Announced", 1));
+    model.world.gates = Gates::Ready;
+    model.finish().unwrap();
+    assert_eq!((versions(&model).as_str(), holds(&model)), ("1 Retiring, 2 Current", 2));
+
+    let mut revoked = announced_next(plain());
+    revoked.world.gates = Gates::Behind;
+    revoked.wish(Wish::Revoke);
+    revoked.reconcile().unwrap();
+    assert_eq!(revoked.world.status().phase, Some(crate::api::Phase::Revoked), "and what ends a key does not wait");
+
+    let mut first = held(plain());
+    first.world.gates = Gates::Behind;
+    first.finish().unwrap();
+    assert_eq!((versions(&first).as_str(), holds(&first)), ("1 Current", 1), "there is none before the first that would pass");
+}
+
 #[test]
 fn what_is_raised_twice_is_done_once_and_what_is_raised_meanwhile_afterwards() {
     let mut model = issued(plain());

@@ -18,6 +18,7 @@ pub(super) fn worlds() -> impl Strategy<Value = Model> {
         world.rules = Rules { finalizer: around.rule, ..Rules::clone(&world.rules) }.into();
         world.clock = Clock::judge(SignedDuration::from_secs(around.ahead));
         world.may_mend = around.may_mend;
+        world.gates = if around.behind { Gates::Behind } else { Gates::Ready };
         world.secret = secret;
         let newest = world.status().newest_announced().map(|listed| listed.version);
         world.outstanding = match (around.outstanding, newest) {
@@ -41,6 +42,7 @@ struct Around {
     deleting: bool,
     rule: bool,
     may_mend: bool,
+    behind: bool,
     ambiguous: bool,
     ahead: i64,
     outstanding: u8,
@@ -48,13 +50,14 @@ struct Around {
 }
 
 fn surroundings() -> impl Strategy<Value = Around> {
-    let flags = (any::<bool>(), prop::bool::weighted(0.3), any::<bool>(), any::<bool>(), any::<bool>());
+    let flags = (any::<bool>(), prop::bool::weighted(0.3), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
     let rest = (prop_oneof![Just(0), Just(120), Just(-120)], 0..3_u8, 0..3_u8);
-    (flags, rest).prop_map(|((finalizer, deleting, rule, may_mend, ambiguous), (ahead, outstanding, delivery))| Around {
+    (flags, rest).prop_map(|((finalizer, deleting, rule, may_mend, behind, ambiguous), (ahead, outstanding, delivery))| Around {
         finalizer,
         deleting,
         rule,
         may_mend,
+        behind,
         ambiguous,
         ahead,
         outstanding,

@@ -201,3 +201,46 @@ fn there_is_an_end_to_how_many_are_looked_at() {
     assert!(gates.shown(&gate("g7", "1", 2), begun), "who is known goes on");
     assert_eq!(gates.counts(), [1_000, 0, 0]);
 }
+
+#[test]
+fn a_version_is_reached_when_every_gate_that_counts_has_reached_it() {
+    let begun = Instant::now();
+    let mut gates = Gates::new(begun);
+    assert!(!gates.have_reached("team", 1), "nobody has looked which gates there are");
+    gates.list_begins(begun);
+    gates.list_ends(begun);
+    assert!(gates.have_reached("team", 1), "there are none");
+
+    gates.shown(&gate("a", "10", 1), begun);
+    gates.shown(&gate("b", "11", 1), begun);
+    let mut elsewhere = gate("elsewhere", "1", 1);
+    elsewhere.spec.namespace = Some("other".to_owned());
+    gates.shown(&elsewhere, begun);
+    let reached = |gates: &Gates| (9..13).map(|version| gates.have_reached("team", version)).collect::<Vec<_>>();
+    assert_eq!(reached(&gates), [true, true, false, false]);
+    assert!(!gates.have_reached("other", 2), "it counts where it serves");
+
+    let mut loading = gate("b", "", 2);
+    loading.spec.state = Some(GateState::Loading);
+    gates.shown(&loading, begun);
+    assert_eq!(reached(&gates), [false; 4], "what it lists may be older");
+    loading.spec.state = Some(GateState::Stale);
+    loading.metadata.resource_version = Some("3".to_owned());
+    gates.shown(&loading, begun);
+    assert_eq!(reached(&gates), [true, true, false, false], "it answers nobody");
+
+    gates.judge(begun + seconds(31));
+    assert_eq!(reached(&gates), [true; 4], "who says nothing is not waited for");
+    gates.shown(&gate("a", "10", 2), begun + seconds(32));
+    gates.judge(begun + seconds(32));
+    assert_eq!(reached(&gates), [true, true, false, false]);
+    gates.gone(&gate("a", "10", 2), begun + seconds(33));
+    assert_eq!(reached(&gates), [true; 4]);
+}
+
+#[test]
+fn where_gates_cannot_be_seen_none_is_waited_for() {
+    let mut gates = Gates::new(Instant::now());
+    gates.blinded(Instant::now());
+    assert!(gates.have_reached("team", 1));
+}
