@@ -175,29 +175,21 @@ fn issued(stage: &Stage, spec: &str) -> BTreeMap<String, String> {
 }
 
 fn a_revocation_is_known_as_soon_as_a_watch_tells() {
-    let stage = Stage::new("lag-revoked");
-    let _operator = stage.operator().start_ready();
-    let keys = issued(&stage, r#"{"audiences": ["invoices-api"]}"#);
-    let mut three = Gates::start(&stage);
-    let api: Api<ApiKey> = Api::namespaced(stage.cluster.client(), &stage.namespace);
-    let mut changes = Vec::new();
-    runtime().block_on(async {
-        let mut bare = BareWatch::start(metadata_of::<ApiKey>(&stage)).await;
-        for (name, key) in &keys {
-            three.until(SETTINGS, key, "VALID").await;
-            let revoke = async {
-                let patch = Patch::Merge(json!({ "spec": { "revoked": true } }));
-                let revoked = api.patch(name, &PatchParams::default(), &patch).await.expect("it is revoked");
-                revoked.resource_version().expect("a version")
-            };
-            changes.push(measured(revoke, name, (&mut three, &mut bare), (SETTINGS, key, "REVOKED")).await);
-        }
+    each_key("revocation", "REVOKED", &async |api, name| {
+        let patch = Patch::Merge(json!({ "spec": { "revoked": true } }));
+        api.patch(name, &PatchParams::default(), &patch).await.expect("it is revoked")
     });
-    tell("revocation", &changes);
 }
 
 fn a_deletion_is_known_as_soon_as_a_watch_tells() {
-    let stage = Stage::new("lag-deleted");
+    each_key("deletion", "NOT_FOUND", &async |api, name| {
+        api.delete(name, &DeleteParams::default()).await.expect("it is deleted").left().expect("it has a finalizer")
+    });
+}
+
+/// Does the same to every key, one after the other, after which gates give this code.
+fn each_key(what: &str, code: &str, change: &impl AsyncFn(&Api<ApiKey>, &str) -> ApiKey) {
+    let stage = Stage::new(&format!("lag-{what}"));
     let _operator = stage.operator().start_ready();
     let keys = issued(&stage, r#"{"audiences": ["invoices-api"]}"#);
     let mut three = Gates::start(&stage);
@@ -207,14 +199,11 @@ fn a_deletion_is_known_as_soon_as_a_watch_tells() {
         let mut bare = BareWatch::start(metadata_of::<ApiKey>(&stage)).await;
         for (name, key) in &keys {
             three.until(SETTINGS, key, "VALID").await;
-            let delete = async {
-                let deleted = api.delete(name, &DeleteParams::default()).await.expect("it is deleted");
-                deleted.left().expect("it has a finalizer").resource_version().expect("a version")
-            };
-            changes.push(measured(delete, name, (&mut three, &mut bare), (SETTINGS, key, "NOT_FOUND")).await);
+            let done = async { change(&api, name).await.resource_version().expect("a version") };
+            changes.push(measured(done, name, (&mut three, &mut bare), (SETTINGS, key, code)).await);
         }
     });
-    tell("deletion", &changes);
+    tell(what, &changes);
 }
 
 fn a_role_counts_as_soon_as_a_watch_tells() {

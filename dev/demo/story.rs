@@ -30,7 +30,9 @@ fn install(stage: &Stage) -> Result<(), Error> {
     check("the chart is installed", said.contains("STATUS: deployed"), &said)?;
     stage.show("kubectl wait --for=condition=Established crd/apikeys.claviger.dev --timeout=60s")?;
     // Until then it answers 503: the types that its mutating policies know are read again every five seconds.
-    stage.show("timeout 60 sh -c 'until kubectl create --dry-run=server -f examples/minimal.yaml 2>/dev/null; do sleep 1; done'")?;
+    stage.show(
+        "timeout 60 sh -c 'until kubectl create --dry-run=server -f examples/minimal.yaml 2>/dev/null; do sleep 1; done'",
+    )?;
     told("Definitions, ServiceAccount and rights are there. There are no nodes for pods: the controller is started by hand.")?;
     stage.show("kubectl create namespace demo && kubectl config set-context --current --namespace=demo")?;
     stage.start_controller()?;

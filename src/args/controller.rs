@@ -1,16 +1,13 @@
 //! What `claviger controller` is told.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args};
 use claviger::controller::leadership::Timing;
 use claviger::controller::{LeaseSettings, Limits, Settings};
 use claviger::lifecycle::Rules;
-use claviger::telemetry::LogFormat;
 
-use super::{Failure, duration};
+use super::{Failure, ProcessArgs, duration};
 
 #[derive(Args)]
 pub(crate) struct ControllerArgs {
@@ -28,9 +25,6 @@ pub(crate) struct ControllerArgs {
     /// Mint, import and adopt nothing, as long as a restore is under way, and leave alone what was never announced. All else goes on.
     #[arg(long)]
     hold_minting: bool,
-    /// The kubeconfig to use. Default: KUBECONFIG or ~/.kube/config, or the ServiceAccount of the pod.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) kubeconfig: Option<PathBuf>,
     /// Elect a leader with a Lease, so that of several replicas one works. False only for a process that is alone.
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
     leader_election: bool,
@@ -69,15 +63,8 @@ pub(crate) struct ControllerArgs {
     /// The last part of every principal: <keyId>@<namespace>.<domain>.
     #[arg(long, value_name = "DOMAIN", default_value = "claviger.local", value_parser = domain)]
     principal_domain: String,
-    /// Where /healthz, /readyz and /metrics are served. Port 0 takes any free one and logs it.
-    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
-    pub(crate) admin_address: SocketAddr,
-    /// trace, debug, info, warn or error, or a list such as info,kube=debug.
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
-    pub(crate) log_level: String,
-    /// How log lines are written.
-    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
-    pub(crate) log_format: LogFormat,
+    #[command(flatten)]
+    pub(crate) process: ProcessArgs,
 }
 
 impl ControllerArgs {

@@ -10,9 +10,8 @@ use claviger::gate::feed::Timing;
 use claviger::gate::report::Identity;
 use claviger::gate::server::{Limits, TlsFiles};
 use claviger::gate::{AccessLog, ProxyCallers, Settings};
-use claviger::telemetry::LogFormat;
 
-use super::{Failure, duration};
+use super::{Failure, ProcessArgs, duration};
 
 /// How long an answer of the API server is waited for.
 const REQUEST: Duration = Duration::from_secs(30);
@@ -31,9 +30,6 @@ pub(crate) struct GateArgs {
     /// then grant nothing.
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
     cluster_objects: bool,
-    /// The kubeconfig to use. Default: KUBECONFIG or ~/.kube/config, or the ServiceAccount of the pod.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) kubeconfig: Option<PathBuf>,
     /// Where plain HTTP is served, such as 127.0.0.1:8081 for a sidecar. Port 0 takes any free one and logs it.
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
@@ -85,15 +81,8 @@ pub(crate) struct GateArgs {
     /// Keep a Gate object named as this pod, where POD_NAME and POD_NAMESPACE say which: for people, and for status.lastUsedAt.
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
     report: bool,
-    /// Where /healthz, /readyz and /metrics are served. Port 0 takes any free one and logs it.
-    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
-    pub(crate) admin_address: SocketAddr,
-    /// trace, debug, info, warn or error, or a list such as info,kube=debug.
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
-    pub(crate) log_level: String,
-    /// How log lines are written.
-    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
-    pub(crate) log_format: LogFormat,
+    #[command(flatten)]
+    pub(crate) process: ProcessArgs,
 }
 
 impl GateArgs {

@@ -3,14 +3,34 @@
 mod controller;
 mod gate;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::Args;
+use claviger::telemetry::LogFormat;
 use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
 pub(crate) use controller::ControllerArgs;
 pub(crate) use gate::GateArgs;
+
+/// What every program is told.
+#[derive(Args)]
+pub(crate) struct ProcessArgs {
+    /// The kubeconfig to use. Default: KUBECONFIG or ~/.kube/config, or the ServiceAccount of the pod.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Where /healthz, /readyz and /metrics are served. Port 0 takes any free one and logs it.
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
+    pub(crate) admin_address: SocketAddr,
+    /// trace, debug, info, warn or error, or a list such as info,kube=debug.
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub(crate) log_level: String,
+    /// How log lines are written.
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+}
 
 /// Why a program does not start, or ended.
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
