@@ -43,6 +43,7 @@ fn bad_flags_are_refused_with_what_to_write_instead() {
         (&["--admin-address=here"], 2, &["--admin-address", "here"]),
         (&["--leader-election=false", "--log-level=lo=ud=er"], 1, &["--log-level", "lo=ud=er", "info"]),
         (&["--leader-election=false", "--announce-grace=5s", "--request-timeout=5s"], 1, &["--announce-grace", "longer than"]),
+        (&["--leader-election=false", "--gate-wait=61s"], 1, &["--gate-wait", "1m or less"]),
         (&[], 1, &["leader election needs a namespace", "--lease-namespace", "POD_NAMESPACE", "--leader-election=false"]),
         (&["--lease-namespace=x", "--renew-deadline=15s"], 1, &["renew deadline", "lease duration"]),
         (&["--lease-namespace=x", "--retry-period=9s"], 1, &["retry period", "renew deadline"]),

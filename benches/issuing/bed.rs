@@ -65,12 +65,25 @@ impl Bed {
         let token = kubectl(&["create", "token", "claviger-controller", "-n", "claviger-system", "--duration=24h"]);
         let kubeconfig =
             control_plane.write_kubeconfig("service-account", control_plane.url(), Auth::Token(token)).expect("a kubeconfig");
-        Self {
+        let bed = Self {
             admin: client(control_plane.kubeconfig()).await,
             service_account: client(&kubeconfig).await,
             kubeconfig: kubeconfig.display().to_string(),
             control_plane: Arc::new(control_plane),
             started: AtomicU32::new(0),
+        };
+        bed.await_admission().await;
+        bed
+    }
+
+    /// Waits until the API server's mutating policies know what an ApiKey is: until then it answers 503, for some seconds.
+    async fn await_admission(&self) {
+        let api: Api<ApiKey> = Api::namespaced(self.admin.clone(), "default");
+        let params = PostParams { dry_run: true, ..PostParams::default() };
+        let begun = Instant::now();
+        while let Err(error) = api.create(&params, &ApiKey::new("taken", ApiKeySpec::default())).await {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{error}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
 

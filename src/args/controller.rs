@@ -9,6 +9,9 @@ use claviger::lifecycle::Rules;
 
 use super::{Failure, ProcessArgs, duration};
 
+/// Nobody waits longer than that for gates.
+const LONGEST_GATE_WAIT: Duration = Duration::from_secs(60);
+
 #[derive(Args)]
 pub(crate) struct ControllerArgs {
     /// Work on this namespace only. Default: the whole cluster. Its gates are looked for in the namespace of the Lease, else here.
@@ -47,8 +50,8 @@ pub(crate) struct ControllerArgs {
     /// the API server's own limit (60s by default) and --request-timeout.
     #[arg(long, value_name = "TIME", default_value = "100s", value_parser = duration)]
     announce_grace: Duration,
-    /// How long the delivery of a rotated key waits until all gates that report say that they know it. A gate that is dead is waited
-    /// for until it has been silent for half a minute.
+    /// How long the delivery of a rotated key waits until all gates that report say that they know it, at most 1m. A gate that is dead
+    /// is waited for until it has been silent for half a minute. 1ms waits for nobody.
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = duration)]
     gate_wait: Duration,
     /// How long an answer of the API server is waited for.
@@ -83,6 +86,9 @@ impl ControllerArgs {
         };
         if self.announce_grace <= self.request_timeout {
             return Err("--announce-grace must be longer than --request-timeout: a request may be under way that long".into());
+        }
+        if self.gate_wait > LONGEST_GATE_WAIT {
+            return Err("--gate-wait must be 1m or less: a key that leaked may be waiting to be replaced".into());
         }
         // Who may look at one namespace only has its gates beside itself.
         let beside = || self.lease_namespace.clone().or_else(|| self.namespace.clone());

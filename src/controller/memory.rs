@@ -92,6 +92,13 @@ impl Memory {
         self.lock().retain(|uid, _| living.contains(uid));
     }
 
+    /// The UIDs of those whose next key was announced and not sent yet.
+    pub(super) fn unsent(&self) -> HashSet<String> {
+        let all = self.lock();
+        let unsent = all.iter().filter(|(_, notes)| notes.held.as_ref().is_some_and(|held| held.unsent_at.is_some()));
+        unsent.map(|(uid, _)| uid.clone()).collect()
+    }
+
     /// How many objects are in back-off.
     pub(super) fn failing(&self) -> usize {
         self.lock().values().filter(|notes| notes.failures > 0).count()

@@ -67,7 +67,7 @@ pub(super) async fn work(
         watched(api(&context.client, namespace), watcher::Config::default().labels(LABEL_APIKEY), "secrets", &context.metrics);
     let secrets = with_losses(secrets, context.secrets.clone()).reflect(writers.secrets).touched_objects();
     let tidying = tokio::spawn(tidy(context.clone(), stop.clone()));
-    let going = context.clone();
+    let (going, leaving) = (context.clone(), context.clone());
     let mut controller = Controller::for_stream(apikeys, context.apikeys.clone())
         .with_config(controller::Config::default().concurrency(context.limits.concurrency))
         .watches_stream(secrets, |secret| apikeys_of(&secret))
@@ -88,9 +88,23 @@ pub(super) async fn work(
         })
         .await;
     stop.cancel();
+    hand_out(&leaving).await;
     if let Err(error) = tidying.await {
         tracing::warn!(%error, "tidying ended badly");
     }
+}
+
+/// Delivers the keys that were held back for gates: who comes next does not have them, and would have to wait until nothing of us can
+/// arrive any more, and mint others.
+async fn hand_out(context: &Arc<Context>) {
+    context.reports.leave();
+    let unsent = context.memory.unsent();
+    let objects = context.apikeys.state().into_iter().filter(|object| object.uid().is_some_and(|uid| unsent.contains(&uid)));
+    let handing = stream::iter(objects).for_each_concurrent(usize::from(context.limits.concurrency), |object| async {
+        // What fails was told, and is taken up by who comes next.
+        let _ = reconcile(object, context.clone()).await;
+    });
+    handing.await;
 }
 
 /// Also looks at the ApiKeys that a change of a role, a policy or a namespace's labels matters for.

@@ -140,18 +140,25 @@ pub async fn run(settings: Settings, config: Config, admin: TcpListener, token: 
             Ok(())
         });
     }
-    let tasks = TaskTracker::new();
+    let (tasks, reported) = (TaskTracker::new(), CancellationToken::new());
     if let Some(identity) = settings.report.clone() {
         // No verdict depends on it, so that its end is no reason to end. The controller tells that the gate is silent.
-        let (reporter, begun) = (reporter(&client, identity, &settings, &state, &uses), CancellationToken::new());
-        tasks.spawn(reporter.run(background.clone(), begun.clone()));
-        // Before the first list: what is announced later than that list waits for us, and what was announced before is in it.
-        let _ = token.run_until_cancelled(tokio::time::timeout(FIRST_REPORT, begun.cancelled())).await;
+        let telling = reporter(&client, identity, &settings, &state, &uses);
+        tasks.spawn(telling.run(background.clone(), reported.clone()));
+    } else {
+        reported.cancel();
     }
     let watched = if settings.cluster_objects { &[Watched::ApiKeys, Watched::Roles][..] } else { &[Watched::ApiKeys] };
     for watched in watched {
         let feed = Feed::new(client.clone(), *watched, settings.namespace.as_deref(), ledger.clone(), settings.timing);
-        let followed = feed.run(background.clone());
+        let (reported, background) = (reported.clone(), background.clone());
+        let followed = async move {
+            // What is announced after the first list waits for a gate that the controller knows of, and what was before is in it.
+            let told = tokio::time::timeout(FIRST_REPORT, reported.cancelled());
+            if background.run_until_cancelled(told).await.is_some() {
+                feed.run(background).await;
+            }
+        };
         let name = match watched {
             Watched::ApiKeys => "the watch of ApiKeys",
             Watched::Roles => "the watch of ApiKeyRoles",
@@ -306,8 +313,13 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (asked, mut heard) = tokio::sync::mpsc::unbounded_channel();
+        let let_go = Arc::new(tokio::sync::Semaphore::new(0));
+        let going = let_go.clone();
         let answer = async move |method: http::Method, uri: http::Uri| {
             let _ = asked.send(format!("{method} {}", uri.path()));
+            if method == http::Method::PATCH {
+                let _ = going.acquire().await;
+            }
             http::StatusCode::SERVICE_UNAVAILABLE
         };
         tokio::spawn(axum::serve(listener, Router::new().fallback(any(answer))).into_future());
@@ -320,6 +332,9 @@ mod tests {
         config.default_retry = false;
         let running = tokio::spawn(run(settings, config, admin, token.clone()));
         assert_eq!(heard.recv().await.unwrap(), "PATCH /apis/claviger.dev/v1alpha1/namespaces/ns/gates/gate-a");
+        let early = tokio::time::timeout(Duration::from_millis(300), heard.recv()).await;
+        assert!(early.is_err(), "{early:?}");
+        let_go.add_permits(1);
         assert_eq!(heard.recv().await.unwrap(), "GET /apis/claviger.dev/v1alpha1/apikeys");
         token.cancel();
         assert!(running.await.unwrap().is_ok());

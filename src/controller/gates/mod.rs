@@ -1,13 +1,14 @@
 //! What gates say of themselves: last uses are written into the ApiKeys' status, and gates that are silent or behind are told of.
 //!
 //! A `Gate` is written by a ServiceAccount that faces the network. All that can come of a forged one is a wrong `lastUsedAt`, a wrong
-//! event about that gate, and a rotation that takes some seconds longer. Decisions are in [`folding`] and [`standing`]; here they meet the API server.
+//! event about that gate, and a rotation that takes some seconds longer, or does not wait for gates. Decisions are in [`folding`] and [`standing`]; here they meet the API server.
 
 mod folding;
 mod standing;
 mod waiting;
 
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -45,6 +46,8 @@ pub(super) struct Reports {
     gates: Mutex<Gates>,
     folding: Mutex<Folding>,
     waiting: Mutex<Waiting>,
+    /// This process ends, and hands out what it holds.
+    leaving: AtomicBool,
     /// Takes the ApiKeys whose turn has come.
     released: UnboundedSender<Key>,
     /// A use waits for its write.
@@ -61,6 +64,7 @@ impl Reports {
             gates: Mutex::new(Gates::new(Instant::now())),
             folding: Mutex::default(),
             waiting: Mutex::default(),
+            leaving: AtomicBool::new(false),
             released,
             waits: Notify::new(),
             apikeys_shown: CancellationToken::new(),
@@ -89,6 +93,11 @@ impl Reports {
         }
     }
 
+    /// From now on nothing waits for gates: this process ends, and a key that it holds would be lost with it.
+    pub(super) fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
     /// How many gates are current, behind and silent.
     pub(super) fn counts(&self) -> [i64; 3] {
         self.gates().counts()
@@ -100,7 +109,7 @@ impl Reports {
         // Both locks, in this order here and below: nothing is missed between the question and the wait.
         let gates = self.gates();
         let mut waiting = self.waiting();
-        if gates.have_reached(&namespace, version) {
+        if self.leaving.load(Ordering::Relaxed) || gates.have_reached(&namespace, version, Instant::now()) {
             waiting.end(&key);
             return true;
         }
@@ -111,7 +120,8 @@ impl Reports {
     /// Something was heard of gates, or was not for long enough.
     fn release(&self) {
         let gates = self.gates();
-        let released = self.waiting().released(Instant::now(), |namespace, version| gates.have_reached(namespace, version));
+        let now = Instant::now();
+        let released = self.waiting().released(now, |namespace, version| gates.have_reached(namespace, version, now));
         for key in released {
             // Nobody takes it where the watches have ended.
             let _ = self.released.unbounded_send(key);

@@ -164,14 +164,16 @@ impl Gates {
 
     /// Whether all gates that know a namespace and are not known to be silent, or to answer nobody, have reached `version` there. Not before
     /// it was seen, or tried to see, which gates there are.
-    pub(super) fn have_reached(&self, namespace: &str, version: u128) -> bool {
-        self.looked
-            && self.known.values().all(|known| {
-                known.standing == Standing::Silent
-                    || known.state.0 == Some(GateState::Stale)
-                    || known.scope.as_deref().is_some_and(|scope| scope != namespace)
-                    || known.reached >= version
-            })
+    /// Of gates that cannot be seen at the moment nothing is to be learnt.
+    pub(super) fn have_reached(&self, namespace: &str, version: u128, now: Instant) -> bool {
+        self.watching > now
+            || self.looked
+                && self.known.values().all(|known| {
+                    known.is_silent(self.watching, now)
+                        || known.state.0 == Some(GateState::Stale)
+                        || known.scope.as_deref().is_some_and(|scope| scope != namespace)
+                        || known.reached >= version
+                })
     }
 
     /// How gates stand by `now`, and what has changed since this was last asked.
@@ -186,11 +188,7 @@ impl Gates {
                 Some(scope) => within.get(scope.as_str()).copied().unwrap_or(0),
                 None => everywhere,
             };
-            let silent = now.saturating_duration_since(known.changed.max(watching));
-            let standing = if silent > SILENCE {
-                Standing::Silent
-            } else if known.standing == Standing::Silent && known.changed < watching {
-                // Nothing was heard of it yet.
+            let standing = if known.is_silent(watching, now) {
                 Standing::Silent
             } else if known.reached < due || known.idle(now).is_some() {
                 Standing::Behind
@@ -199,7 +197,7 @@ impl Gates {
             };
             if standing != known.standing {
                 known.standing = standing;
-                changes.push(known.change(due, now, silent));
+                changes.push(known.change(due, now, known.unheard(watching, now)));
             }
         }
         changes.sort_by(|one, other| one.gate.metadata.name.cmp(&other.gate.metadata.name));
@@ -228,6 +226,16 @@ impl Gates {
 }
 
 impl Known {
+    /// For how long nothing was heard of it by who watches since then.
+    fn unheard(&self, watching: Instant, now: Instant) -> Duration {
+        now.saturating_duration_since(self.changed.max(watching))
+    }
+
+    /// Whether it does not report. One that did not before has to be heard of again.
+    fn is_silent(&self, watching: Instant, now: Instant) -> bool {
+        self.unheard(watching, now) > SILENCE || (self.standing == Standing::Silent && self.changed < watching)
+    }
+
     /// Why it answers nobody, where it says so. Loading takes its time.
     fn idle(&self, now: Instant) -> Option<&'static str> {
         match self.state {

@@ -110,6 +110,7 @@ mod tests {
     fn a_request_that_comes_alone_leaves_nothing_behind() {
         assert!(!unsure(Some(0), &[HEAD], ""));
         assert!(!unsure(Some(0), &["\r\n", "GET / HTTP/1.1\r", "\nhost: gate\r\n", "\r", "\n"], ""));
+        assert!(!unsure(Some(0), &["\r\n\r\n", HEAD], ""), "what stands before a request is no head (RFC 9112, 2.2)");
         assert!(!unsure(Some(0), &["GET / HTTP/1.1\nhost: gate\n\n"], ""));
         assert!(!unsure(Some(4), &[HEAD, "bo"], "dy"));
         assert!(!unsure(None, &[HEAD, "4\r\nbody\r\n0\r"], "\n\r\n"));

@@ -12,7 +12,8 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Bytes that are gathered at most. More than all answers that one connection can be given at once usually take.
+/// Once so many bytes are gathered, they are sent before there is room for more: more than all answers that one connection can be
+/// given at once usually take.
 const MOST: usize = 256 * 1024;
 
 /// A stream that writes when it is told to send. Clones are the same stream.
@@ -23,13 +24,15 @@ struct Gathering<S> {
     bytes: Vec<u8>,
     /// How many of them were taken by the stream.
     sent: usize,
+    /// The stream did not take them all: its peer does not read.
+    blocked: bool,
     /// The stream holds something back that a flush brings on its way.
     flush: bool,
 }
 
 impl<S> Gathered<S> {
     pub(super) fn new(stream: S) -> Self {
-        Self(Arc::new(Mutex::new(Gathering { stream, bytes: Vec::new(), sent: 0, flush: false })))
+        Self(Arc::new(Mutex::new(Gathering { stream, bytes: Vec::new(), sent: 0, blocked: false, flush: false })))
     }
 
     /// One task works on a connection: nobody waits here.
@@ -64,11 +67,14 @@ impl<S: AsyncWrite + Unpin> Gathering<S> {
                     self.flush = true;
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    self.blocked = true;
+                    return Poll::Pending;
+                }
             }
         }
         // Idle connections, of which there are many, keep nothing.
-        (self.bytes, self.sent) = (Vec::new(), 0);
+        (self.bytes, self.sent, self.blocked) = (Vec::new(), 0, false);
         if self.flush {
             match Pin::new(&mut self.stream).poll_flush(context) {
                 Poll::Ready(Ok(())) => self.flush = false,
@@ -79,7 +85,8 @@ impl<S: AsyncWrite + Unpin> Gathering<S> {
     }
 
     fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.bytes.len() < MOST { Poll::Ready(Ok(())) } else { self.poll_send(context) }
+        // Of who does not read, nothing more is gathered.
+        if self.bytes.len() < MOST && !self.blocked { Poll::Ready(Ok(())) } else { self.poll_send(context) }
     }
 }
 
@@ -120,7 +127,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
         }
         let mut taken = 0;
         for slice in slices {
-            // One that begins within the bound is taken whole, but for a body of many megabytes.
+            // Beyond the bound by one write at most.
             let piece = slice.get(..slice.len().min(MOST - taken)).unwrap_or_default();
             gathering.bytes.extend_from_slice(piece);
             taken += piece.len();

@@ -5,7 +5,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 
 use futures::stream::FuturesUnordered;
@@ -14,36 +14,42 @@ use hyper::rt::Executor;
 
 type Request = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Takes over the requests that a connection begins.
-#[derive(Clone, Default)]
-pub(super) struct Begun(Arc<Mutex<Vec<Request>>>);
+type Queue = Mutex<Vec<Request>>;
+
+/// Takes over the requests that a connection begins, as long as there is somebody to work on them.
+///
+/// A request holds one of these itself: were it to keep the queue in which it stands, those that a connection begins with its last
+/// breath would stay for ever.
+#[derive(Clone)]
+pub(super) struct Begun(Weak<Queue>);
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Begun {
     fn execute(&self, request: F) {
+        let Some(queue) = self.0.upgrade() else { return };
         // As in a task of its own, a panic ends this request, which is reset, and no other.
         let contained = AssertUnwindSafe(request).catch_unwind().map(|_| ());
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Box::pin(contained));
+        queue.lock().unwrap_or_else(PoisonError::into_inner).push(Box::pin(contained));
     }
 }
 
 /// The requests of a connection that are under way.
 #[derive(Default)]
 pub(super) struct Streams {
-    begun: Begun,
+    begun: Arc<Queue>,
     under_way: FuturesUnordered<Request>,
 }
 
 impl Streams {
     /// What begins them.
     pub(super) fn begun(&self) -> Begun {
-        self.begun.clone()
+        Begun(Arc::downgrade(&self.begun))
     }
 
     /// Works on all of them. Returns whether any is done: then the connection has something to send.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> bool {
         let mut done = false;
         loop {
-            let begun = std::mem::take(&mut *self.begun.0.lock().unwrap_or_else(PoisonError::into_inner));
+            let begun = std::mem::take(&mut *self.begun.lock().unwrap_or_else(PoisonError::into_inner));
             self.under_way.extend(begun);
             match self.under_way.poll_next_unpin(context) {
                 Poll::Ready(Some(())) => done = true,
@@ -79,6 +85,21 @@ mod tests {
         answer.send(()).unwrap();
         assert!(streams.poll(&mut context));
         assert_eq!(answered.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn nothing_stays_of_what_is_begun_when_the_connection_ends() {
+        let streams = Streams::default();
+        let begun = streams.begun();
+        let (held, itself, late) = (Arc::new(()), begun.clone(), Arc::new(()));
+        let (of_it, of_late) = (held.clone(), late.clone());
+        begun.execute(async move {
+            std::future::pending::<()>().await;
+            drop((itself, of_it));
+        });
+        drop(streams);
+        begun.execute(async move { drop(of_late) });
+        assert_eq!((Arc::strong_count(&held), Arc::strong_count(&late)), (1, 1));
     }
 
     #[test]

@@ -14,7 +14,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::task::AtomicWaker;
 use tokio::time::{Instant, Sleep};
 
 use super::framing::Framing;
@@ -42,7 +41,6 @@ pub(super) struct Vigil(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
-    driver: AtomicWaker,
     limits: Limits,
     crowded: Arc<AtomicUsize>,
 }
@@ -89,7 +87,7 @@ impl Vigil {
             farewell: None,
             end: None,
         };
-        Self(Arc::new(Shared { state: Mutex::new(state), driver: AtomicWaker::new(), limits, crowded }))
+        Self(Arc::new(Shared { state: Mutex::new(state), limits, crowded }))
     }
 
     /// Nothing that holds the lock can panic halfway through a change.
@@ -206,12 +204,6 @@ impl Drop for UnderWay {
         }
         state.framing.end();
         state.moved = Instant::now();
-        let idle = state.requests.is_empty();
-        drop(state);
-        if idle {
-            // HTTP/2 requests end in tasks of their own.
-            self.vigil.0.driver.wake();
-        }
     }
 }
 
@@ -228,9 +220,8 @@ impl Watch {
         Self { vigil, timer: Box::pin(tokio::time::sleep_until(look)) }
     }
 
-    /// Ready when something is overdue. To be polled after the connection, whose state it looks at.
+    /// Ready when something is overdue. To be polled after the connection, in whose turn its requests begin and end.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Overdue> {
-        self.vigil.0.driver.register(context.waker());
         loop {
             let (at, what) = self.vigil.next();
             // A timer that is too early is left alone and finds the right time when it fires: setting it costs more than a look.

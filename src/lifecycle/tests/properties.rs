@@ -301,7 +301,8 @@ proptest! {
         let with = |gates| plan(&World { gates, ..model.world.clone() }, model.now()).step;
         let (ready, behind) = (with(Gates::Ready), with(Gates::Behind));
         // An announcement carries the world that it was made from.
-        if ready.name() != behind.name() {
+        let same = ready == behind || matches!((&ready, &behind), (Step::Announce(_), Step::Announce(_)));
+        if !same {
             prop_assert!(matches!(ready, Step::Deliver { .. }), "{ready:?}");
             prop_assert!(matches!(behind, Step::Settled { wake: Wake::WhenGatesKnow, .. }), "{behind:?}");
             prop_assert!(model.world.status().current().is_some());

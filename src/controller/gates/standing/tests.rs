@@ -206,41 +206,51 @@ fn there_is_an_end_to_how_many_are_looked_at() {
 fn a_version_is_reached_when_every_gate_that_counts_has_reached_it() {
     let begun = Instant::now();
     let mut gates = Gates::new(begun);
-    assert!(!gates.have_reached("team", 1), "nobody has looked which gates there are");
+    assert!(!gates.have_reached("team", 1, begun), "nobody has looked which gates there are");
     gates.list_begins(begun);
     gates.list_ends(begun);
-    assert!(gates.have_reached("team", 1), "there are none");
+    assert!(gates.have_reached("team", 1, begun), "there are none");
 
     gates.shown(&gate("a", "10", 1), begun);
     gates.shown(&gate("b", "11", 1), begun);
     let mut elsewhere = gate("elsewhere", "1", 1);
     elsewhere.spec.namespace = Some("other".to_owned());
     gates.shown(&elsewhere, begun);
-    let reached = |gates: &Gates| (9..13).map(|version| gates.have_reached("team", version)).collect::<Vec<_>>();
-    assert_eq!(reached(&gates), [true, true, false, false]);
-    assert!(!gates.have_reached("other", 2), "it counts where it serves");
+    let reached = |gates: &Gates, now| (9..13).map(|version| gates.have_reached("team", version, now)).collect::<Vec<_>>();
+    assert_eq!(reached(&gates, begun), [true, true, false, false]);
+    assert!(!gates.have_reached("other", 2, begun), "it counts where it serves");
 
     let mut loading = gate("b", "", 2);
     loading.spec.state = Some(GateState::Loading);
     gates.shown(&loading, begun);
-    assert_eq!(reached(&gates), [false; 4], "what it lists may be older");
+    assert_eq!(reached(&gates, begun), [false; 4], "what it lists may be older");
     loading.spec.state = Some(GateState::Stale);
     loading.metadata.resource_version = Some("3".to_owned());
     gates.shown(&loading, begun);
-    assert_eq!(reached(&gates), [true, true, false, false], "it answers nobody");
+    assert_eq!(reached(&gates, begun), [true, true, false, false], "it answers nobody");
 
-    gates.judge(begun + seconds(31));
-    assert_eq!(reached(&gates), [true; 4], "who says nothing is not waited for");
-    gates.shown(&gate("a", "10", 2), begun + seconds(32));
-    gates.judge(begun + seconds(32));
-    assert_eq!(reached(&gates), [true, true, false, false]);
-    gates.gone(&gate("a", "10", 2), begun + seconds(33));
-    assert_eq!(reached(&gates), [true; 4]);
+    let later = begun + seconds(31);
+    assert_eq!(reached(&gates, later), [true; 4], "who says nothing is not waited for");
+    gates.judge(later);
+    gates.shown(&gate("a", "10", 2), later);
+    assert_eq!(reached(&gates, later), [true, true, false, false], "and is as soon as it says something");
+    gates.gone(&gate("a", "10", 2), later);
+    assert_eq!(reached(&gates, later), [true; 4]);
 }
 
 #[test]
 fn where_gates_cannot_be_seen_none_is_waited_for() {
-    let mut gates = Gates::new(Instant::now());
-    gates.blinded(Instant::now());
-    assert!(gates.have_reached("team", 1));
+    let begun = Instant::now();
+    let mut gates = Gates::new(begun);
+    gates.shown(&gate("a", "1", 1), begun);
+    gates.list_ends(begun);
+    assert!(!gates.have_reached("team", 2, begun));
+    gates.blinded(begun);
+    assert!(gates.have_reached("team", 2, begun));
+    gates.shown(&gate("a", "1", 2), begun + seconds(1));
+    assert!(!gates.have_reached("team", 2, begun + seconds(1)), "until they are seen again");
+
+    let mut gates = Gates::new(begun);
+    gates.blinded(begun);
+    assert!(gates.have_reached("team", 1, begun + seconds(3_600)), "where the right to look is missing there is no end to it");
 }

@@ -128,7 +128,8 @@ async fn an_api_server_that_is_away_is_asked_every_few_seconds_and_at_once_after
     let begun = Instant::now();
     drop(world.list().await);
     drop(world.list().await);
-    assert!(begun.elapsed() < Duration::from_millis(50), "{:?}", begun.elapsed());
+    // The pause is shorter, and the timer rounds up.
+    assert!(begun.elapsed() <= Duration::from_millis(50), "{:?}", begun.elapsed());
     for _ in 0..10 {
         drop(world.list().await);
     }

@@ -162,6 +162,26 @@ async fn a_peer_that_does_not_read_is_waited_for() {
     written.await.unwrap().unwrap();
 }
 
+/// Who asks and asks and never reads costs one turn's answers.
+#[tokio::test]
+async fn nothing_more_is_gathered_for_a_peer_that_did_not_take_the_last() {
+    let (mut ours, stream) = duplex(16);
+    let mut gathered = Gathered::new(stream);
+    gathered.write_all(&[b'm'; 64]).await.unwrap();
+    let mut context = Context::from_waker(futures::task::noop_waker_ref());
+    assert!(gathered.poll_send(&mut context).is_pending());
+    assert!(Pin::new(&mut gathered).poll_write(&mut context, b"more").is_pending());
+    assert_eq!(gathered.gathering().bytes.len(), 64);
+    let (mut writing, mut heard) = (gathered.clone(), vec![0; 68]);
+    let written = tokio::spawn(async move {
+        writing.write_all(b"more").await?;
+        poll_fn(|context| writing.poll_send(context)).await
+    });
+    ours.read_exact(&mut heard).await.unwrap();
+    written.await.unwrap().unwrap();
+    assert!(heard.ends_with(b"mmmore"));
+}
+
 #[tokio::test]
 async fn a_stream_that_takes_nothing_any_more_ends_the_connection() {
     let (ours, stream) = duplex(16);

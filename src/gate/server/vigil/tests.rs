@@ -124,20 +124,22 @@ async fn a_peer_that_does_not_read_is_cut_off() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_ends_elsewhere_wakes_the_driver() {
+async fn who_has_been_answered_is_idle_from_then_on() {
     let short = Limits { idle: Duration::from_secs(2), ..limits() };
     let vigil = Vigil::new(short, Arc::default());
     vigil.read(HEAD);
     let request = vigil.begin(Some(0));
     let begun = Instant::now();
     let mut watch = Watch::new(vigil.clone());
-    let elsewhere = tokio::spawn(async move {
-        tokio::time::sleep(Duration::from_secs(5)).await;
-        drop(request);
+    let (mut request, mut answering) = (Some(request), Box::pin(tokio::time::sleep(Duration::from_secs(5))));
+    let turn = std::future::poll_fn(|context| {
+        if request.is_some() && answering.as_mut().poll(context).is_ready() {
+            request = None;
+        }
+        watch.poll(context)
     });
-    assert_eq!(std::future::poll_fn(|context| watch.poll(context)).await, Overdue::Idle);
+    assert_eq!(turn.await, Overdue::Idle);
     assert_eq!(begun.elapsed().as_secs(), 7);
-    elsewhere.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
