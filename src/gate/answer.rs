@@ -134,16 +134,15 @@ pub fn challenge(verdict: &Verdict, route: &Route, message: &str) -> Option<Head
 #[must_use]
 pub fn identity(holder: &Holder) -> [Cow<'_, str>; IDENTITY_COUNT] {
     let (entry, profile) = (holder.entry(), holder.entry().profile());
-    let roles: Vec<&str> = profile.roles.iter().map(|role| &**role).collect();
     [
         Code::Valid.as_str().into(),
-        entry.key_id().into(),
+        entry.key_id().as_str().to_owned().into(),
         readable(entry.name().into()),
-        readable((&*profile.namespace).into()),
+        readable(profile.namespace().into()),
         readable(entry.principal().into()),
-        readable(profile.organization.as_deref().unwrap_or_default().into()),
-        readable(list(&roles)),
-        readable(list(&holder.permissions())),
+        readable(profile.organization().unwrap_or_default().into()),
+        readable(list(profile.roles())),
+        readable(list(holder.permissions().into_iter())),
         holder.version().number().to_string().into(),
     ]
 }
@@ -168,24 +167,25 @@ pub fn pretends(name: &str) -> bool {
 }
 
 /// Cut at whole names, with `...` last, where it is too long: who reads it knows less than is so, never more.
-fn list<'a>(names: &[&'a str]) -> Cow<'a, str> {
-    if let [one] = names
+fn list<'a>(mut names: impl Iterator<Item = &'a str> + Clone) -> Cow<'a, str> {
+    let all = names.clone();
+    if let (Some(one), None) = (names.next(), names.next())
         && one.len() <= MAX_LIST
     {
-        return Cow::Borrowed(*one);
+        return Cow::Borrowed(one);
     }
-    let mut all = String::new();
-    for name in names {
-        if all.len() + name.len() > MAX_LIST {
-            all.push_str(",...");
+    let mut text = String::new();
+    for name in all {
+        if text.len() + name.len() > MAX_LIST {
+            text.push_str(",...");
             break;
         }
-        if !all.is_empty() {
-            all.push(',');
+        if !text.is_empty() {
+            text.push(',');
         }
-        all.push_str(name);
+        text.push_str(name);
     }
-    all.into()
+    text.into()
 }
 
 fn readable(text: Cow<'_, str>) -> Cow<'_, str> {
@@ -229,12 +229,12 @@ mod tests {
     fn a_long_list_is_cut_at_a_name_and_says_so() {
         let names: Vec<String> = (0..200).map(|number| format!("permission-number-{number}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let cut = list(&names);
+        let cut = list(names.iter().copied());
         assert!(cut.len() <= MAX_LIST + 4, "{}", cut.len());
         let (told, last) = cut.rsplit_once(',').unwrap();
         assert_eq!(last, "...");
         assert!(told.split(',').all(|name| names.contains(&name)));
-        assert_eq!(list(&["a", "b"]), "a,b");
+        assert_eq!(list(["a", "b"].into_iter()), "a,b");
     }
 
     #[test]

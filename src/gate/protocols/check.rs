@@ -196,20 +196,17 @@ fn facts(code: Code, holder: Option<&Holder>) -> Struct {
     if let Some(holder) = holder {
         let (entry, profile) = (holder.entry(), holder.entry().profile());
         fields.extend([
-            ("keyId".to_owned(), text(entry.key_id())),
+            ("keyId".to_owned(), text(entry.key_id().as_str())),
             ("name".to_owned(), text(entry.name())),
-            ("namespace".to_owned(), text(&*profile.namespace)),
+            ("namespace".to_owned(), text(profile.namespace())),
             ("principal".to_owned(), text(entry.principal())),
             ("version".to_owned(), value(Kind::NumberValue(f64::from(holder.version().number())))),
-            (
-                "roles".to_owned(),
-                value(Kind::ListValue(ListValue { values: profile.roles.iter().map(|role| text(&**role)).collect() })),
-            ),
+            ("roles".to_owned(), value(Kind::ListValue(ListValue { values: profile.roles().map(text).collect() }))),
         ]);
-        if let Some(organization) = &profile.organization {
-            fields.insert("organization".to_owned(), text(&**organization));
+        if let Some(organization) = profile.organization() {
+            fields.insert("organization".to_owned(), text(organization));
         }
-        let metadata = profile.metadata.iter().map(|(name, value)| (name.to_string(), text(&**value))).collect();
+        let metadata = profile.metadata().map(|(name, value)| (name.to_owned(), text(value))).collect();
         fields.insert("metadata".to_owned(), value(Kind::StructValue(Struct { fields: metadata })));
     }
     Struct { fields }

@@ -67,8 +67,8 @@ struct Facts<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     organization: Option<&'a str>,
     version: u32,
-    audiences: &'a [Box<str>],
-    roles: &'a [Box<str>],
+    audiences: Vec<&'a str>,
+    roles: Vec<&'a str>,
     permissions: Vec<&'a str>,
     metadata: BTreeMap<&'a str, &'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -89,16 +89,16 @@ impl<'a> Facts<'a> {
     fn of(holder: &'a Holder) -> Self {
         let (entry, profile) = (holder.entry(), holder.entry().profile());
         Self {
-            key_id: entry.key_id(),
+            key_id: entry.key_id().as_str().to_owned(),
             name: entry.name(),
-            namespace: &profile.namespace,
+            namespace: profile.namespace(),
             principal: entry.principal(),
-            organization: profile.organization.as_deref(),
+            organization: profile.organization(),
             version: holder.version().number(),
-            audiences: &profile.audiences,
-            roles: &profile.roles,
+            audiences: profile.audiences().collect(),
+            roles: profile.roles().collect(),
             permissions: holder.permissions(),
-            metadata: profile.metadata(),
+            metadata: profile.metadata().collect(),
             expires_at: entry.expires(),
             retires_at: holder.version().retires(),
         }
