@@ -2,14 +2,14 @@
 
 use std::borrow::Cow;
 
-use bytes::Bytes;
+use bytes::BytesMut;
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 
 use super::code::Code;
-use super::decide::Verdict;
+use super::decide::{Needs, Verdict};
 use super::index::Holder;
-use super::route::Route;
+use super::permission::Expression;
 
 /// Why. On every answer, for proxies that drop bodies.
 pub const CODE: HeaderName = HeaderName::from_static("x-claviger-code");
@@ -66,7 +66,7 @@ pub fn status(code: Code) -> StatusCode {
 
 /// A verdict in words, for people.
 #[must_use]
-pub fn message(verdict: &Verdict, route: &Route) -> Cow<'static, str> {
+pub fn message(verdict: &Verdict, needs: &Needs<'_>) -> Cow<'static, str> {
     let holder = verdict.holder.as_ref();
     match verdict.code {
         Code::Valid => "the key passes".into(),
@@ -82,12 +82,12 @@ pub fn message(verdict: &Verdict, route: &Route) -> Cow<'static, str> {
             Some(at) => format!("the API key was replaced by a newer version, and ended at {at}").into(),
             None => "the API key was replaced by a newer version".into(),
         },
-        Code::WrongAudience => format!("the API key is not for {}", route.audience.as_deref().unwrap_or("this API")).into(),
+        Code::WrongAudience => format!("the API key is not for {}", needs.audience.unwrap_or("this API")).into(),
         Code::WrongOrganization => {
-            format!("the API key is not for the organization {}", route.organization.as_deref().unwrap_or(NOTHING)).into()
+            format!("the API key is not for the organization {}", needs.organization.unwrap_or(NOTHING)).into()
         }
         Code::InsufficientPermissions => {
-            let needed = route.permissions.as_ref().map_or(NOTHING, |permissions| permissions.as_str());
+            let needed = needs.permissions.map_or(NOTHING, Expression::as_str);
             format!("the API key lacks permissions: needed is {needed}").into()
         }
         Code::RateLimited => "too many requests".into(),
@@ -108,10 +108,10 @@ pub fn body(code: &str, message: &str) -> String {
 
 /// The `WWW-Authenticate` of a refusal (RFC 6750, section 3): without an error where no key was shown.
 #[must_use]
-pub fn challenge(verdict: &Verdict, route: &Route, message: &str) -> Option<HeaderValue> {
+pub fn challenge(verdict: &Verdict, needs: &Needs<'_>, message: &str) -> Option<HeaderValue> {
     let mut text = String::with_capacity(256);
     text.push_str("Bearer realm=");
-    quote(&mut text, [route.audience.as_deref().unwrap_or("claviger")]);
+    quote(&mut text, [needs.audience.unwrap_or("claviger")]);
     match status(verdict.code) {
         StatusCode::UNAUTHORIZED if verdict.code == Code::Missing => {}
         StatusCode::UNAUTHORIZED => {
@@ -120,7 +120,7 @@ pub fn challenge(verdict: &Verdict, route: &Route, message: &str) -> Option<Head
         }
         StatusCode::FORBIDDEN => {
             text.push_str(", error=\"insufficient_scope\"");
-            if let Some(permissions) = &route.permissions {
+            if let Some(permissions) = needs.permissions {
                 text.push_str(", scope=");
                 quote(&mut text, permissions.names());
             }
@@ -147,15 +147,16 @@ pub fn identity(holder: &Holder) -> [Cow<'_, str>; IDENTITY_COUNT] {
     ]
 }
 
-/// As a header of HTTP. What cannot stand in one was taken out before.
+/// The same as headers of HTTP: pieces of one buffer, for each of its own would have to be allocated.
 #[must_use]
-pub fn header(text: Cow<'_, str>) -> HeaderValue {
-    let value = match text {
-        Cow::Borrowed(text) => HeaderValue::from_str(text),
-        // Not copied once more.
-        Cow::Owned(text) => HeaderValue::from_maybe_shared(Bytes::from(text)),
-    };
-    value.unwrap_or(HeaderValue::from_static(NOTHING))
+pub fn identity_headers(holder: &Holder) -> [HeaderValue; IDENTITY_COUNT] {
+    let texts = identity(holder);
+    let mut all = BytesMut::with_capacity(texts.iter().map(|text| text.len()).sum());
+    texts.map(|text| {
+        all.extend_from_slice(text.as_bytes());
+        // What cannot stand in a header was taken out before.
+        HeaderValue::from_maybe_shared(all.split().freeze()).unwrap_or(HeaderValue::from_static(NOTHING))
+    })
 }
 
 /// Whether a header that a client sent pretends to be one of ours. Some upstreams take `_` for `-`.
