@@ -100,9 +100,11 @@ async fn verify(
 ) -> Response {
     let (head, body) = request.into_parts();
     let answered = async {
-        let body = asked.body(&head, &peer, &bodies, body).await?;
+        // Strangers are turned away before anything of theirs is read.
+        let caller = asked.callers.identify(&head.headers, &peer).await?;
+        let body = bodies.read(body, MAX_BODY).await?;
         let question: Verification<'_> = read(&body)?;
-        asked.callers.admit(&head.headers, &peer, question.namespace()).await?;
+        asked.callers.admit(&caller, question.namespace()).await?;
         Ok(asked.verify.answer(&question)?)
     };
     answer(&head, answered.await)
@@ -116,7 +118,9 @@ async fn verify_batch(
 ) -> Response {
     let (head, body) = request.into_parts();
     let answered = async {
-        let body = asked.body(&head, &peer, &bodies, body).await?;
+        // Strangers are turned away before anything of theirs is read.
+        let caller = asked.callers.identify(&head.headers, &peer).await?;
+        let body = bodies.read(body, MAX_BODY).await?;
         let Batch { requests } = read(&body)?;
         if requests.len() > MAX_BATCH {
             return Err(Failure::TooMany);
@@ -129,20 +133,12 @@ async fn verify_batch(
             namespaces.push(None);
         }
         for namespace in namespaces {
-            asked.callers.admit(&head.headers, &peer, namespace).await?;
+            asked.callers.admit(&caller, namespace).await?;
         }
         let results: Vec<Verified> = requests.iter().map(|question| asked.verify.answer(question)).collect::<Result<_, _>>()?;
         Ok(Results { results })
     };
     answer(&head, answered.await)
-}
-
-impl Asked {
-    /// What somebody asks whom we know. Strangers are turned away before anything of theirs is read.
-    async fn body(&self, head: &Parts, peer: &Peer, bodies: &Bodies, body: Body) -> Result<Held, Failure> {
-        self.callers.identify(&head.headers, peer).await?;
-        Ok(bodies.read(body, MAX_BODY).await?)
-    }
 }
 
 fn read<'a, T: Deserialize<'a>>(body: &'a Held) -> Result<T, Failure> {
