@@ -66,7 +66,7 @@ fn token(stage: &Stage, account: &str) -> String {
 fn admit(callers: &Callers, token: &str, namespace: Option<&str>) -> Result<Caller, Refusal> {
     let headers = HeaderMap::from_iter([(header::AUTHORIZATION, format!("Bearer {token}").parse().expect("a header"))]);
     let peer = Peer { address: ([192, 0, 2, 1], 4711).into(), certified: false };
-    runtime().block_on(callers.admit(&headers, &peer, namespace))
+    runtime().block_on(async { callers.admit(&callers.identify(&headers, &peer).await?, namespace).await })
 }
 
 fn user(stage: &Stage, account: &str) -> Caller {

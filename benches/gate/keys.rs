@@ -158,7 +158,7 @@ pub(crate) fn desk(writer: &Writer) -> Arc<Desk> {
         used: Box::new(move |holder, now| {
             let entry = holder.entry();
             uses.record(entry.noted(), now, || Subject {
-                namespace: entry.profile().namespace.to_string(),
+                namespace: entry.profile().namespace().to_owned(),
                 name: entry.name().to_owned(),
                 uid: entry.uid().to_string(),
             });

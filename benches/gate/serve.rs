@@ -196,7 +196,10 @@ async fn record(gate: &Router, protocol: Protocol, case: Case, keys: u64) -> Rec
             .extension(Peer { address: SocketAddr::from(([127, 0, 0, 1], 1)), certified: false })
             .body(Body::from(body.to_owned()))
     };
-    let response = gate.clone().oneshot(request.expect("a request")).await.expect("an answer");
+    let mut request = request.expect("a request");
+    // As the server adds it to every request.
+    request.extensions_mut().insert(Bodies::new(&Limits::default()));
+    let response = gate.clone().oneshot(request).await.expect("an answer");
     let (head, body) = response.into_parts();
     let body = body.collect().await.expect("a body").to_bytes();
     let expected = if protocol == Protocol::Forward && case != Case::Hit { 401 } else { 200 };

@@ -2,14 +2,14 @@
 
 use std::borrow::Cow;
 
-use bytes::Bytes;
+use bytes::BytesMut;
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 
 use super::code::Code;
-use super::decide::Verdict;
+use super::decide::{Needs, Verdict};
 use super::index::Holder;
-use super::route::Route;
+use super::permission::Expression;
 
 /// Why. On every answer, for proxies that drop bodies.
 pub const CODE: HeaderName = HeaderName::from_static("x-claviger-code");
@@ -66,7 +66,7 @@ pub fn status(code: Code) -> StatusCode {
 
 /// A verdict in words, for people.
 #[must_use]
-pub fn message(verdict: &Verdict, route: &Route) -> Cow<'static, str> {
+pub fn message(verdict: &Verdict, needs: &Needs<'_>) -> Cow<'static, str> {
     let holder = verdict.holder.as_ref();
     match verdict.code {
         Code::Valid => "the key passes".into(),
@@ -82,12 +82,12 @@ pub fn message(verdict: &Verdict, route: &Route) -> Cow<'static, str> {
             Some(at) => format!("the API key was replaced by a newer version, and ended at {at}").into(),
             None => "the API key was replaced by a newer version".into(),
         },
-        Code::WrongAudience => format!("the API key is not for {}", route.audience.as_deref().unwrap_or("this API")).into(),
+        Code::WrongAudience => format!("the API key is not for {}", needs.audience.unwrap_or("this API")).into(),
         Code::WrongOrganization => {
-            format!("the API key is not for the organization {}", route.organization.as_deref().unwrap_or(NOTHING)).into()
+            format!("the API key is not for the organization {}", needs.organization.unwrap_or(NOTHING)).into()
         }
         Code::InsufficientPermissions => {
-            let needed = route.permissions.as_ref().map_or(NOTHING, |permissions| permissions.as_str());
+            let needed = needs.permissions.map_or(NOTHING, Expression::as_str);
             format!("the API key lacks permissions: needed is {needed}").into()
         }
         Code::RateLimited => "too many requests".into(),
@@ -108,10 +108,10 @@ pub fn body(code: &str, message: &str) -> String {
 
 /// The `WWW-Authenticate` of a refusal (RFC 6750, section 3): without an error where no key was shown.
 #[must_use]
-pub fn challenge(verdict: &Verdict, route: &Route, message: &str) -> Option<HeaderValue> {
+pub fn challenge(verdict: &Verdict, needs: &Needs<'_>, message: &str) -> Option<HeaderValue> {
     let mut text = String::with_capacity(256);
     text.push_str("Bearer realm=");
-    quote(&mut text, [route.audience.as_deref().unwrap_or("claviger")]);
+    quote(&mut text, [needs.audience.unwrap_or("claviger")]);
     match status(verdict.code) {
         StatusCode::UNAUTHORIZED if verdict.code == Code::Missing => {}
         StatusCode::UNAUTHORIZED => {
@@ -120,7 +120,7 @@ pub fn challenge(verdict: &Verdict, route: &Route, message: &str) -> Option<Head
         }
         StatusCode::FORBIDDEN => {
             text.push_str(", error=\"insufficient_scope\"");
-            if let Some(permissions) = &route.permissions {
+            if let Some(permissions) = needs.permissions {
                 text.push_str(", scope=");
                 quote(&mut text, permissions.names());
             }
@@ -134,29 +134,29 @@ pub fn challenge(verdict: &Verdict, route: &Route, message: &str) -> Option<Head
 #[must_use]
 pub fn identity(holder: &Holder) -> [Cow<'_, str>; IDENTITY_COUNT] {
     let (entry, profile) = (holder.entry(), holder.entry().profile());
-    let roles: Vec<&str> = profile.roles.iter().map(|role| &**role).collect();
     [
         Code::Valid.as_str().into(),
-        entry.key_id().into(),
+        entry.key_id().as_str().to_owned().into(),
         readable(entry.name().into()),
-        readable((&*profile.namespace).into()),
+        readable(profile.namespace().into()),
         readable(entry.principal().into()),
-        readable(profile.organization.as_deref().unwrap_or_default().into()),
-        readable(list(&roles)),
-        readable(list(&holder.permissions())),
+        readable(profile.organization().unwrap_or_default().into()),
+        readable(list(profile.roles())),
+        readable(list(holder.permissions().into_iter())),
         holder.version().number().to_string().into(),
     ]
 }
 
-/// As a header of HTTP. What cannot stand in one was taken out before.
+/// The same as headers of HTTP: pieces of one buffer, for each of its own would have to be allocated.
 #[must_use]
-pub fn header(text: Cow<'_, str>) -> HeaderValue {
-    let value = match text {
-        Cow::Borrowed(text) => HeaderValue::from_str(text),
-        // Not copied once more.
-        Cow::Owned(text) => HeaderValue::from_maybe_shared(Bytes::from(text)),
-    };
-    value.unwrap_or(HeaderValue::from_static(NOTHING))
+pub fn identity_headers(holder: &Holder) -> [HeaderValue; IDENTITY_COUNT] {
+    let texts = identity(holder);
+    let mut all = BytesMut::with_capacity(texts.iter().map(|text| text.len()).sum());
+    texts.map(|text| {
+        all.extend_from_slice(text.as_bytes());
+        // What cannot stand in a header was taken out before.
+        HeaderValue::from_maybe_shared(all.split().freeze()).unwrap_or(HeaderValue::from_static(NOTHING))
+    })
 }
 
 /// Whether a header that a client sent pretends to be one of ours. Some upstreams take `_` for `-`.
@@ -168,24 +168,25 @@ pub fn pretends(name: &str) -> bool {
 }
 
 /// Cut at whole names, with `...` last, where it is too long: who reads it knows less than is so, never more.
-fn list<'a>(names: &[&'a str]) -> Cow<'a, str> {
-    if let [one] = names
+fn list<'a>(mut names: impl Iterator<Item = &'a str> + Clone) -> Cow<'a, str> {
+    let all = names.clone();
+    if let (Some(one), None) = (names.next(), names.next())
         && one.len() <= MAX_LIST
     {
-        return Cow::Borrowed(*one);
+        return Cow::Borrowed(one);
     }
-    let mut all = String::new();
-    for name in names {
-        if all.len() + name.len() > MAX_LIST {
-            all.push_str(",...");
+    let mut text = String::new();
+    for name in all {
+        if text.len() + name.len() > MAX_LIST {
+            text.push_str(",...");
             break;
         }
-        if !all.is_empty() {
-            all.push(',');
+        if !text.is_empty() {
+            text.push(',');
         }
-        all.push_str(name);
+        text.push_str(name);
     }
-    all.into()
+    text.into()
 }
 
 fn readable(text: Cow<'_, str>) -> Cow<'_, str> {
@@ -229,12 +230,12 @@ mod tests {
     fn a_long_list_is_cut_at_a_name_and_says_so() {
         let names: Vec<String> = (0..200).map(|number| format!("permission-number-{number}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let cut = list(&names);
+        let cut = list(names.iter().copied());
         assert!(cut.len() <= MAX_LIST + 4, "{}", cut.len());
         let (told, last) = cut.rsplit_once(',').unwrap();
         assert_eq!(last, "...");
         assert!(told.split(',').all(|name| names.contains(&name)));
-        assert_eq!(list(&["a", "b"]), "a,b");
+        assert_eq!(list(["a", "b"].into_iter()), "a,b");
     }
 
     #[test]

@@ -84,8 +84,8 @@ fn write_down(protocol: Protocol, verdict: &Verdict, needs: &Needs<'_>) {
             protocol,
             code,
             audience,
-            key_id = holder.entry().key_id(),
-            namespace = &*holder.entry().profile().namespace,
+            key_id = holder.entry().key_id().as_str(),
+            namespace = holder.entry().profile().namespace(),
             name = holder.entry().name(),
             version = holder.version().number(),
         );

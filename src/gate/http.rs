@@ -10,7 +10,6 @@ use axum::routing::{any, post};
 use axum::{Extension, Router};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -22,6 +21,9 @@ use super::server::{Bodies, BodyError, Held, Peer};
 
 /// Where Envoy asks.
 const CHECK_PATH: &str = "/envoy.service.auth.v3.Authorization/{method}";
+
+/// Room for an answer, in bytes: one about a key mostly fits.
+const ROOM: usize = 1_024;
 
 /// Who may ask on behalf of a proxy. What it learns, the holder of the key may know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -35,8 +37,9 @@ pub enum ProxyCallers {
 /// Several questions.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Batch {
-    requests: Vec<Verification>,
+struct Batch<'a> {
+    #[serde(borrow)]
+    requests: Vec<Verification<'a>>,
 }
 
 #[derive(Serialize)]
@@ -97,9 +100,11 @@ async fn verify(
 ) -> Response {
     let (head, body) = request.into_parts();
     let answered = async {
-        let body = asked.body(&head, &peer, &bodies, body).await?;
-        let question: Verification = read(&body)?;
-        asked.callers.admit(&head.headers, &peer, question.namespace.as_deref()).await?;
+        // Strangers are turned away before anything of theirs is read.
+        let caller = asked.callers.identify(&head.headers, &peer).await?;
+        let body = bodies.read(body, MAX_BODY).await?;
+        let question: Verification<'_> = read(&body)?;
+        asked.callers.admit(&caller, question.namespace()).await?;
         Ok(asked.verify.answer(&question)?)
     };
     answer(&head, answered.await)
@@ -113,12 +118,14 @@ async fn verify_batch(
 ) -> Response {
     let (head, body) = request.into_parts();
     let answered = async {
-        let body = asked.body(&head, &peer, &bodies, body).await?;
+        // Strangers are turned away before anything of theirs is read.
+        let caller = asked.callers.identify(&head.headers, &peer).await?;
+        let body = bodies.read(body, MAX_BODY).await?;
         let Batch { requests } = read(&body)?;
         if requests.len() > MAX_BATCH {
             return Err(Failure::TooMany);
         }
-        let mut namespaces: Vec<Option<&str>> = requests.iter().map(|question| question.namespace.as_deref()).collect();
+        let mut namespaces: Vec<Option<&str>> = requests.iter().map(|question| question.namespace()).collect();
         namespaces.sort_unstable();
         namespaces.dedup();
         // Also where nothing is asked: who has no right learns nothing, not even that.
@@ -126,7 +133,7 @@ async fn verify_batch(
             namespaces.push(None);
         }
         for namespace in namespaces {
-            asked.callers.admit(&head.headers, &peer, namespace).await?;
+            asked.callers.admit(&caller, namespace).await?;
         }
         let results: Vec<Verified> = requests.iter().map(|question| asked.verify.answer(question)).collect::<Result<_, _>>()?;
         Ok(Results { results })
@@ -134,15 +141,7 @@ async fn verify_batch(
     answer(&head, answered.await)
 }
 
-impl Asked {
-    /// What somebody asks whom we know. Strangers are turned away before anything of theirs is read.
-    async fn body(&self, head: &Parts, peer: &Peer, bodies: &Bodies, body: Body) -> Result<Held, Failure> {
-        self.callers.identify(&head.headers, peer).await?;
-        Ok(bodies.read(body, MAX_BODY).await?)
-    }
-}
-
-fn read<T: DeserializeOwned>(body: &Held) -> Result<T, Failure> {
+fn read<'a, T: Deserialize<'a>>(body: &'a Held) -> Result<T, Failure> {
     serde_json::from_slice(body.bytes()).map_err(|error| Failure::Json(explained(&error)))
 }
 
@@ -183,9 +182,12 @@ fn answer<T: Serialize>(head: &Parts, answered: Result<T, Failure>) -> Response 
 }
 
 fn told<T: Serialize>(status: StatusCode, body: &T) -> Response {
+    let mut bytes = Vec::with_capacity(ROOM);
     // Maps with text for keys, numbers and text: nothing that JSON cannot hold.
-    let body = serde_json::to_vec(body).unwrap_or_default();
-    let mut response = Response::new(Body::from(body));
+    if serde_json::to_writer(&mut bytes, body).is_err() {
+        bytes.clear();
+    }
+    let mut response = Response::new(Body::from(bytes));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -1,6 +1,7 @@
 //! What a request needs: permissions joined by `AND` and `OR`, such as `invoices:read AND (invoices:export OR admin)`.
 
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 
 use super::route::quotable;
@@ -14,7 +15,8 @@ pub struct Expression {
 
 #[derive(Clone, PartialEq, Eq)]
 enum Node {
-    Name(Box<str>),
+    /// Where a name stands in the text.
+    Name(Range<usize>),
     All(Vec<Node>),
     Any(Vec<Node>),
 }
@@ -54,7 +56,7 @@ impl Expression {
 
     /// Whether it holds for a holder of these permissions.
     pub fn holds(&self, has: impl Fn(&str) -> bool) -> bool {
-        self.root.holds(&has)
+        self.root.holds(&|name| self.text.get(name).is_some_and(&has))
     }
 
     /// As it was written.
@@ -73,9 +75,9 @@ impl Expression {
 }
 
 impl Node {
-    fn holds(&self, has: &impl Fn(&str) -> bool) -> bool {
+    fn holds(&self, has: &impl Fn(Range<usize>) -> bool) -> bool {
         match self {
-            Self::Name(name) => has(name),
+            Self::Name(name) => has(name.clone()),
             Self::All(parts) => parts.iter().all(|part| part.holds(has)),
             Self::Any(parts) => parts.iter().any(|part| part.holds(has)),
         }
@@ -167,26 +169,26 @@ struct Parser<'a, I: Iterator<Item = (usize, Token<'a>)>> {
 impl<'a, I: Iterator<Item = (usize, Token<'a>)>> Parser<'a, I> {
     fn any(&mut self, depth: usize) -> Result<Node, ExpressionError> {
         let first = self.all(depth)?;
-        let mut parts = vec![first];
+        let mut others = Vec::new();
         while self.take("OR") {
-            parts.push(self.all(depth)?);
+            others.push(self.all(depth)?);
         }
-        Ok(joined(parts, Node::Any))
+        Ok(joined(first, others, Node::Any))
     }
 
     fn all(&mut self, depth: usize) -> Result<Node, ExpressionError> {
         let first = self.one(depth)?;
-        let mut parts = vec![first];
+        let mut others = Vec::new();
         while self.take("AND") {
-            parts.push(self.one(depth)?);
+            others.push(self.one(depth)?);
         }
-        Ok(joined(parts, Node::All))
+        Ok(joined(first, others, Node::All))
     }
 
     fn one(&mut self, depth: usize) -> Result<Node, ExpressionError> {
         match self.tokens.next() {
             None => Err(ExpressionError::Incomplete),
-            Some((_, Token::Word(word))) if !is_operator(word) => Ok(Node::Name(word.into())),
+            Some((at, Token::Word(word))) if !is_operator(word) => Ok(Node::Name(at..at + word.len())),
             Some((_, Token::Open)) if depth >= Expression::MAX_DEPTH => Err(ExpressionError::TooDeep),
             Some((_, Token::Open)) => {
                 let inner = self.any(depth + 1)?;
@@ -205,14 +207,13 @@ impl<'a, I: Iterator<Item = (usize, Token<'a>)>> Parser<'a, I> {
     }
 }
 
-fn joined(mut parts: Vec<Node>, join: fn(Vec<Node>) -> Node) -> Node {
-    match (parts.pop(), parts.is_empty()) {
-        (Some(only), true) => only,
-        (last, _) => {
-            parts.extend(last);
-            join(parts)
-        }
+/// Most expressions are a single name, for which no list is made.
+fn joined(first: Node, mut others: Vec<Node>, join: fn(Vec<Node>) -> Node) -> Node {
+    if others.is_empty() {
+        return first;
     }
+    others.insert(0, first);
+    join(others)
 }
 
 #[cfg(test)]

@@ -81,8 +81,8 @@ impl Route {
         let mut places = None;
         for (name, value) in settings {
             let new = match name {
-                "audience" => route.audience.replace(bounded("audience", value)?).is_none(),
-                "organization" => route.organization.replace(bounded("organization", value)?).is_none(),
+                "audience" => route.audience.replace(bounded("audience", value)?.into()).is_none(),
+                "organization" => route.organization.replace(bounded("organization", value)?.into()).is_none(),
                 "permissions" => route.permissions.replace(value.parse()?).is_none(),
                 "credentials" => places.replace(value.parse()?).is_none(),
                 other => return Err(RouteError::Unknown(quotable(other).to_owned())),
@@ -98,8 +98,9 @@ impl Route {
     }
 }
 
-fn bounded(name: &'static str, value: &str) -> Result<Box<str>, RouteError> {
-    if value.is_empty() || value.len() > 253 { Err(RouteError::Length(name)) } else { Ok(value.into()) }
+/// The value of a setting that names one thing.
+pub(super) fn bounded<'a>(name: &'static str, value: &'a str) -> Result<&'a str, RouteError> {
+    if value.is_empty() || value.len() > 253 { Err(RouteError::Length(name)) } else { Ok(value) }
 }
 
 /// What may be quoted in a message. A path that was taken for settings may hold a key, and keys have digits or capitals.
@@ -160,12 +161,12 @@ impl Routes {
         self.remembered(&written(&names), || Route::of(names.iter().copied()))
     }
 
-    /// Checks what a call of the verify API asks for, which names no places.
+    /// Checks whether an audience is named where one is needed.
     ///
     /// # Errors
-    /// [`RouteError::NoAudience`] where one is needed.
-    pub fn check(&self, route: Route) -> Read {
-        if route.audience.is_none() && !self.without_audience { Err(RouteError::NoAudience) } else { Ok(route) }
+    /// [`RouteError::NoAudience`] where none is.
+    pub fn check(&self, audience: Option<&str>) -> Result<(), RouteError> {
+        if audience.is_none() && !self.without_audience { Err(RouteError::NoAudience) } else { Ok(()) }
     }
 
     fn remembered(&self, text: &str, read: impl FnOnce() -> Read) -> Arc<Read> {
@@ -176,7 +177,7 @@ impl Routes {
         if let Some(route) = known.get(text) {
             return route.clone();
         }
-        let route = Arc::new(read().and_then(|route| self.check(route)));
+        let route = Arc::new(read().and_then(|route| self.check(route.audience.as_deref()).map(|()| route)));
         let room = known.len() < REMEMBERED;
         // The settings may be anything: they are not quoted.
         if let Err(error) = &*route

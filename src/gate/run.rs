@@ -253,7 +253,7 @@ impl Settings {
 fn note(uses: &Uses, holder: &Holder, now: i64) {
     let entry = holder.entry();
     uses.record(entry.noted(), now, || Subject {
-        namespace: entry.profile().namespace.to_string(),
+        namespace: entry.profile().namespace().to_owned(),
         name: entry.name().to_owned(),
         uid: entry.uid().to_string(),
     });

@@ -113,7 +113,14 @@ impl fmt::Display for Caller {
 /// A token as the memory knows it: a hash under a key that never leaves the process.
 type Name = [u8; 32];
 
-/// Somebody whose rights are still to be asked for.
+/// Somebody who is known, by what a request shows of them. What they may is still to be asked for.
+pub struct Identified<'a> {
+    headers: &'a HeaderMap,
+    peer: &'a Peer,
+    who: Who,
+}
+
+#[derive(Clone)]
 enum Who {
     Anyone,
     Certified,
@@ -160,34 +167,39 @@ impl Callers {
         })
     }
 
-    /// Whether whoever sent a request with these headers may ask about keys: about those of one namespace, or of all of them.
+    /// Who sent a request with these headers. Asks nothing about what they may, and needs no more of the request than its head: for a
+    /// look before its body is read.
+    ///
+    /// # Errors
+    /// [`Refusal`] says why that is not known, and which status to answer with.
+    pub async fn identify<'a>(&self, headers: &'a HeaderMap, peer: &'a Peer) -> Result<Identified<'a>, Refusal> {
+        Ok(Identified { headers, peer, who: self.who(headers, peer).await? })
+    }
+
+    /// Whether somebody may ask about keys: about those of one namespace, or of all of them.
     ///
     /// # Errors
     /// [`Refusal`] says why not, and which status to answer with.
-    pub async fn admit(&self, headers: &HeaderMap, peer: &Peer, namespace: Option<&str>) -> Result<Caller, Refusal> {
+    pub async fn admit(&self, somebody: &Identified<'_>, namespace: Option<&str>) -> Result<Caller, Refusal> {
         if namespace.is_some_and(|name| !is_namespace(name)) {
             return Err(Refusal::NoNamespace);
         }
-        let (name, user, until) = match self.who(headers, peer).await? {
+        let who = match somebody.who.clone() {
+            // What came after the head took its time.
+            Who::User(_, _, until) if until <= Instant::now() => Box::pin(self.who(somebody.headers, somebody.peer)).await?,
+            who => who,
+        };
+        let (name, user, until) = match who {
             Who::Anyone => return Ok(Caller::Anyone),
             Who::Certified => return Ok(Caller::Certified),
             Who::User(name, user, until) => (name, user, until),
         };
         let who = user.name.clone();
-        if self.may_verify(name, (user, until), namespace).await? {
+        if Box::pin(self.may_verify(name, (user, until), namespace)).await? {
             Ok(Caller::User(who))
         } else {
             Err(Refusal::Forbidden { user: who, namespace: namespace.map(Box::from) })
         }
-    }
-
-    /// Whether it is known at all who sent a request with these headers. Asks nothing about what they may, and needs no more of the
-    /// request than its head: for a look before its body is read.
-    ///
-    /// # Errors
-    /// [`Refusal`] says why not, and which status to answer with.
-    pub async fn identify(&self, headers: &HeaderMap, peer: &Peer) -> Result<(), Refusal> {
-        self.who(headers, peer).await.map(drop)
     }
 
     async fn who(&self, headers: &HeaderMap, peer: &Peer) -> Result<Who, Refusal> {
@@ -202,7 +214,8 @@ impl Callers {
         }
         let token = Token::of(headers).map_err(Refusal::Unauthenticated)?;
         let name = self.name(&token);
-        let (user, until) = self.user(name, token).await?;
+        // Apart, like what follows for a user: who asks without a token carries no room for it along.
+        let (user, until) = Box::pin(self.user(name, token)).await?;
         Ok(Who::User(name, user, until))
     }
 

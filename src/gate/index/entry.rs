@@ -1,12 +1,13 @@
 //! One ApiKey as the index keeps it: small, because there may be a million of them.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use super::interner::Interner;
+use super::name::Name;
+use super::profile::{Principal, Profile};
 use crate::api::{Phase, VersionPhase};
 use crate::gate::report::Noted;
 use crate::gate::shown::{ShownApiKey, seconds};
@@ -19,24 +20,31 @@ const NEVER: i64 = i64::MAX;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Uid(u128);
 
-/// An ApiKey that has a key. Sorted by age: of two with one hash the first counts.
+/// An ApiKey that has a key. Of two with one hash the older counts.
+///
+/// Its fields stand in the order in which an answer needs them, and so in few cache lines: first what decides, then what is told.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Entry {
-    uid: [u8; 16],
-    key_id: [u8; 16],
-    /// Seconds since 1970.
-    created: i64,
-    /// Seconds since 1970.
-    expires: i64,
-    /// When its last use was noted: changed by whoever answers requests.
-    noted: Noted,
-    name: Box<str>,
-    profile: Arc<Profile>,
     /// Most have one version: it stands in the entry itself, one access to memory nearer.
     version: Listed,
-    other_versions: Box<[Listed]>,
+    /// Seconds since 1970.
+    expires: i64,
     ended: Option<End>,
+    profile: Arc<Profile>,
+    /// When its last use was noted: changed by whoever answers requests.
+    noted: Noted,
+    key_id: [u8; 16],
+    name: Name,
+    other_versions: Box<[Listed]>,
+    uid: [u8; 16],
+    /// Seconds since 1970.
+    created: i64,
 }
+
+/// The public identifier of a key, as it is written: 32 lower-case hex digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyId([u8; 32]);
 
 /// How an ApiKey has ended, other than by the clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,33 +62,6 @@ pub struct Listed {
     number: u32,
     /// Seconds since 1970; a retired version's is in the past for ever.
     until: i64,
-}
-
-/// What ApiKeys often have in common; kept once for all that do.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Profile {
-    /// The namespace.
-    pub namespace: Box<str>,
-    /// The organization, as recorded.
-    pub organization: Option<Box<str>>,
-    /// Whether it counts for organizations below its own.
-    pub include_sub_organizations: bool,
-    /// The protected APIs it is for.
-    pub audiences: Box<[Box<str>]>,
-    /// Its roles.
-    pub roles: Box<[Box<str>]>,
-    /// Its permissions besides those of its roles.
-    pub permissions: Box<[Box<str>]>,
-    /// What its owner tells those who ask.
-    pub metadata: Box<[(Box<str>, Box<str>)]>,
-    principal: Principal,
-}
-
-/// The name in audit logs: mostly `<keyId>@<namespace>.<domain>`, of which only the domain is kept.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Principal {
-    Domain(Box<str>),
-    Whole(Box<str>),
 }
 
 impl Uid {
@@ -116,6 +97,15 @@ impl fmt::Display for Uid {
     }
 }
 
+impl KeyId {
+    /// As text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        // Hex digits: always text.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
 impl Entry {
     /// What the index keeps of an `ApiKey`; nothing where no key of it counts: none was announced, or its deletion was asked for.
     pub(super) fn of(shown: &ShownApiKey, profiles: &mut Interner<Profile>) -> Option<Self> {
@@ -127,16 +117,6 @@ impl Entry {
         let version = versions.next()?;
         let other_versions = versions.collect();
         let key_id = status.key_id.as_deref().unwrap_or_default();
-        let profile = Profile {
-            namespace: meta.namespace.as_str().into(),
-            organization: status.organization.as_deref().map(Into::into),
-            include_sub_organizations: spec.include_sub_organizations.unwrap_or_default(),
-            audiences: boxed(&spec.audiences),
-            roles: boxed(&spec.roles),
-            permissions: boxed(&spec.permissions),
-            metadata: spec.metadata.iter().map(|(key, value)| (key.as_str().into(), value.as_str().into())).collect(),
-            principal: Principal::of(status.principal.as_deref().unwrap_or_default(), key_id, &meta.namespace),
-        };
         // The phase that was recorded first is final. A revocation counts from the moment at which it is asked for.
         let ended = match status.phase {
             Some(Phase::Expired) => Some(End::Expired),
@@ -146,16 +126,16 @@ impl Entry {
             _ => None,
         };
         Some(Self {
-            uid: Uid::of(&meta.uid).0.to_be_bytes(),
-            key_id: u128::from_str_radix(key_id, 16).unwrap_or_default().to_be_bytes(),
-            created: meta.creation_timestamp.as_ref().map(seconds).unwrap_or_default(),
-            expires: status.expires_at.as_ref().map_or(NEVER, seconds),
-            noted: Noted::new(status.last_used_at.as_ref().map(seconds)),
-            name: meta.name.as_str().into(),
-            profile: profiles.keep(profile),
             version,
-            other_versions,
+            expires: status.expires_at.as_ref().map_or(NEVER, seconds),
             ended,
+            profile: profiles.keep(Profile::of(shown)),
+            noted: Noted::new(status.last_used_at.as_ref().map(seconds)),
+            key_id: u128::from_str_radix(key_id, 16).unwrap_or_default().to_be_bytes(),
+            name: Name::of(&meta.name),
+            other_versions,
+            uid: Uid::of(&meta.uid).0.to_be_bytes(),
+            created: meta.creation_timestamp.as_ref().map(seconds).unwrap_or_default(),
         })
     }
 
@@ -165,18 +145,21 @@ impl Entry {
         Uid(u128::from_be_bytes(self.uid))
     }
 
-    /// The public identifier: 32 lower-case hex digits.
+    /// The public identifier. Written without the machinery of formatting, for each request needs it.
     #[must_use]
-    pub fn key_id(&self) -> String {
-        let mut text = String::with_capacity(32);
-        self.push_key_id(&mut text);
-        text
+    pub fn key_id(&self) -> KeyId {
+        let digit = |value: u8| if value < 10 { b'0' + value } else { b'a' - 10 + value };
+        let mut digits = [0; 32];
+        for (pair, byte) in digits.as_chunks_mut().0.iter_mut().zip(self.key_id) {
+            *pair = [digit(byte >> 4), digit(byte & 0xf)];
+        }
+        KeyId(digits)
     }
 
     /// The ApiKey's name.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        self.name.as_str()
     }
 
     /// What it has in common with others.
@@ -188,27 +171,10 @@ impl Entry {
     /// The name in audit logs.
     #[must_use]
     pub fn principal(&self) -> String {
-        match &self.profile.principal {
-            Principal::Domain(domain) => {
-                let mut text = String::with_capacity(34 + self.profile.namespace.len() + domain.len());
-                self.push_key_id(&mut text);
-                for part in ["@", &self.profile.namespace, ".", domain] {
-                    text.push_str(part);
-                }
-                text
-            }
-            Principal::Whole(whole) => whole.to_string(),
+        match self.profile.principal() {
+            Principal::Domain(domain) => [self.key_id().as_str(), "@", self.profile.namespace(), ".", domain].concat(),
+            Principal::Whole(whole) => whole.to_owned(),
         }
-    }
-
-    /// Without the machinery of formatting: it is written twice at each request.
-    fn push_key_id(&self, text: &mut String) {
-        let digit = |value: u8| if value < 10 { b'0' + value } else { b'a' - 10 + value };
-        let mut digits = [0; 32];
-        for (pair, byte) in digits.as_chunks_mut().0.iter_mut().zip(self.key_id) {
-            *pair = [digit(byte >> 4), digit(byte & 0xf)];
-        }
-        text.push_str(std::str::from_utf8(&digits).unwrap_or_default());
     }
 
     /// How it has ended at this moment, in seconds since 1970. The recorded end counts before the clock.
@@ -282,29 +248,6 @@ impl Listed {
     pub(super) fn hash(&self) -> &Hash {
         &self.hash
     }
-}
-
-impl Profile {
-    /// The metadata as a map.
-    #[must_use]
-    pub fn metadata(&self) -> BTreeMap<&str, &str> {
-        self.metadata.iter().map(|(key, value)| (&**key, &**value)).collect()
-    }
-}
-
-impl Principal {
-    fn of(principal: &str, key_id: &str, namespace: &str) -> Self {
-        let domain = principal.strip_prefix(key_id).and_then(|rest| rest.strip_prefix('@'));
-        let domain = domain.and_then(|rest| rest.strip_prefix(namespace)).and_then(|rest| rest.strip_prefix('.'));
-        match domain.filter(|_| key_id.len() == 32) {
-            Some(domain) => Self::Domain(domain.into()),
-            None => Self::Whole(principal.into()),
-        }
-    }
-}
-
-fn boxed(names: &[String]) -> Box<[Box<str>]> {
-    names.iter().map(|name| name.as_str().into()).collect()
 }
 
 fn moment(second: i64) -> Option<Timestamp> {

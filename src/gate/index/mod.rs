@@ -9,13 +9,18 @@
 
 mod entry;
 mod interner;
+mod name;
+mod profile;
+mod texts;
 mod tree;
 mod writer;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-pub use entry::{End, Entry, Listed, Profile, Uid};
+pub use entry::{End, Entry, KeyId, Listed, Uid};
+pub use profile::Profile;
+pub use texts::Texts;
 use tree::Tree;
 pub use writer::Writer;
 
@@ -86,16 +91,16 @@ impl Holder {
     #[must_use]
     pub fn may(&self, permission: &str) -> bool {
         let profile = self.entry.profile();
-        profile.permissions.iter().any(|own| **own == *permission)
-            || profile.roles.iter().filter_map(|role| self.roles.0.get(role)).any(|role| role.allows(permission))
+        profile.permissions().any(|own| own == permission)
+            || profile.roles().filter_map(|role| self.roles.0.get(role)).any(|role| role.allows(permission))
     }
 
     /// All that the key may do, sorted, each once. A role that does not exist grants nothing.
     #[must_use]
     pub fn permissions(&self) -> Vec<&str> {
         let profile = self.entry.profile();
-        let by_roles = profile.roles.iter().filter_map(|role| self.roles.0.get(role)).flat_map(|role| &role.permissions);
-        let mut all: Vec<&str> = profile.permissions.iter().chain(by_roles).map(|permission| &**permission).collect();
+        let by_roles = profile.roles().filter_map(|role| self.roles.0.get(role)).flat_map(|role| &role.permissions);
+        let mut all: Vec<&str> = profile.permissions().chain(by_roles.map(|permission| &**permission)).collect();
         all.sort_unstable();
         all.dedup();
         all

@@ -73,12 +73,13 @@ fn equal_profiles_are_kept_once() {
     assert_eq!(profile(1), profile(3));
 }
 
-/// What an allocator is asked for: a key with one version, of a profile that others have, too, and a name of 24 letters.
+/// What an allocator is asked for: a key with one version, of a profile that others have, too, and a name of 24 letters,
+/// which stands in the entry.
 #[test]
 fn a_key_takes_less_than_three_hundred_bytes() {
     // An `Arc` counts twice, a `Box` costs what is in it; an allocator keeps 8 bytes of each piece and rounds up to 16.
     let piece = |size: usize| (size + 8).next_multiple_of(16).max(32);
-    let entry = piece(2 * size_of::<usize>() + size_of::<Entry>()) + piece(24);
+    let entry = piece(2 * size_of::<usize>() + size_of::<Entry>());
     let in_tree = size_of::<u64>() + size_of::<Arc<Entry>>();
     // The table by UID is at worst 7/16 full, with a byte for each place.
     let by_uid = (size_of::<Arc<Entry>>() + 1) * 16 / 7;

@@ -22,12 +22,9 @@ struct Branch {
     leaves: Vec<Arc<Leaf>>,
 }
 
-/// Sorted by place. Places and entries stand apart, so that a search touches few cache lines.
+/// Sorted by place. An entry stands next to its place: who finds the one has the other in the same cache line.
 #[derive(Clone, Debug, Default)]
-struct Leaf {
-    places: Vec<u64>,
-    entries: Vec<Arc<Entry>>,
-}
+struct Leaf(Vec<(u64, Arc<Entry>)>);
 
 impl Default for Tree {
     fn default() -> Self {
@@ -76,21 +73,20 @@ impl Tree {
 
 impl Leaf {
     fn at(&self, place: u64) -> impl Iterator<Item = &Arc<Entry>> {
-        let start = self.start(place);
-        let run = self.places.iter().skip(start).take_while(move |other| **other == place).count();
-        self.entries.iter().skip(start).take(run)
+        let from_start = self.0.iter().skip(self.start(place));
+        from_start.take_while(move |(other, _)| *other == place).map(|(_, entry)| entry)
     }
 
     /// Where entries with this place begin, or would. Places are spread evenly, so that the place itself says about where: of a
     /// leaf that is in no cache, one or two lines are read and not those that halving would visit.
     fn start(&self, place: u64) -> usize {
-        let about = (u128::from(place) * self.places.len() as u128) >> u64::BITS;
+        let place_at = |at: usize| self.0.get(at).map(|(place, _)| *place);
+        let about = (u128::from(place) * self.0.len() as u128) >> u64::BITS;
         let mut at = usize::try_from(about).unwrap_or_default();
-        while let Some(before) = at.checked_sub(1).filter(|before| self.places.get(*before).is_some_and(|other| *other >= place))
-        {
+        while let Some(before) = at.checked_sub(1).filter(|before| place_at(*before).is_some_and(|other| other >= place)) {
             at = before;
         }
-        while self.places.get(at).is_some_and(|other| *other < place) {
+        while place_at(at).is_some_and(|other| other < place) {
             at += 1;
         }
         at
@@ -99,20 +95,16 @@ impl Leaf {
     /// Room is made for one more at a time: spare room in thousands of leaves would be most of the index.
     fn insert(&mut self, place: u64, entry: Arc<Entry>) {
         let at = self.start(place);
-        self.places.reserve_exact(1);
-        self.places.insert(at, place);
-        self.entries.reserve_exact(1);
-        self.entries.insert(at, entry);
+        self.0.reserve_exact(1);
+        self.0.insert(at, (place, entry));
     }
 
     fn remove(&mut self, place: u64, entry: &Arc<Entry>) {
         let start = self.start(place);
         let offset = self.at(place).position(|other| Arc::ptr_eq(other, entry));
         if let Some(at) = offset.map(|offset| start + offset) {
-            self.places.remove(at);
-            self.places.shrink_to_fit();
-            self.entries.remove(at);
-            self.entries.shrink_to_fit();
+            self.0.remove(at);
+            self.0.shrink_to_fit();
         }
     }
 }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use hashbrown::HashTable;
 
-use super::entry::{Entry, Profile, Uid};
+use super::entry::{Entry, Uid};
 use super::interner::Interner;
+use super::profile::Profile;
 use super::{Index, Role, Roles};
 use crate::gate::shown::{ShownApiKey, ShownRole};
 

@@ -19,11 +19,10 @@ use tonic::{Code as GrpcCode, Request, Response, Status};
 use crate::gate::answer::{self, CODE, MISCONFIGURED};
 use crate::gate::code::Code;
 use crate::gate::credential::{Carrier, Trace, cookies};
-use crate::gate::decide::Verdict;
+use crate::gate::decide::{Needs, Verdict};
 use crate::gate::desk::Desk;
 use crate::gate::index::Holder;
 use crate::gate::metrics::Protocol;
-use crate::gate::route::Route;
 
 mod whole;
 
@@ -72,7 +71,7 @@ impl Authorization for Check {
             .map_err(|unable| Status::unavailable(unable.to_string()))?;
         Ok(Response::new(match verdict.holder.as_ref().filter(|_| verdict.is_valid()) {
             Some(holder) => allowed(holder, &original, found.trace()),
-            None => refused(&verdict, route),
+            None => refused(&verdict, &route.needs()),
         }))
     }
 }
@@ -133,10 +132,10 @@ fn allowed(holder: &Holder, original: &HttpRequest, trace: Option<Trace<'_>>) ->
     }
 }
 
-fn refused(verdict: &Verdict, route: &Route) -> CheckResponse {
-    let (status, message) = (answer::status(verdict.code), answer::message(verdict, route));
+fn refused(verdict: &Verdict, needs: &Needs<'_>) -> CheckResponse {
+    let (status, message) = (answer::status(verdict.code), answer::message(verdict, needs));
     let mut headers = Vec::new();
-    if let Some(challenge) = answer::challenge(verdict, route, &message) {
+    if let Some(challenge) = answer::challenge(verdict, needs, &message) {
         headers.push(set("www-authenticate", String::from_utf8_lossy(challenge.as_bytes())));
     }
     if verdict.code == Code::RateLimited {
@@ -196,20 +195,17 @@ fn facts(code: Code, holder: Option<&Holder>) -> Struct {
     if let Some(holder) = holder {
         let (entry, profile) = (holder.entry(), holder.entry().profile());
         fields.extend([
-            ("keyId".to_owned(), text(entry.key_id())),
+            ("keyId".to_owned(), text(entry.key_id().as_str())),
             ("name".to_owned(), text(entry.name())),
-            ("namespace".to_owned(), text(&*profile.namespace)),
+            ("namespace".to_owned(), text(profile.namespace())),
             ("principal".to_owned(), text(entry.principal())),
             ("version".to_owned(), value(Kind::NumberValue(f64::from(holder.version().number())))),
-            (
-                "roles".to_owned(),
-                value(Kind::ListValue(ListValue { values: profile.roles.iter().map(|role| text(&**role)).collect() })),
-            ),
+            ("roles".to_owned(), value(Kind::ListValue(ListValue { values: profile.roles().map(text).collect() }))),
         ]);
-        if let Some(organization) = &profile.organization {
-            fields.insert("organization".to_owned(), text(&**organization));
+        if let Some(organization) = profile.organization() {
+            fields.insert("organization".to_owned(), text(organization));
         }
-        let metadata = profile.metadata.iter().map(|(name, value)| (name.to_string(), text(&**value))).collect();
+        let metadata = profile.metadata().map(|(name, value)| (name.to_owned(), text(value))).collect();
         fields.insert("metadata".to_owned(), value(Kind::StructValue(Struct { fields: metadata })));
     }
     Struct { fields }

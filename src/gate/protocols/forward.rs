@@ -13,10 +13,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Ur
 use crate::gate::answer::{self, CODE, MISCONFIGURED, UNAVAILABLE, Unable};
 use crate::gate::code::Code;
 use crate::gate::credential::{Carrier, Found, Trace};
-use crate::gate::decide::Verdict;
+use crate::gate::decide::{Needs, Verdict};
 use crate::gate::desk::Desk;
 use crate::gate::metrics::Protocol;
-use crate::gate::route::Route;
 
 /// Where it is served, as axum writes paths.
 pub const PATH: &str = "/v1/auth/{*route}";
@@ -63,7 +62,7 @@ fn answer(desk: &Desk, uri: &Uri, headers: &HeaderMap) -> Response<Body> {
     let found = if dialect.lets_through(headers) { Found::Unclear } else { route.places.find(&carrier) };
     match desk.ask(dialect.protocol, found.shown(), route.needs()) {
         Err(unable) => unavailable(&unable),
-        Ok(verdict) => dialect.told(&verdict, route, found.trace()),
+        Ok(verdict) => dialect.told(&verdict, &route.needs(), found.trace()),
     }
 }
 
@@ -118,13 +117,13 @@ impl Dialect {
         self.protocol == Protocol::Nginx && headers.keys().any(|name| answer::pretends(name.as_str()) && !ours(name))
     }
 
-    fn told(&self, verdict: &Verdict, route: &Route, trace: Option<Trace<'_>>) -> Response<Body> {
+    fn told(&self, verdict: &Verdict, needs: &Needs<'_>, trace: Option<Trace<'_>>) -> Response<Body> {
         if let Some(holder) = verdict.holder.as_ref().filter(|_| verdict.is_valid()) {
             let mut response = Response::new(Body::empty());
             let headers = response.headers_mut();
             headers.reserve(answer::IDENTITY_COUNT + 4);
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-            headers.extend(answer::IDENTITY.iter().cloned().zip(answer::identity(holder).map(answer::header)));
+            headers.extend(answer::IDENTITY.iter().cloned().zip(answer::identity_headers(holder)));
             if let (Protocol::Envoy, Some(Trace::Header(name))) = (self.protocol, trace)
                 && let Ok(name) = HeaderValue::from_str(name)
             {
@@ -136,13 +135,13 @@ impl Dialect {
             StatusCode::TOO_MANY_REQUESTS if self.only_401_and_403 => StatusCode::FORBIDDEN,
             status => status,
         };
-        let message = answer::message(verdict, route);
+        let message = answer::message(verdict, needs);
         // nginx drops the body, and with it the connection.
         let mut response = match self.protocol {
             Protocol::Nginx => bare(status, verdict.code.as_str()),
             _ => refusal(status, verdict.code.as_str(), &message),
         };
-        if let Some(challenge) = answer::challenge(verdict, route, &message) {
+        if let Some(challenge) = answer::challenge(verdict, needs, &message) {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         }
         if verdict.code == Code::RateLimited {

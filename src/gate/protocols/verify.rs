@@ -2,19 +2,23 @@
 //! prove who they are before a question gets here.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Deref;
+use std::str::FromStr as _;
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use serde::de::Visitor;
+use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
 use crate::gate::answer::{self, Unable};
 use crate::gate::decide::{Needs, Shown, Verdict};
 use crate::gate::desk::Desk;
-use crate::gate::index::Holder;
+use crate::gate::index::{Holder, Profile};
 use crate::gate::metrics::Protocol;
-use crate::gate::route::{Route, RouteError};
+use crate::gate::permission::Expression;
+use crate::gate::route::{RouteError, bounded};
 
 /// The most keys in one question.
 pub const MAX_BATCH: usize = 100;
@@ -26,16 +30,23 @@ pub struct Verify {
     desk: Arc<Desk>,
 }
 
-/// A question. What is not known here is refused: a mistyped `permissions` must not go unasked.
+/// A question, as far as possible read where it stands in a body. What is not known here is refused: a mistyped `permissions` must not
+/// go unasked.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Verification {
-    key: Secret,
-    audience: Option<String>,
-    organization: Option<String>,
-    permissions: Option<String>,
-    /// Keys of other namespaces count as unknown.
-    pub namespace: Option<String>,
+pub struct Verification<'a> {
+    #[serde(borrow)]
+    key: Text<'a>,
+    audience: Option<Text<'a>>,
+    organization: Option<Text<'a>>,
+    permissions: Option<Text<'a>>,
+    namespace: Option<Text<'a>>,
+}
+
+/// A text of a question, which may be a key: never shown, and wiped where it had to be copied.
+enum Text<'a> {
+    InPlace(&'a str),
+    Copied(Zeroizing<String>),
 }
 
 /// A verdict in full.
@@ -45,74 +56,102 @@ pub struct Verified {
     message: Cow<'static, str>,
 }
 
-/// As it is written.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Told<'a> {
-    valid: bool,
-    code: &'static str,
-    message: &'a str,
-    #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    facts: Option<Facts<'a>>,
-}
-
-/// What is known of the key, whether it passes or not.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Facts<'a> {
-    key_id: String,
-    name: &'a str,
-    namespace: &'a str,
-    principal: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    organization: Option<&'a str>,
-    version: u32,
-    audiences: &'a [Box<str>],
-    roles: &'a [Box<str>],
-    permissions: Vec<&'a str>,
-    metadata: BTreeMap<&'a str, &'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    expires_at: Option<Timestamp>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    retires_at: Option<Timestamp>,
-}
-
-impl Serialize for Verified {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { verdict, message } = self;
-        let facts = verdict.holder.as_ref().map(Facts::of);
-        Told { valid: verdict.is_valid(), code: verdict.code.as_str(), message, facts }.serialize(serializer)
+impl Verification<'_> {
+    /// Keys of other namespaces count as unknown.
+    #[must_use]
+    pub fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
     }
 }
 
-impl<'a> Facts<'a> {
-    fn of(holder: &'a Holder) -> Self {
-        let (entry, profile) = (holder.entry(), holder.entry().profile());
-        Self {
-            key_id: entry.key_id(),
-            name: entry.name(),
-            namespace: &profile.namespace,
-            principal: entry.principal(),
-            organization: profile.organization.as_deref(),
-            version: holder.version().number(),
-            audiences: &profile.audiences,
-            roles: &profile.roles,
-            permissions: holder.permissions(),
-            metadata: profile.metadata(),
-            expires_at: entry.expires(),
-            retires_at: holder.version().retires(),
+impl Deref for Text<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        match self {
+            Self::InPlace(text) => text,
+            Self::Copied(text) => text,
         }
     }
 }
 
-/// A key in a question: wiped when it is dropped, never shown.
-struct Secret(Zeroizing<String>);
-
-impl<'de> Deserialize<'de> for Secret {
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text: Cow<'de, str> = Cow::deserialize(deserializer)?;
-        Ok(Self(Zeroizing::new(text.into_owned())))
+        struct OfText;
+        impl<'de> Visitor<'de> for OfText {
+            type Value = Text<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text::InPlace(text))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text::Copied(Zeroizing::new(text.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(OfText)
     }
+}
+
+/// Texts of the index, as a list.
+struct List<I>(I);
+
+impl<'a, I: Iterator<Item = &'a str> + Clone> Serialize for List<I> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.clone())
+    }
+}
+
+/// What owners tell.
+struct Metadata<'a>(&'a Profile);
+
+impl Serialize for Metadata<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.metadata())
+    }
+}
+
+/// Written piece by piece from where it stands in the index.
+impl Serialize for Verified {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { verdict, message } = self;
+        let mut told = serializer.serialize_map(None)?;
+        told.serialize_entry("valid", &verdict.is_valid())?;
+        told.serialize_entry("code", verdict.code.as_str())?;
+        told.serialize_entry("message", message)?;
+        if let Some(holder) = &verdict.holder {
+            tell(holder, &mut told)?;
+        }
+        told.end()
+    }
+}
+
+/// What is known of the key, whether it passes or not.
+fn tell<M: SerializeMap>(holder: &Holder, told: &mut M) -> Result<(), M::Error> {
+    let (entry, version) = (holder.entry(), holder.version());
+    let profile = entry.profile();
+    told.serialize_entry("keyId", entry.key_id().as_str())?;
+    told.serialize_entry("name", entry.name())?;
+    told.serialize_entry("namespace", profile.namespace())?;
+    told.serialize_entry("principal", &entry.principal())?;
+    if let Some(organization) = profile.organization() {
+        told.serialize_entry("organization", organization)?;
+    }
+    told.serialize_entry("version", &version.number())?;
+    told.serialize_entry("audiences", &List(profile.audiences()))?;
+    told.serialize_entry("roles", &List(profile.roles()))?;
+    told.serialize_entry("permissions", &holder.permissions())?;
+    told.serialize_entry("metadata", &Metadata(profile))?;
+    for (name, moment) in [("expiresAt", entry.expires()), ("retiresAt", version.retires())] {
+        if let Some(moment) = moment {
+            told.serialize_entry(name, &moment)?;
+        }
+    }
+    Ok(())
 }
 
 /// Why a question gets no verdict.
@@ -137,19 +176,22 @@ impl Verify {
     ///
     /// # Errors
     /// [`VerifyError`] where there is no verdict: the question is not understood, or the gate cannot decide.
-    pub fn answer(&self, question: &Verification) -> Result<Verified, VerifyError> {
-        let settings = [
-            ("audience", question.audience.as_deref()),
-            ("organization", question.organization.as_deref()),
-            ("permissions", question.permissions.as_deref()),
-        ];
-        let route = Route::of(settings.into_iter().filter_map(|(name, value)| Some((name, value?))))?;
-        let route = self.desk.routes.check(route)?;
-        let key = question.key.0.as_bytes();
-        let shown = if key.is_empty() { Shown::Nothing } else { Shown::One(key) };
-        let needs = Needs { namespace: question.namespace.as_deref(), ..route.needs() };
+    pub fn answer(&self, question: &Verification<'_>) -> Result<Verified, VerifyError> {
+        let permissions;
+        let needs = Needs {
+            audience: question.audience.as_deref().map(|name| bounded("audience", name)).transpose()?,
+            organization: question.organization.as_deref().map(|name| bounded("organization", name)).transpose()?,
+            permissions: {
+                let expression = question.permissions.as_deref().map(Expression::from_str);
+                permissions = expression.transpose().map_err(RouteError::from)?;
+                permissions.as_ref()
+            },
+            namespace: question.namespace(),
+        };
+        self.desk.routes.check(needs.audience)?;
+        let shown = if question.key.is_empty() { Shown::Nothing } else { Shown::One(question.key.as_bytes()) };
         let verdict = self.desk.ask(Protocol::Verify, shown, needs)?;
-        let message = answer::message(&verdict, &route);
+        let message = answer::message(&verdict, &needs);
         Ok(Verified { verdict, message })
     }
 }

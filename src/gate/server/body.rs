@@ -129,8 +129,13 @@ impl Bodies {
     /// Room is taken as bytes come: who only says that much will come takes none.
     async fn make_room(&self, held: &mut Held, length: usize) -> Result<(), BodyError> {
         let wanted = u32::try_from(length).map_err(|_| BodyError::Busy)?;
-        let more = tokio::time::timeout(PATIENCE, self.room.clone().acquire_many_owned(wanted));
-        let more = more.await.ok().and_then(Result::ok).ok_or(BodyError::Busy)?;
+        let more = if let Ok(more) = self.room.clone().try_acquire_many_owned(wanted) {
+            more
+        } else {
+            // A rare wait, which stands apart: each request has room for what it awaits in place.
+            let more = Box::pin(tokio::time::timeout(PATIENCE, self.room.clone().acquire_many_owned(wanted)));
+            more.await.ok().and_then(Result::ok).ok_or(BodyError::Busy)?
+        };
         match &mut held.room {
             Some(room) => room.merge(more),
             None => held.room = Some(more),

@@ -45,6 +45,11 @@ impl Framing {
             return false;
         }
         while self.place != Place::Behind && !self.unsure {
+            if self.place == Place::Line {
+                // Nearly all of a head: nothing in a line matters but its end.
+                let end = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
+                rest = rest.get(end..).unwrap_or_default();
+            }
             let Some((&byte, others)) = rest.split_first() else { return true };
             rest = others;
             self.place = match (self.place, byte) {

@@ -25,7 +25,11 @@ fn bearer(token: &str) -> HeaderMap {
 }
 
 async fn admit(callers: &Callers, token: &str, namespace: Option<&str>) -> Result<Caller, Refusal> {
-    callers.admit(&bearer(token), &peer(false), namespace).await
+    admit_with(callers, &bearer(token), &peer(false), namespace).await
+}
+
+async fn admit_with(callers: &Callers, headers: &HeaderMap, peer: &Peer, namespace: Option<&str>) -> Result<Caller, Refusal> {
+    callers.admit(&callers.identify(headers, peer).await?, namespace).await
 }
 
 fn user(name: &str) -> Caller {
@@ -67,7 +71,7 @@ async fn a_refusal_says_what_to_do_and_with_which_status() {
     assert!(refusal.contains("in the whole cluster"), "{refusal}");
     let refusal = admit(&callers, "made.up", None).await.unwrap_err();
     assert_eq!((refusal.status().as_u16(), refusal.challenge()), (401, Some("Bearer realm=\"claviger\"")));
-    let refusal = callers.admit(&HeaderMap::new(), &peer(true), None).await.unwrap_err();
+    let refusal = callers.identify(&HeaderMap::new(), &peer(true)).await.err().unwrap();
     assert_eq!(refusal.status().as_u16(), 401);
     assert!(refusal.to_string().contains("Authorization: Bearer"), "{refusal}");
     for wrong in ["", "Shop", "a/b", "-a", "a-", &"a".repeat(64)] {
@@ -153,7 +157,7 @@ async fn who_goes_away_after_asking_leaves_the_answer_to_others() {
     let callers = world.callers(Settings { at_once: 1, ..Settings::default() });
     let held = world.hold();
     let (asking, headers) = (callers.clone(), bearer("all"));
-    assert!(tokio::time::timeout(Duration::from_secs(1), asking.admit(&headers, &peer(false), None)).await.is_err());
+    assert!(tokio::time::timeout(Duration::from_secs(1), admit_with(&asking, &headers, &peer(false), None)).await.is_err());
     held.add_permits(2);
     assert_eq!(admit(&callers, "all", None).await, Ok(user("all")));
     assert_eq!(world.asked(), (1, 1));
@@ -251,12 +255,26 @@ async fn the_rights_of_known_users_do_not_wait_for_unknown_tokens() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_takes_longer_to_ask_than_an_answer_holds_is_looked_at_anew() {
+    let world = World::new(&["all"], &[("all", ALL)]);
+    let callers = world.callers(Settings::default());
+    let (headers, peer) = (bearer("all"), peer(false));
+    let somebody = callers.identify(&headers, &peer).await.unwrap();
+    pass(9).await;
+    assert_eq!(callers.admit(&somebody, None).await, Ok(user("all")));
+    assert_eq!(world.asked(), (1, 1), "known still");
+    pass(1).await;
+    assert_eq!(callers.admit(&somebody, None).await, Ok(user("all")));
+    assert_eq!(world.asked(), (2, 2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_cannot_be_a_token_is_not_asked_about() {
     let world = World::new(&[], &[]);
     let callers = world.callers(Settings::default());
     for junk in ["opaque", "made.up.token", "e30.eyJleHAiOjF9.eA"] {
         let headers = HeaderMap::from_iter([(header::AUTHORIZATION, format!("Bearer {junk}").parse().unwrap())]);
-        let refusal = callers.identify(&headers, &peer(false)).await.unwrap_err();
+        let refusal = callers.identify(&headers, &peer(false)).await.err().unwrap();
         assert!(matches!(refusal, Refusal::Unauthenticated(_)), "{junk}: {refusal}");
     }
     assert_eq!(world.asked(), (0, 0));
@@ -318,15 +336,15 @@ async fn each_method_stands_for_itself() {
     let (nothing, token) = (HeaderMap::new(), bearer("all"));
 
     let mtls = with(&[Method::Mtls]);
-    assert_eq!(mtls.admit(&nothing, &peer(true), None).await, Ok(Caller::Certified));
-    assert!(matches!(mtls.admit(&token, &peer(false), None).await, Err(Refusal::Unauthenticated(_))));
+    assert_eq!(admit_with(&mtls, &nothing, &peer(true), None).await, Ok(Caller::Certified));
+    assert!(matches!(admit_with(&mtls, &token, &peer(false), None).await, Err(Refusal::Unauthenticated(_))));
     let none = with(&[Method::None]);
-    assert_eq!(none.admit(&nothing, &peer(false), Some("shop")).await, Ok(Caller::Anyone));
+    assert_eq!(admit_with(&none, &nothing, &peer(false), Some("shop")).await, Ok(Caller::Anyone));
     assert_eq!(world.asked(), (0, 0));
     let both = with(&[Method::Token, Method::Mtls]);
-    assert_eq!(both.admit(&nothing, &peer(true), None).await, Ok(Caller::Certified));
-    assert_eq!(both.admit(&token, &peer(false), None).await, Ok(user("all")));
-    assert!(both.admit(&nothing, &peer(false), None).await.is_err());
+    assert_eq!(admit_with(&both, &nothing, &peer(true), None).await, Ok(Caller::Certified));
+    assert_eq!(admit_with(&both, &token, &peer(false), None).await, Ok(user("all")));
+    assert!(admit_with(&both, &nothing, &peer(false), None).await.is_err());
 
     let client =
         || Client::new(tower::service_fn(async |_: http::Request<Body>| Err::<Response<Body>, _>(io::Error::other("no"))), "x");
