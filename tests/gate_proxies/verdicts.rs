@@ -179,6 +179,12 @@ fn no_spelling_walks_around_a_route(proxy: &Proxy, keys: &Keys) {
         "/x/..;/reports",
         "/reports%3bx=1",
         "/%3Bx=1/reports",
+        // Others take a backslash for a slash.
+        "/\\reports",
+        "/x\\..\\reports",
+        "/%5creports",
+        "/x/..%5Creports",
+        "/reports%5c7",
     ] {
         let answer = proxy.ask(Question::get(path).bearer(&keys.narrow));
         let seen = proxy.upstream.take();
