@@ -97,7 +97,7 @@ fn who_may_passes(proxy: &Proxy, keys: &Keys) {
 
 /// The others speak HTTP/2 over TLS only.
 pub(super) fn speaks_plain_h2(kind: Kind) -> bool {
-    matches!(kind, Kind::EnvoyGrpc | Kind::EnvoyHttp | Kind::HaProxy)
+    matches!(kind, Kind::EnvoyGrpc | Kind::EnvoyHttp | Kind::HaProxy | Kind::Traefik)
 }
 
 /// Each verdict has its status and code, and the API hears of none.
