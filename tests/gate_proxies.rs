@@ -1,6 +1,7 @@
 //! Real proxies before an API, each as its file in `examples/gate/` says.
 
 mod closed;
+mod forged;
 mod issued;
 mod places;
 mod relay;

@@ -159,12 +159,12 @@ pub fn identity_headers(holder: &Holder) -> [HeaderValue; IDENTITY_COUNT] {
     })
 }
 
-/// Whether a header that a client sent pretends to be one of ours. Some upstreams take `_` for `-`.
+/// Whether a header that a client sent pretends to be one of ours. CGI, WSGI and PHP make `_` of every byte that is no letter and no
+/// digit: `X.Claviger.Roles` is `X-Claviger-Roles` to an upstream there.
 #[must_use]
 pub fn pretends(name: &str) -> bool {
-    let mut own = IDENTITY_PREFIX.bytes();
-    let same = |(byte, own): (u8, u8)| if own == b'-' { matches!(byte, b'-' | b'_') } else { byte.eq_ignore_ascii_case(&own) };
-    name.len() >= own.len() && name.bytes().zip(&mut own).all(same)
+    let same = |(byte, own): (u8, u8)| if own == b'-' { !byte.is_ascii_alphanumeric() } else { byte.eq_ignore_ascii_case(&own) };
+    name.len() >= IDENTITY_PREFIX.len() && name.bytes().zip(IDENTITY_PREFIX.bytes()).all(same)
 }
 
 /// Cut at whole names, with `...` last, where it is too long: who reads it knows less than is so, never more.
@@ -221,7 +221,13 @@ mod tests {
         for name in ["x-claviger-roles", "X-Claviger-Anything", "x_claviger_key_id", "x-claviger_name", "x-claviger-"] {
             assert!(pretends(name), "{name}");
         }
-        for name in ["x-api-key", "x-clavige", "x-clavigerx", "authorization", ""] {
+        for mark in "!#$%&'*+-.^_`|~".chars() {
+            let name = format!("X{mark}Claviger{mark}Roles");
+            assert!(pretends(&name), "{name}");
+        }
+        for name in
+            ["x-api-key", "x-clavige", "x-claviger", "x-clavigerx", "x-claviger0", "xxclavigerxroles", "authorization", ""]
+        {
             assert!(!pretends(name), "{name}");
         }
     }

@@ -16,6 +16,7 @@ stories![
     nginx_passes_on_every_verdict,
     haproxy_passes_on_every_verdict,
     caddy_passes_on_every_verdict,
+    traefik_passes_on_every_verdict,
     a_revoked_key_stops_at_every_proxy,
 ];
 
@@ -37,6 +38,10 @@ fn haproxy_passes_on_every_verdict() {
 
 fn caddy_passes_on_every_verdict() {
     every_verdict("caddy", Kind::Caddy);
+}
+
+fn traefik_passes_on_every_verdict() {
+    every_verdict("traefik", Kind::Traefik);
 }
 
 fn every_verdict(name: &str, kind: Kind) {

@@ -1,5 +1,6 @@
 //! Keys in other places than the examples', at proxies whose files say so: what the API sees of them.
 
+use super::forged;
 use super::verdicts::AUDIENCE;
 use crate::stories;
 use crate::support::client::Question;
@@ -70,23 +71,13 @@ fn the_gate_itself_takes_forged_headers_off_envoys_requests() {
         format!("{before}          # A path has one spelling{after}")
     });
     proxy.upstream.take();
-    for name in [
-        "x-claviger-roles",
-        "X-Claviger-Key-Id",
-        "x-claviger-code",
-        "x_claviger_roles",
-        "X_Claviger_Roles",
-        "x-claviger_roles",
-        "x_claviger-roles",
-        "x-claviger-anything",
-        "X-Claviger-",
-    ] {
-        let question = Question::get("/").bearer(&key).header(name, "forged").header(name, "forged, too");
+    for name in forged::names() {
+        let question = Question::get("/").bearer(&key).header(&name, "forged").header(&name, "forged, too");
         let answer = proxy.ask(question.header("x-kept", "kept"));
         assert_eq!(answer.status, 200, "{name}: {answer:?}\n{}", proxy.log());
         let seen = proxy.upstream.take();
         assert!(!format!("{seen:?}").contains("forged"), "{name}: {seen:?}");
-        let own = seen[0].headers.keys().filter(|name| name.as_str().replace('_', "-").starts_with("x-claviger"));
+        let own = seen[0].headers.keys().filter(|name| forged::may_be_taken_for_ours(name.as_str()));
         assert_eq!(own.count(), 9, "{name}: {seen:?}");
         assert_eq!(seen[0].header("x-kept"), Some("kept"), "the mutation is not there, or dropped all: {seen:?}");
     }
@@ -95,7 +86,7 @@ fn the_gate_itself_takes_forged_headers_off_envoys_requests() {
 /// Keys in queries and cookies reach the API over HTTP, and do not where the lines in the files are uncommented.
 fn the_files_take_keys_out_of_queries_and_cookies() {
     let (_stage, gate, key) = gate_and_key("elsewhere-in-others");
-    for kind in [Kind::EnvoyHttp, Kind::Nginx, Kind::HaProxy, Kind::Caddy] {
+    for kind in [Kind::EnvoyHttp, Kind::Nginx, Kind::HaProxy, Kind::Caddy, Kind::Traefik] {
         for uncommented in [false, true] {
             let proxy = Proxy::start_edited(kind, gate.plain_address(), |text| {
                 let credentials = "audience=invoices-api&credentials=query:api_key,cookie:api_key";
@@ -119,8 +110,8 @@ fn takes_keys_out(proxy: &Proxy, key: &str, uncommented: bool) {
         let answer = proxy.ask(question);
         assert_eq!(answer.status, 200, "{kind}: {place}: {answer:?}\n{}", proxy.log());
         let seen = proxy.upstream.take();
-        // The Caddy that is tested is older than what takes a parameter out.
-        let gone = uncommented && !(kind == Kind::Caddy && place == "query");
+        // The Caddy that is tested is older than what takes a parameter out, and Traefik has nothing that does.
+        let gone = uncommented && !(matches!(kind, Kind::Caddy | Kind::Traefik) && place == "query");
         assert_eq!(format!("{seen:?}").contains(key), !gone, "{kind}: {place}: {seen:?}");
         assert!(!gone || seen[0].path == "/a?b=c&d=e", "{kind}: {place}: {seen:?}");
     }
@@ -135,6 +126,7 @@ fn uncomment(kind: Kind, text: &str) -> String {
         Kind::Nginx => &["proxy_set_header Cookie", "if ($args"],
         Kind::HaProxy => &["http-request del-header cookie", "http-request set-query"],
         Kind::Caddy => &["request_header -Cookie"],
+        Kind::Traefik => &["Cookie: \"\""],
     };
     lines.iter().fold(text.to_owned(), |text, line| replaced(&text, &format!("# {line}"), line))
 }

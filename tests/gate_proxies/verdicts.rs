@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::forged;
 use super::relay::Relay;
 use crate::support::client::{Answer, Question};
 use crate::support::proxies::{Kind, Proxy};
@@ -43,10 +44,10 @@ pub(crate) fn told(kind: Kind, gate: SocketAddr, keys: &Keys) -> String {
     who_may_passes(&proxy, keys);
     who_may_not_is_told_why(&proxy, keys);
     two_keys_are_none(&proxy, keys);
-    nobody_says_who_they_are(&proxy, keys);
+    forged::nobody_says_who_they_are(&proxy, keys);
     no_spelling_walks_around_a_route(&proxy, keys);
     much_about_a_key_fits(&proxy, keys);
-    // More than seventy questions; HAProxy may keep one connection for each of its threads.
+    // More than a hundred questions; HAProxy may keep one connection for each of its threads.
     assert!(relay.connections() <= 10, "{kind} keeps its connections to the gate: {}", relay.connections());
     relay.cut();
     for path in ["/", "/reports"] {
@@ -85,14 +86,18 @@ fn who_may_passes(proxy: &Proxy, keys: &Keys) {
         assert_identity(proxy, seen, keys);
         assert!(!format!("{seen:?}").contains(good), "{}: the key reached the API: {seen:?}", proxy.kind);
     }
-    // The others speak HTTP/2 over TLS only.
-    if matches!(proxy.kind, Kind::EnvoyGrpc | Kind::EnvoyHttp | Kind::HaProxy) {
+    if speaks_plain_h2(proxy.kind) {
         let answer = Question::get("/h2?x=1").bearer(good).ask_h2(proxy.address);
         assert_eq!(answer.map(|answer| answer.status), Ok(200), "{}: HTTP/2", proxy.kind);
         let seen = proxy.upstream.take();
         assert_eq!(seen[0].path, "/h2?x=1", "{}", proxy.kind);
         assert_identity(proxy, &seen[0], keys);
     }
+}
+
+/// The others speak HTTP/2 over TLS only.
+pub(super) fn speaks_plain_h2(kind: Kind) -> bool {
+    matches!(kind, Kind::EnvoyGrpc | Kind::EnvoyHttp | Kind::HaProxy | Kind::Traefik)
 }
 
 /// Each verdict has its status and code, and the API hears of none.
@@ -154,57 +159,6 @@ fn two_keys_are_none(proxy: &Proxy, keys: &Keys) {
     }
 }
 
-/// What a client says about itself in the gate's words reaches nobody.
-fn nobody_says_who_they_are(proxy: &Proxy, keys: &Keys) {
-    let forged = [
-        "x-claviger-roles",
-        "X-Claviger-Key-Id",
-        "X-CLAVIGER-PERMISSIONS",
-        "x-claviger-code",
-        "x_claviger_roles",
-        "X_Claviger_Roles",
-        "x-claviger_roles",
-        "x_claviger-roles",
-        "x-claviger-anything",
-        "X-Claviger-",
-    ];
-    for name in forged {
-        // nginx has no way to drop what it cannot name: then the gate refuses the request.
-        let undroppable = proxy.kind == Kind::Nginx && matches!(name, "x-claviger-anything" | "X-Claviger-");
-        let answer = proxy.ask(Question::get("/").bearer(&keys.good).header(name, "forged").header(name, "forged, too"));
-        let seen = proxy.upstream.take();
-        assert!(!format!("{seen:?}").contains("forged"), "{}: {name}: {seen:?}", proxy.kind);
-        if undroppable {
-            assert_refused(proxy, &answer, 401, "MALFORMED");
-            continue;
-        }
-        if answer.status == 200 {
-            assert_eq!(seen.len(), 1, "{}", proxy.kind);
-            assert_identity(proxy, &seen[0], keys);
-        }
-        let answer = proxy.ask(Question::get("/reports").bearer(&keys.narrow).header(name, PERMISSION));
-        assert_refused(proxy, &answer, 403, "INSUFFICIENT_PERMISSIONS");
-    }
-    // Nor do they have it taken away on the way to the API (RFC 9110, section 7.6.1).
-    for listed in ["close, x-claviger-roles, X-Claviger-Key-Id", "X-Claviger-Permissions"] {
-        let question = Question::get("/").header("connection", "keep-alive").header("connection", listed);
-        let answer = proxy.ask(question.header("x-claviger-roles", "forged").bearer(&keys.good));
-        assert_eq!(answer.status, 200, "{}: {answer:?}", proxy.kind);
-        assert_identity(proxy, &proxy.upstream.take()[0], keys);
-    }
-    // Nor do they say what they ask for.
-    let answer = proxy.ask(
-        Question::get("/reports")
-            .bearer(&keys.narrow)
-            .header("x-original-uri", "/")
-            .header("x-original-url", "/")
-            .header("x-forwarded-uri", "/")
-            .header("x-envoy-original-path", "/")
-            .header("x-rewrite-url", "/"),
-    );
-    assert_refused(proxy, &answer, 403, "INSUFFICIENT_PERMISSIONS");
-}
-
 /// A path that the API may take for `/reports` is `/reports` to the proxy, or is refused.
 fn no_spelling_walks_around_a_route(proxy: &Proxy, keys: &Keys) {
     for path in [
@@ -225,6 +179,12 @@ fn no_spelling_walks_around_a_route(proxy: &Proxy, keys: &Keys) {
         "/x/..;/reports",
         "/reports%3bx=1",
         "/%3Bx=1/reports",
+        // Others take a backslash for a slash.
+        "/\\reports",
+        "/x\\..\\reports",
+        "/%5creports",
+        "/x/..%5Creports",
+        "/reports%5c7",
     ] {
         let answer = proxy.ask(Question::get(path).bearer(&keys.narrow));
         let seen = proxy.upstream.take();
@@ -245,7 +205,7 @@ fn much_about_a_key_fits(proxy: &Proxy, keys: &Keys) {
     }
 }
 
-fn assert_refused(proxy: &Proxy, answer: &Answer, status: u16, code: &str) {
+pub(super) fn assert_refused(proxy: &Proxy, answer: &Answer, status: u16, code: &str) {
     let kind = proxy.kind;
     assert_eq!((answer.status, answer.header("x-claviger-code")), (status, Some(code)), "{kind}: {answer:?}\n{}", proxy.log());
     // nginx shows its own page.
@@ -258,8 +218,8 @@ fn assert_refused(proxy: &Proxy, answer: &Answer, status: u16, code: &str) {
     assert!(seen.is_empty(), "{kind}: a refused request reached the API: {seen:?}");
 }
 
-fn assert_identity(proxy: &Proxy, seen: &Seen, keys: &Keys) {
-    let said: Vec<_> = seen.headers.keys().filter(|name| name.as_str().replace('_', "-").starts_with("x-claviger")).collect();
+pub(super) fn assert_identity(proxy: &Proxy, seen: &Seen, keys: &Keys) {
+    let said: Vec<_> = seen.headers.keys().filter(|name| forged::may_be_taken_for_ours(name.as_str())).collect();
     assert_eq!(said.len(), keys.identity.len(), "{}: {said:?}", proxy.kind);
     for (name, value) in &keys.identity {
         assert_eq!(seen.header(name), Some(value.as_str()), "{}: {name}: {seen:?}", proxy.kind);

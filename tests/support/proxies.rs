@@ -47,10 +47,11 @@ pub(crate) enum Kind {
     Nginx,
     HaProxy,
     Caddy,
+    Traefik,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 5] = [Self::EnvoyGrpc, Self::EnvoyHttp, Self::Nginx, Self::HaProxy, Self::Caddy];
+    pub(crate) const ALL: [Self; 6] = [Self::EnvoyGrpc, Self::EnvoyHttp, Self::Nginx, Self::HaProxy, Self::Caddy, Self::Traefik];
 
     /// Its place among the lines of `fetch-proxies.sh`.
     fn line(self) -> usize {
@@ -59,6 +60,7 @@ impl Kind {
             Self::Nginx => 1,
             Self::HaProxy => 2,
             Self::Caddy => 3,
+            Self::Traefik => 4,
         }
     }
 
@@ -70,6 +72,7 @@ impl Kind {
             Self::Nginx => ("nginx.conf", include_str!("../../examples/gate/nginx.conf")),
             Self::HaProxy => ("haproxy.cfg", include_str!("../../examples/gate/haproxy.cfg")),
             Self::Caddy => ("Caddyfile", include_str!("../../examples/gate/Caddyfile")),
+            Self::Traefik => ("traefik.yaml", include_str!("../../examples/gate/traefik.yaml")),
         }
     }
 
@@ -84,29 +87,32 @@ impl Kind {
             Self::EnvoyGrpc | Self::EnvoyHttp => {
                 vec![envoy("0.0.0.0", 8000, own), envoy(gate_name, 8081, gate), envoy("upstream.example", 8080, upstream)]
             }
-            Self::Nginx | Self::HaProxy | Self::Caddy => {
-                let listen = match self {
-                    Self::Nginx => ("listen 8000".to_owned(), format!("listen {own}")),
-                    Self::HaProxy => ("bind :8000".to_owned(), format!("bind {own}")),
-                    _ => ("\n:8000 {".to_owned(), format!("\nhttp://:{} {{\n\tbind {}", own.port(), own.ip())),
-                };
+            Self::Nginx | Self::HaProxy | Self::Caddy | Self::Traefik => {
                 let mut all = vec![
-                    listen,
                     (format!("{gate_name}:8081"), gate.to_string()),
                     ("upstream.example:8080".to_owned(), upstream.to_string()),
                 ];
-                if self == Self::HaProxy {
-                    // A socket of its own for each.
-                    all.push(("abns@claviger-gate".to_owned(), format!("abns@claviger-gate-{}", own.port())));
-                    all.push(("/etc/haproxy/claviger.lua".to_owned(), dir.join("claviger.lua").display().to_string()));
+                match self {
+                    Self::Nginx => all.push(("listen 8000".to_owned(), format!("listen {own}"))),
+                    Self::HaProxy => {
+                        all.push(("bind :8000".to_owned(), format!("bind {own}")));
+                        // A socket of its own for each.
+                        all.push(("abns@claviger-gate".to_owned(), format!("abns@claviger-gate-{}", own.port())));
+                        all.push(("/etc/haproxy/claviger.lua".to_owned(), dir.join("claviger.lua").display().to_string()));
+                    }
+                    Self::Caddy => {
+                        all.push(("\n:8000 {".to_owned(), format!("\nhttp://:{} {{\n\tbind {}", own.port(), own.ip())));
+                    }
+                    // Traefik's entry point is no matter of this file.
+                    _ => {}
                 }
                 all
             }
         }
     }
 
-    /// Its command line; the configuration is `config`.
-    fn command(self, dir: &Path, config: &Path) -> Command {
+    /// Its command line, to listen at `own`; the configuration is `config`.
+    fn command(self, own: SocketAddr, dir: &Path, config: &Path) -> Command {
         let mut command = Command::new(&binaries()[self.line()]);
         match self {
             Self::EnvoyGrpc | Self::EnvoyHttp => {
@@ -126,8 +132,21 @@ impl Kind {
                 command.env("CADDY_ADMIN", admin).env("XDG_DATA_HOME", dir).env("XDG_CONFIG_HOME", dir);
                 command.args(["run", "--adapter", "caddyfile", "--config"]).arg(config);
             }
+            Self::Traefik => {
+                // Under its own name, Traefik would take it for its static configuration.
+                let dynamic = dir.join("api.yaml");
+                fs::rename(config, &dynamic).expect("a configuration");
+                command.arg(format!("--entryPoints.web.address={own}"));
+                command.arg(format!("--providers.file.filename={}", dynamic.display()));
+                command.args(["--global.checknewversion=false", "--global.sendanonymoususage=false"]);
+            }
         }
         command
+    }
+
+    /// Whether this comes from the example's configuration. Traefik listens before it has read that.
+    fn is_configured(self, answer: &Answer) -> bool {
+        self != Self::Traefik || answer.status != 404
     }
 }
 
@@ -190,7 +209,7 @@ impl Proxy {
             fs::write(&config, edit(text)).expect("a configuration");
             let log = File::create(dir.path().join("log")).expect("a log file");
             let child = kind
-                .command(dir.path(), &config)
+                .command(address, dir.path(), &config)
                 .current_dir(dir.path())
                 .stdin(Stdio::null())
                 .stdout(log.try_clone().expect("a log file"))
@@ -202,7 +221,10 @@ impl Proxy {
                 if let Some(status) = proxy.child.try_wait().expect("a status") {
                     return Ok(Err(format!("{kind} ended with {status}:\n{}", proxy.log())));
                 }
-                Question::get("/").ask(address).map(|_| Ok(())).map_err(|error| format!("{error}\n{}", proxy.log()))
+                match Question::get("/").ask(address) {
+                    Ok(answer) if kind.is_configured(&answer) => Ok(Ok(())),
+                    other => Err(format!("{other:?}\n{}", proxy.log())),
+                }
             });
             match up {
                 Ok(()) => return proxy,
@@ -255,7 +277,7 @@ fn binaries() -> &'static [PathBuf] {
             .expect("bash runs");
         assert!(output.status.success(), "no proxies: fetch-proxies.sh ended with {}; see the lines above", output.status);
         let files: Vec<_> = String::from_utf8_lossy(&output.stdout).lines().map(PathBuf::from).collect();
-        assert_eq!(files.len(), 4, "fetch-proxies.sh names four files: {files:?}");
+        assert_eq!(files.len(), 5, "fetch-proxies.sh names five files: {files:?}");
         files
     })
 }

@@ -147,6 +147,7 @@ async fn nginx_is_told_to_refuse_what_it_cannot_take_away() {
         told.status
     };
     assert_eq!(ask_nginx("x-claviger-admin").await, 401);
+    assert_eq!(ask_nginx("x.claviger.roles").await, 401, "where it passes on what it would drop by default");
     assert_eq!(ask_nginx("x-claviger-roles").await, 200, "its configuration replaces this one");
 }
 
