@@ -18,12 +18,14 @@ use crate::support::client::Question;
 use crate::support::cluster::{NAMESPACE, runtime};
 use crate::support::gate::Gate;
 use crate::support::proxies::{Kind, Proxy};
+use crate::support::proxy::Call;
 use crate::support::stage::Stage;
 use crate::support::wait;
 
 stories![
     a_thousand_requests_a_second_see_no_rotation,
     a_rotated_key_is_given_out_when_the_gates_know_it,
+    a_controller_that_ends_hands_out_what_it_held_back,
     a_dead_gate_holds_a_rotation_up_for_a_moment,
     a_dead_gate_costs_no_request_where_there_is_another,
 ];
@@ -111,33 +113,56 @@ fn a_thousand_requests_a_second_see_no_rotation() {
 /// A key that was given out before a gate had heard of it would be refused there. Gates say in their `Gate` how far they are.
 fn a_rotated_key_is_given_out_when_the_gates_know_it() {
     let stage = Stage::new("known");
-    let _operator = stage.operator().args(&["--gate-wait=30s"]).start_ready();
-    let reached = |version: &str| {
-        let name = "gate-a";
-        let spec =
-            json!({ "state": "Current", "reachedResourceVersion": version, "heartbeatTime": Timestamp::now().to_string() });
-        let meta = json!({ "name": name, "namespace": stage.namespace });
-        stage
-            .apply(&json!({ "apiVersion": "claviger.dev/v1alpha1", "kind": "Gate", "metadata": meta, "spec": spec }).to_string());
-    };
-    reached("1");
+    let proxy = stage.cluster.proxy();
+    let _operator = stage.operator_via(&proxy).args(&["--gate-wait=1m"]).start_ready();
+    gate_has_reached(&stage, 1);
     stage.declare("k", "{}");
     assert_eq!(stage.wait_issued("k").version, Some(1), "nobody could know its first key any sooner");
     let before = stage.mounted("k")["api-key"].clone();
 
+    let announced_at = announce_second(&stage);
+    gate_has_reached(&stage, announced_at - 1);
+    assert!(proxy.wait_quiet(Duration::from_millis(700), wait::LIMIT, Call::is_mutation));
+    assert_eq!(stage.mounted("k")["api-key"], before, "the key before it is what everybody has");
+    gate_has_reached(&stage, announced_at);
+    stage.wait_rotated("k", 1);
+    assert_ne!(stage.mounted("k")["api-key"], before);
+}
+
+/// Who comes next does not have that key: it would have to wait until nothing can arrive any more, and mint another.
+fn a_controller_that_ends_hands_out_what_it_held_back() {
+    let stage = Stage::new("leaving");
+    let operator = stage.operator().args(&["--gate-wait=1m"]).start_ready();
+    gate_has_reached(&stage, 1);
+    stage.declare("k", "{}");
+    stage.wait_issued("k");
+    let before = stage.mounted("k")["api-key"].clone();
+    announce_second(&stage);
+    assert_eq!(stage.mounted("k")["api-key"], before);
+    assert!(operator.stop().success());
+    assert_ne!(stage.mounted("k")["api-key"], before);
+    stage.wait_rotated("k", 1);
+    assert_eq!(stage.status("k").version, Some(2));
+}
+
+/// A gate of this stage says how far it is.
+fn gate_has_reached(stage: &Stage, version: u64) {
+    let told = json!({
+        "state": "Current", "reachedResourceVersion": version.to_string(), "heartbeatTime": Timestamp::now().to_string(),
+    });
+    let meta = json!({ "name": "gate-a", "namespace": stage.namespace });
+    stage.apply(&json!({ "apiVersion": "claviger.dev/v1alpha1", "kind": "Gate", "metadata": meta, "spec": told }).to_string());
+}
+
+/// Asks for the second version of `k`, and waits until it is announced: the resourceVersion with which it is.
+fn announce_second(stage: &Stage) -> u64 {
     stage.raise("k", 1);
     let announced = wait::until("the next version is announced", || {
         let apikey = stage.apikey("k");
-        let listed = apikey.status.as_ref().is_some_and(|status| status.versions.iter().any(|version| version.version == 2));
+        let listed = apikey.status.as_ref().is_some_and(|status| status.newest_announced().is_some());
         if listed { Ok(apikey) } else { Err(format!("{:?}", apikey.status)) }
     });
-    assert_eq!(announced.status.as_ref().and_then(|status| status.version), Some(1));
-    let announced_at: u64 = announced.metadata.resource_version.as_deref().expect("a version").parse().expect("a number");
-    reached(&(announced_at - 1).to_string());
-    assert_eq!(stage.mounted("k")["api-key"], before, "the key before it is what everybody has");
-    reached(&announced_at.to_string());
-    stage.wait_rotated("k", 1);
-    assert_ne!(stage.mounted("k")["api-key"], before);
+    announced.metadata.resource_version.expect("a version").parse().expect("a number")
 }
 
 /// A gate that is dead says nothing any more, and for half a minute nobody knows that it is.
