@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::model::{Fault, Interrupted, overlapping};
 use super::worlds::worlds;
 use super::*;
-use crate::api::{ApiKeyPolicySpec, Phase, RequiredField, VersionPhase};
+use crate::api::{ApiKeyPolicySpec, Phase, RequiredField, Retention, SecretSpec, VersionPhase};
 
 /// What can happen between two looks at an `ApiKey`.
 #[derive(Clone, Copy, Debug)]
@@ -211,7 +211,13 @@ fn rests(model: &mut Model, rest: (Wake, Option<Timestamp>)) {
     if status.is_final() && rest.0 == Wake::WhenSettled {
         return; // the next look is for what has landed
     }
-    assert_eq!(plan(&model.world, now).step, settled, "and so does a fresh look");
+    let mut again = plan(&model.world, now).step;
+    if again == Step::AskDelivery {
+        // What stands in the place of a Secret that was removed is not looked at any more: a dry run says that it is still there.
+        model.apply(again).unwrap();
+        again = plan(&model.world, now).step;
+    }
+    assert_eq!(again, settled, "and so does a fresh look");
     if model.world.apikey.is_deleting() || status.is_final() {
         return;
     }
@@ -325,4 +331,18 @@ proptest! {
             prop_assert_eq!(model.there, before, "a Secret that is not ours is never touched");
         }
     }
+}
+
+/// A life that long runs of the above came to.
+#[test]
+fn a_rotation_rests_where_a_stranger_has_the_place_of_a_removed_secret() {
+    let retention = Retention::UntilCollected;
+    let secret = SecretSpec { retention: Some(retention), ..SecretSpec::default() };
+    let mut model = issued(ApiKeySpec { secret: Some(secret), ..rotating(Some("10m"), Some("9m")) });
+    happens(&mut model, Event::SecretHoldsAnotherKey);
+    happens(&mut model, Event::SecretIsReplacedByACopy);
+    model.pass(days(2));
+    let rest = model.reconcile().unwrap();
+    rests(&mut model, rest);
+    assert_eq!(says(&model, "Ready"), "!SecretConflict");
 }
