@@ -16,7 +16,7 @@ use super::clock::{Clock, ServerClock};
 use super::cluster::ClusterObjects;
 use super::error::Error;
 use super::events::Events;
-use super::gates::Reports;
+use super::gates::reports::Reports;
 use super::memory::Memory;
 use crate::api::{ApiKey, whole_second};
 use crate::lifecycle::{Rules, Surroundings};

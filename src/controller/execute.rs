@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::context::Context;
 use super::deliver;
 use super::error::{Error, is_conflict, is_not_found};
-use super::gates;
+use super::gates::hold;
 use super::memory::{Held, Notes};
 use super::observe;
 use crate::api::conditions::reason;
@@ -54,7 +54,7 @@ async fn announce(context: &Context, announcement: &Announcement, world: &mut Wo
         let (now, unsent_at) = (Instant::now(), world.apikey.resource_version().filter(|_| written.is_ok()));
         notes.held = Some(Held { version, hash, key, ambiguous: false, confirmed: now, since: now, unsent_at });
         world.outstanding = Outstanding::Held { version, ambiguous: false };
-        world.gates = gates::know(context, &world.apikey, notes);
+        world.gates = hold::know(context, &world.apikey, notes);
     }
     written?;
     tracing::info!(version, "announced");

@@ -14,7 +14,7 @@ use super::body::Wiped;
 use super::context::Context;
 use super::error::Error;
 use super::facts::{facts, look};
-use super::gates;
+use super::gates::hold;
 use super::memory::{Held, Notes, Reading};
 use super::source;
 use crate::api::conditions;
@@ -63,7 +63,7 @@ pub(super) async fn observe(context: &Context, mut apikey: Arc<ApiKey>, notes: &
         Some((refusal, until)) if *until > Instant::now() => Delivery::Refused(refusal.clone()),
         _ => Delivery::Untried,
     };
-    let gates = gates::know(context, &apikey, notes);
+    let gates = hold::know(context, &apikey, notes);
     let duplicate = source::duplicate(context, &apikey, &source);
     Ok(World {
         surroundings: context.surroundings_of(&apikey),

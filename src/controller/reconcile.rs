@@ -15,7 +15,7 @@ use tracing::Instrument;
 use super::context::Context;
 use super::error::Error;
 use super::execute::execute;
-use super::gates;
+use super::gates::hold;
 use super::memory::Notes;
 use super::observe::{is_older, observe};
 use crate::api::ApiKey;
@@ -129,7 +129,7 @@ fn rest(context: &Context, notes: &mut Notes, wake: Wake, at: Option<Timestamp>,
             }
             _ => notes.back_off(context.limits.max_backoff),
         }),
-        Wake::WhenGatesKnow => Some(notes.held.as_ref().map_or(Duration::ZERO, |held| gates::left(context, held))),
+        Wake::WhenGatesKnow => Some(notes.held.as_ref().map_or(Duration::ZERO, |held| hold::left(context, held))),
         Wake::WhenSettled => {
             let since = notes.announced.as_ref().map(|(_, since)| *since);
             Some(

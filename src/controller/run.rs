@@ -15,6 +15,7 @@ use super::cluster::ClusterObjects;
 use super::context::{Context, Limits};
 use super::events::Events;
 use super::gates;
+use super::gates::reports::Reports;
 use super::health::State;
 use super::leadership::{Elector, Fence, Leadership, LeadershipError, Shutdown, Timing};
 use super::startup::{self, StartupError};
@@ -189,7 +190,7 @@ impl Parts {
         let telling = CancellationToken::new();
         let (events, publisher) =
             Events::start(client.clone(), self.settings.instance.clone(), self.metrics.clone(), telling.clone());
-        let (reports, released) = gates::Reports::new();
+        let (reports, released) = Reports::new();
         let context = Arc::new(Context {
             client,
             secrets,
@@ -209,7 +210,7 @@ impl Parts {
         });
         let _ = self.state.context.set(context.clone());
         let writers = Writers { apikeys: apikeys_writer, secrets: secrets_writer, cluster: cluster_writers };
-        let gates = Box::pin(gates::work(&context, self.settings.gate_namespace.as_deref(), stop));
+        let gates = Box::pin(gates::work::work(&context, self.settings.gate_namespace.as_deref(), stop));
         let keys = watch::work(context.clone(), writers, self.settings.namespace.as_deref(), released, stop.clone());
         let working = async { tokio::join!(keys, gates) };
         let overdue = async {

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
 use super::decide::Shown;
-use super::route::quotable;
+use super::quote::quotable;
 
 /// The places in which a route looks for the key.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use serde_json::json;
 use super::callers::{Callers, Refusal};
 use super::desk::Desk;
 use super::protocols::{self, FORWARD_PATH, MAX_BATCH, MAX_BODY, Verification, Verified, Verify, VerifyError};
-use super::route::quotable;
+use super::quote::quotable;
 use super::server::{Bodies, BodyError, Held, Peer};
 
 /// Where Envoy asks.

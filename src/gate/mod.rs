@@ -25,6 +25,7 @@ pub mod index;
 pub mod metrics;
 pub mod permission;
 pub mod protocols;
+mod quote;
 pub mod report;
 pub mod route;
 mod run;

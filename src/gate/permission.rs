@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
-use super::route::quotable;
+use super::quote::quotable;
 
 /// A boolean expression over permissions. `AND` binds more tightly than `OR`.
 #[derive(Clone, PartialEq, Eq)]

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use super::credential::{Places, PlacesError};
 use super::decide::Needs;
 use super::permission::{Expression, ExpressionError};
+use super::quote::quotable;
 
 /// Routes that are remembered. Whoever reaches the gate can make up more; those are read anew at each request.
 const REMEMBERED: usize = 1_024;
@@ -101,12 +102,6 @@ impl Route {
 /// The value of a setting that names one thing.
 pub(super) fn bounded<'a>(name: &'static str, value: &'a str) -> Result<&'a str, RouteError> {
     if value.is_empty() || value.len() > 253 { Err(RouteError::Length(name)) } else { Ok(value) }
-}
-
-/// What may be quoted in a message. A path that was taken for settings may hold a key, and keys have digits or capitals.
-pub(super) fn quotable(text: &str) -> &str {
-    let harmless = text.len() <= 32 && text.bytes().all(|byte| byte.is_ascii_lowercase() || matches!(byte, b'-' | b'_' | b':'));
-    if harmless { text } else { "..." }
 }
 
 /// Settings as [`Routes::read`] reads them. Most need no encoding, which costs more than to look a route up.
