@@ -56,7 +56,10 @@ mod uninstall;
 use libtest_mimic::{Arguments, Trial};
 
 fn main() {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    // They wait most of the time, for what the API server does or for a moment to come.
+    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    arguments.test_threads.get_or_insert(cores + cores.div_ceil(2));
     let mut all = Vec::new();
     all.extend(access::stories());
     all.extend(chart::stories());
