@@ -56,7 +56,10 @@ fuzz_target!(|data: &[u8]| {
     *SHOWN.lock().unwrap_or_else(PoisonError::into_inner) = None;
     // Made before anything else is waited for.
     let callers = &*CALLERS;
-    let told = wait(callers.admit(&headers, &peer, namespace));
+    let told = wait(async {
+        let somebody = callers.identify(&headers, &peer).await?;
+        callers.admit(&somebody, namespace).await
+    });
     let shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner).take();
     let all: Vec<_> = headers.get_all("authorization").iter().collect();
     if let Some(shown) = &shown {

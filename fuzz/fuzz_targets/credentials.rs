@@ -36,7 +36,7 @@ fuzz_target!(|data: &[u8]| {
     let headers: Vec<_> =
         headers.iter().map(|(name, value)| (String::from_utf8_lossy(name).to_ascii_lowercase(), *value)).collect();
     let query = std::str::from_utf8(query).ok().map(str::to_owned);
-    let asked = Asked { headers, query, joins: data.len() % 2 == 0 };
+    let asked = Asked { headers, query, joins: data.len().is_multiple_of(2) };
     let found = places.find(&asked);
     let Found::One(credential) = &found else { return };
     let key = credential.bytes();

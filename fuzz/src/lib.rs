@@ -40,8 +40,9 @@ pub static DESK: LazyLock<Arc<Desk>> = LazyLock::new(|| {
     writer.apply(&shown);
     writer.publish();
     let freshness = Freshness::new(true, None);
-    freshness.heard(Watched::ApiKeys);
-    freshness.heard(Watched::Roles);
+    freshness.listed(Watched::ApiKeys);
+    freshness.listed(Watched::Roles);
+    assert!(freshness.check().is_ok(), "it answers");
     Arc::new(Desk {
         index: writer.published(),
         freshness: Arc::new(freshness),
@@ -67,8 +68,11 @@ pub fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     haystack.windows(needle.len()).any(|window| window == needle)
 }
 
+/// A name and a value.
+pub type Line<'a> = (&'a [u8], &'a [u8]);
+
 /// A request whose head is written in lines, as fuzzers and people can: `name: value`, with the first line apart.
-pub fn lines(data: &[u8]) -> (&[u8], Vec<(&[u8], &[u8])>) {
+pub fn lines(data: &[u8]) -> (&[u8], Vec<Line<'_>>) {
     let mut lines = data.split(|byte| *byte == b'\n');
     let first = lines.next().unwrap_or_default();
     let headers = lines.filter_map(|line| {
