@@ -1,6 +1,7 @@
 //! What the admin server and the `Gate` object say of this gate.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +39,26 @@ impl State {
             keys: u64::try_from(self.index.load().keys()).unwrap_or(u64::MAX),
             reached: known(reached.apikeys),
             roles_reached: known(reached.roles),
+        }
+    }
+}
+
+/// How often is looked whether verdicts are given.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Tells in the log when verdicts begin, end, and begin again, until `stop` is cancelled.
+pub(super) async fn tell(state: Arc<State>, stop: CancellationToken) {
+    let mut before = GateState::Loading;
+    while stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
+        let facts = state.facts();
+        if facts.state == before {
+            continue;
+        }
+        before = facts.state;
+        match (facts.state, state.ready()) {
+            (GateState::Current, _) => tracing::info!(keys = facts.keys, "verdicts are given"),
+            (_, Err(why)) => tracing::warn!(why, "no verdict is given any more: nothing passes here"),
+            (_, Ok(())) => {}
         }
     }
 }

@@ -51,7 +51,7 @@ pub enum RouteError {
     #[error("the settings are not UTF-8")]
     Encoding,
     /// No protected API is named.
-    #[error("the route names no audience: add audience=<name>, or run the gate with --routes-without-audience")]
+    #[error("no audience is named: add audience, or run the gate with --routes-without-audience")]
     NoAudience,
     /// The permissions are no expression.
     #[error(transparent)]

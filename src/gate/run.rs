@@ -17,7 +17,7 @@ use super::callers::{self, Callers, CallersError};
 use super::desk::{AccessLog, Desk, wall_clock};
 use super::feed::{Feed, Ledger, Timing};
 use super::freshness::{Freshness, Watched};
-use super::health::State;
+use super::health::{self, State};
 use super::http::{ProxyCallers, router};
 use super::index::{Holder, Writer};
 use super::metrics::Metrics;
@@ -141,6 +141,7 @@ pub async fn run(settings: Settings, config: Config, admin: TcpListener, token: 
         });
     }
     let (tasks, reported) = (TaskTracker::new(), CancellationToken::new());
+    tasks.spawn(health::tell(state.clone(), background.clone()));
     if let Some(identity) = settings.report.clone() {
         // No verdict depends on it, so that its end is no reason to end. The controller tells that the gate is silent.
         let telling = reporter(&client, identity, &settings, &state, &uses);

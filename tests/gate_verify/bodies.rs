@@ -66,7 +66,7 @@ fn what_is_no_question_is_told_so() {
         (with(json!({ "permissions": "a AND OR b" })), "at character 7"),
         (with(json!({ "permissions": "" })), "permissions are empty"),
         (with(json!({ "organization": "" })), "\"organization\" needs 1 to 253 characters"),
-        (json!({ "key": key }).to_string(), "names no audience: add audience"),
+        (json!({ "key": key }).to_string(), "no audience is named: add audience"),
         (with(json!({ "audience": "" })), "\"audience\" needs 1 to 253 characters"),
     ] {
         let answer = ask(&gate, "/v1/verify", Some(&token), &body);

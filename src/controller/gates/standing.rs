@@ -190,7 +190,7 @@ impl Gates {
             };
             let standing = if known.is_silent(watching, now) {
                 Standing::Silent
-            } else if known.reached < due || known.idle(now).is_some() {
+            } else if known.is_late(due) || known.idle(now).is_some() {
                 Standing::Behind
             } else {
                 Standing::Current
@@ -234,6 +234,11 @@ impl Known {
     /// Whether it does not report. One that did not before has to be heard of again.
     fn is_silent(&self, watching: Instant, now: Instant) -> bool {
         self.unheard(watching, now) > SILENCE || (self.standing == Standing::Silent && self.changed < watching)
+    }
+
+    /// Whether it answers, and does not know what it should. One that loads knows nothing yet, and answers nobody.
+    fn is_late(&self, due: u128) -> bool {
+        self.reached < due && self.state.0 != Some(GateState::Loading)
     }
 
     /// Why it answers nobody, where it says so. Loading takes its time.

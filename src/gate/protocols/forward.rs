@@ -45,7 +45,11 @@ fn answer(desk: &Desk, uri: &Uri, headers: &HeaderMap) -> Response<Body> {
     let mut parts = uri.path().strip_prefix(PREFIX).unwrap_or_default().split('/');
     let (dialect, settings, end) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default(), parts.next());
     let Some(dialect) = Dialect::of(dialect) else {
-        return refusal(StatusCode::FORBIDDEN, MISCONFIGURED, "there is no such dialect: see the gate's documentation");
+        return refusal(
+            StatusCode::FORBIDDEN,
+            MISCONFIGURED,
+            "nobody asks like this: /v1/auth/ is followed by envoy, nginx, traefik, caddy or haproxy",
+        );
     };
     if end != Some(END) {
         static SAID: Once = Once::new();

@@ -77,6 +77,22 @@ fn what_is_seen_later_does_not_make_what_was_seen_before_younger() {
     assert!(changes[0].news.note.contains("resourceVersion 146 of ApiKeys, and 147 is"), "{}", changes[0].news.note);
 }
 
+/// Others have known for long what it has not listed yet.
+#[test]
+fn a_gate_that_starts_is_not_behind() {
+    let begun = Instant::now();
+    let mut gates = Gates::new(begun);
+    gates.apikey("team", "1000", begun);
+    let mut starting = gate("a", "", 1);
+    starting.spec.state = Some(GateState::Loading);
+    gates.shown(&starting, begun + seconds(60));
+    assert_eq!(gates.judge(begun + seconds(61)), []);
+    let mut started = gate("a", "999", 2);
+    started.spec.state = Some(GateState::Current);
+    gates.shown(&started, begun + seconds(62));
+    assert_eq!(told(&gates.judge(begun + seconds(62))), [("a", "GateBehind")]);
+}
+
 /// It knows everything that it is asked about, and answers nobody.
 #[test]
 fn a_gate_that_answers_nobody_is_not_current() {
