@@ -154,6 +154,11 @@ fn a_gate_that_may_be_no_older_refuses_all_until_it_knows_better() {
     assert_eq!(first, (401, "REVOKED".to_owned()), "nothing passes before what has happened is known");
     wait_code(&gate, &kept, "VALID");
     gate.wait_ready();
+    wait::until("the log tells both", || {
+        let log = gate.logs();
+        let (ended, begun) = (log.find("no verdict is given any more"), log.rfind("verdicts are given"));
+        if ended.is_some() && ended < begun { Ok(()) } else { Err(log) }
+    });
 }
 
 /// Nothing comes out of the connection any more, not even its end.
