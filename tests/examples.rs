@@ -74,7 +74,7 @@ impl Example {
         assert!(output.status.success() && said.is_empty(), "{}: {said}", self.file);
     }
 
-    /// Waits until it is where it promises to be.
+    /// Waits until it is where it promises to be, and its Secret says so where it has ended.
     fn wait(&self, stage: &Stage) {
         until(&format!("{} reaches {}", self.file, self.reaches), || {
             let live = stage.find(&self.name).ok_or("it is gone")?;
@@ -83,6 +83,9 @@ impl Example {
                 broken => Err(format!("{broken:?}")),
             }
         });
+        if stage.status(&self.name).is_final() {
+            stage.wait_over(&self.name);
+        }
     }
 
     /// Reads the Secret as a pod would: by the names that the manifest says, and nothing else.

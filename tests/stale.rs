@@ -344,7 +344,7 @@ fn a_restart_and_an_upgrade_write_nothing() {
     stage.kubectl(&["delete", "secret", "plain-0"]);
     stage.wait_reason("plain-0", ConditionType::Delivered, "SecretMissing");
     for number in 0..5 {
-        stage.wait_marked(&format!("short-{number}"));
+        stage.wait_over(&format!("short-{number}"));
     }
     rest(&proxy);
     let everything = || serde_json::to_string(&(stage.apikeys(), stage.secrets())).unwrap();

@@ -216,7 +216,7 @@ fn health_and_metrics_tell_how_it_is() {
     assert_eq!(operator.metric("claviger_next_expiry_seconds"), Some(-1.0), "none will");
     stage.declare("plain", "{}");
     stage.declare("lasting", "{expiry: {after: 90d}}");
-    stage.declare("short", "{expiry: {after: 4s}}");
+    stage.declare("short", "{expiry: {after: 10s}}");
     stage.declare("revoked", "{revoked: true}");
     stage.wait_many(2, Phase::Active);
     stage.wait_phase("short", Phase::Expired);

@@ -49,7 +49,7 @@ fn every_code_comes_with_what_the_status_says() {
         "{{audiences: [{AUDIENCE}, orders-api], roles: [{role}], permissions: ['orders:read'], metadata: {{plan: gold}}, expiry: {{after: 90d}}}}"
     );
     let usual = format!("audiences: [{AUDIENCE}]");
-    let expired = issued(&stage, "expired", &format!("{{{usual}, expiry: {{after: 5s}}}}"));
+    let expired = issued(&stage, "expired", &format!("{{{usual}, expiry: {{after: 10s}}}}"));
     let good = issued(&stage, "good", &full);
     let plain = issued(&stage, "plain", &format!("{{{usual}}}"));
     let revoked = issued(&stage, "revoked", &format!("{{{usual}}}"));

@@ -22,7 +22,7 @@ fn around_a_saved_copy_an_apikey_made_anew_is_a_conflict_and_no_key_returns() {
     let specs = [
         ("active", "{}"),
         ("rotated", "{revision: 1}"),
-        ("expired", "{expiry: {after: 4s}}"),
+        ("expired", "{expiry: {after: 10s}}"),
         ("revoked", "{}"),
         ("shown", "{secret: {retention: UntilCollected}}"),
     ];
@@ -80,7 +80,7 @@ fn of_a_key_that_has_ended_only_a_copy_from_before_can_be_adopted() {
     let stage = Stage::new("anew-ended");
     let operator = eager(&stage);
     stage.declare("revoked", "{}");
-    stage.declare("expired", "{expiry: {after: 4s}}");
+    stage.declare("expired", "{expiry: {after: 10s}}");
     let early = stage.wait_issued("revoked").hash.map(|_| portable(&stage.secret("revoked").unwrap())).unwrap();
     wait::until_true("it is delivered", || stage.secret("expired").is_some());
     let early_expired = portable(&stage.secret("expired").unwrap());

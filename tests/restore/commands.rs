@@ -156,7 +156,7 @@ fn in_every_state(stage: &Stage) {
     many("collected", r#"{"secret": {"retention": "UntilCollected"}}"#);
     many("while-active", r#"{"secret": {"retention": "WhileActive"}}"#);
     many("while-revoked", r#"{"secret": {"retention": "WhileActive"}}"#);
-    many("expired", r#"{"expiry": {"after": "4s"}}"#);
+    many("expired", r#"{"expiry": {"after": "10s"}}"#);
     many("revoked", r#"{"roles": ["ic-viewer"]}"#);
     many("stillborn", r#"{"revoked": true}"#);
     let mut imports = String::new();

@@ -43,7 +43,7 @@ fn saved(stage: &Stage) -> (Vec<ApiKey>, Vec<Secret>) {
     let operator = stage.operator().start_ready();
     stage.declare("active", r#"{expiry: {after: 90d}, secret: {template: {data: {H: "Bearer ${key}"}}}}"#);
     stage.declare("revoked", "{}");
-    stage.declare("expired", "{expiry: {after: 3s}}");
+    stage.declare("expired", "{expiry: {after: 10s}}");
     stage.wait_issued("active");
     stage.wait_issued("revoked");
     stage.patch("apikey/revoked", r#"{"spec": {"revoked": true}}"#);

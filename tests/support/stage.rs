@@ -176,6 +176,18 @@ impl Stage {
         });
     }
 
+    /// Waits until nothing is left to do for an ApiKey that has ended: the Secret says so, where there is one. A key that ends
+    /// before it was delivered has none.
+    pub(crate) fn wait_over(&self, name: &str) {
+        let apikey = self.apikey(name);
+        let delivered = apikey.status.is_some_and(|status| status.secret_ref.is_some());
+        wait::until(&format!("{name} is over"), || match self.secret(name) {
+            Some(secret) if secret.annotations().contains_key(ANNOTATION_ENDED_AT) => Ok(()),
+            None if !delivered => Ok(()),
+            other => Err(format!("delivered: {delivered}, Secret: {:?}", other.map(|secret| secret.metadata))),
+        });
+    }
+
     /// Waits until an ApiKey is issued, and checks what every issued key must show.
     pub(crate) fn wait_issued(&self, name: &str) -> ApiKeyStatus {
         let status = self.wait_phase(name, Phase::Active);
