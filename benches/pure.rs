@@ -9,7 +9,7 @@ use claviger::api::names::FINALIZER;
 use claviger::api::{ApiKey, ApiKeySpec, ApiKeyStatus, Expiry, Facts, SecretTemplate};
 use claviger::key::{Hash, Key, OsRandom, Prefix, check, random_hex_128};
 use claviger::lifecycle::{
-    Announcement, Clock, Delivery, Gates, Outstanding, Rules, SecretFacts, SecretView, SourceView, Step, Surroundings, World,
+    Announcement, Clock, Delivery, GateView, Outstanding, Rules, SecretFacts, SecretView, SourceView, Step, Surroundings, World,
     news, plan, shape,
 };
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -108,7 +108,7 @@ impl Life {
             secret: SecretView::Unknown,
             outstanding: Outstanding::Settled,
             delivery: Delivery::Untried,
-            gates: Gates::Ready,
+            gates: GateView::Ready,
             clock: Clock::Agrees,
             may_mend: true,
             surroundings: Surroundings { known: true, ..Surroundings::default() },

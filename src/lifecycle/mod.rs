@@ -26,7 +26,7 @@ pub(crate) use secret::applied_template;
 pub use secret::{Mending, SecretShape, owner_reference, replacement, shape};
 pub use status::Announcement;
 pub use world::{
-    Clock, Delivery, FoundIn, FoundKey, Gates, Outstanding, Refusal, Rules, SecretFacts, SecretView, SourceView, Surroundings,
+    Clock, Delivery, FoundIn, FoundKey, GateView, Outstanding, Refusal, Rules, SecretFacts, SecretView, SourceView, Surroundings,
     Unfit, World,
 };
 

@@ -6,7 +6,7 @@ use super::assess::{self, Trouble};
 use super::retention::{self, Due};
 use super::secret::{self, Mending};
 use super::status::{self, Announcement};
-use super::{Clock, Delivery, FoundIn, Gates, Outstanding, SecretFacts, SecretView, SourceView, World, look, rotation};
+use super::{Clock, Delivery, FoundIn, GateView, Outstanding, SecretFacts, SecretView, SourceView, World, look, rotation};
 use crate::api::conditions::reason;
 use crate::api::names::FINALIZER;
 use crate::api::{ApiKeyStatus, Version, VersionPhase};
@@ -223,7 +223,7 @@ fn issue(world: &World, status: &ApiKeyStatus, announced: &Version, now: Timesta
                 (Delivery::Untried | Delivery::Possible, None) if lacks_finalizer(world) => Step::AddFinalizer,
                 // Until then the key before this one passes. With the first one nobody is kept waiting, and there is none before it.
                 (Delivery::Untried | Delivery::Possible, None)
-                    if world.gates == Gates::Behind && !ambiguous && status.current().is_some() =>
+                    if world.gates == GateView::Behind && !ambiguous && status.current().is_some() =>
                 {
                     Step::Settled { wake: Wake::WhenGatesKnow, at: look::next_moment(world, status, now) }
                 }

@@ -22,7 +22,7 @@ pub struct World {
     /// Whether the Secret can be created, as far as was asked.
     pub delivery: Delivery,
     /// Whether the gates know what was announced.
-    pub gates: Gates,
+    pub gates: GateView,
     /// Whether our clock can be trusted.
     pub clock: Clock,
     /// Whether the Secret's metadata may be mended now. False while somebody keeps undoing it.
@@ -171,7 +171,7 @@ pub enum Delivery {
 
 /// Whether the gates know an announced version. Whoever is given its key uses it, and what a gate does not know it refuses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Gates {
+pub enum GateView {
     /// All that report know it, or were waited for long enough.
     #[default]
     Ready,

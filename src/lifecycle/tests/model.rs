@@ -114,7 +114,7 @@ impl Model {
             secret: SecretView::Unknown,
             outstanding: Outstanding::Settled,
             delivery: Delivery::Untried,
-            gates: Gates::Ready,
+            gates: GateView::Ready,
             clock: Clock::Agrees,
             may_mend: true,
             surroundings: Surroundings::default(),

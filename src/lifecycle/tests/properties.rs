@@ -305,7 +305,7 @@ proptest! {
     #[test]
     fn gates_matter_for_nothing_but_when_a_key_that_replaces_another_is_sent(model in worlds()) {
         let with = |gates| plan(&World { gates, ..model.world.clone() }, model.now()).step;
-        let (ready, behind) = (with(Gates::Ready), with(Gates::Behind));
+        let (ready, behind) = (with(GateView::Ready), with(GateView::Behind));
         // An announcement carries the world that it was made from.
         let same = ready == behind || matches!((&ready, &behind), (Step::Announce(_), Step::Announce(_)));
         if !same {

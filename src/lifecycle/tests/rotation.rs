@@ -44,21 +44,21 @@ fn a_raised_revision_brings_the_next_version_once() {
 #[test]
 fn the_next_key_is_not_given_out_before_gates_know_it() {
     let mut model = announced_next(plain());
-    model.world.gates = Gates::Behind;
+    model.world.gates = GateView::Behind;
     assert_eq!(model.finish().unwrap(), (Wake::WhenGatesKnow, None));
     assert_eq!((versions(&model).as_str(), holds(&model)), ("1 Current, 2 Announced", 1));
-    model.world.gates = Gates::Ready;
+    model.world.gates = GateView::Ready;
     model.finish().unwrap();
     assert_eq!((versions(&model).as_str(), holds(&model)), ("1 Retiring, 2 Current", 2));
 
     let mut revoked = announced_next(plain());
-    revoked.world.gates = Gates::Behind;
+    revoked.world.gates = GateView::Behind;
     revoked.wish(Wish::Revoke);
     revoked.reconcile().unwrap();
     assert_eq!(revoked.world.status().phase, Some(crate::api::Phase::Revoked), "and what ends a key does not wait");
 
     let mut first = held(plain());
-    first.world.gates = Gates::Behind;
+    first.world.gates = GateView::Behind;
     first.finish().unwrap();
     assert_eq!((versions(&first).as_str(), holds(&first)), ("1 Current", 1), "there is none before the first that would pass");
 }
