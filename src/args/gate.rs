@@ -11,7 +11,7 @@ use claviger::gate::report::Identity;
 use claviger::gate::server::{Limits, TlsFiles};
 use claviger::gate::{AccessLog, ProxyCallers, Settings};
 
-use super::{Failure, ProcessArgs, duration};
+use super::{Failure, ProcessArgs, address, duration};
 
 /// How long an answer of the API server is waited for.
 const REQUEST: Duration = Duration::from_secs(30);
@@ -31,10 +31,10 @@ pub(crate) struct GateArgs {
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
     cluster_objects: bool,
     /// Where plain HTTP is served, such as 127.0.0.1:8081 for a sidecar. Port 0 takes any free one and logs it.
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
     listen: Option<SocketAddr>,
     /// Where HTTPS is served, with --tls-cert and --tls-key.
-    #[arg(long, value_name = "ADDRESS", requires = "tls_cert", requires = "tls_key")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address, requires = "tls_cert", requires = "tls_key")]
     listen_tls: Option<SocketAddr>,
     /// The certificate and those that lead to its authority, as PEM. Read again when it changes.
     #[arg(long, value_name = "FILE", requires = "listen_tls")]

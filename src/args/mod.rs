@@ -22,7 +22,7 @@ pub(crate) struct ProcessArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) kubeconfig: Option<PathBuf>,
     /// Where /healthz, /readyz and /metrics are served. Port 0 takes any free one and logs it.
-    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080", value_parser = address)]
     pub(crate) admin_address: SocketAddr,
     /// trace, debug, info, warn or error, or a list such as info,kube=debug.
     #[arg(long, value_name = "LEVEL", default_value = "info")]
@@ -58,6 +58,17 @@ fn first_line(error: &impl std::fmt::Display) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
+/// Where to listen, such as `0.0.0.0:8080`. Names are not looked up: what they mean may change, and an address is listened on once.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        let example = match text.trim_start_matches(':').parse::<u16>() {
+            Ok(port) => format!("127.0.0.1:{port} or, for everybody, 0.0.0.0:{port}"),
+            Err(_) => "127.0.0.1:8080 or [::1]:8080".to_owned(),
+        };
+        format!("{text:?} is not an IP address and a port: write it as {example}")
+    })
+}
+
 /// A length of time, such as `30s`.
 fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is not a length of time: write a number and ms, s, m or h, such as 30s");
@@ -70,5 +81,41 @@ fn duration(text: &str) -> Result<Duration, String> {
         "h" => 3_600_000,
         _ => return Err(wrong()),
     };
-    number.checked_mul(milliseconds).filter(|all| *all > 0).map(Duration::from_millis).ok_or_else(wrong)
+    if number == 0 {
+        return Err(format!("{text} is no time at all: write at least 1ms"));
+    }
+    number.checked_mul(milliseconds).map(Duration::from_millis).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_is_none_is_answered_with_one() {
+        assert_eq!(address("[::1]:8081").unwrap(), "[::1]:8081".parse().unwrap());
+        assert_eq!(address("0.0.0.0:0").unwrap().port(), 0);
+        for (text, example) in [
+            ("8081", "127.0.0.1:8081 or, for everybody, 0.0.0.0:8081"),
+            (":8081", "0.0.0.0:8081"),
+            ("localhost:8081", "127.0.0.1:8080 or [::1]:8080"),
+            ("::1:70000", "[::1]:8080"),
+            ("", "127.0.0.1:8080 or [::1]:8080"),
+        ] {
+            let said = address(text).unwrap_err();
+            assert!(said.contains("not an IP address and a port") && said.ends_with(example), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_length_of_time_has_a_unit_and_is_one() {
+        assert_eq!(duration("250ms").unwrap(), Duration::from_millis(250));
+        assert_eq!(duration("2m").unwrap(), Duration::from_secs(120));
+        for text in ["", "5", "s", "5d", "-5s", "5 s", "99999999999999999999s", "9999999999999999999h"] {
+            assert!(duration(text).unwrap_err().contains("is not a length of time"), "{text}");
+        }
+        for text in ["0s", "0ms", "00h"] {
+            assert!(duration(text).unwrap_err().ends_with("is no time at all: write at least 1ms"), "{text}");
+        }
+    }
 }

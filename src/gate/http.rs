@@ -65,6 +65,8 @@ enum Failure {
     TooMany,
     #[error(transparent)]
     Verify(#[from] VerifyError),
+    #[error("requests[{0}]: {1}")]
+    VerifyOne(usize, VerifyError),
 }
 
 /// Everything that is served.
@@ -135,8 +137,10 @@ async fn verify_batch(
         for namespace in namespaces {
             asked.callers.admit(&caller, namespace).await?;
         }
-        let results: Vec<Verified> = requests.iter().map(|question| asked.verify.answer(question)).collect::<Result<_, _>>()?;
-        Ok(Results { results })
+        let answers = requests.iter().enumerate();
+        let answers =
+            answers.map(|(number, question)| asked.verify.answer(question).map_err(|error| Failure::VerifyOne(number, error)));
+        Ok(Results { results: answers.collect::<Result<_, _>>()? })
     };
     answer(&head, answered.await)
 }
@@ -200,8 +204,11 @@ impl Failure {
         match self {
             Self::Caller(refusal) => refusal.status(),
             Self::Body(error) => error.status(),
-            Self::Json(_) | Self::TooMany | Self::Verify(VerifyError::Question(_)) => StatusCode::BAD_REQUEST,
-            Self::Verify(VerifyError::Unable(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Json(_) | Self::TooMany => StatusCode::BAD_REQUEST,
+            Self::Verify(error) | Self::VerifyOne(_, error) => match error {
+                VerifyError::Question(_) => StatusCode::BAD_REQUEST,
+                VerifyError::Unable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            },
         }
     }
 }

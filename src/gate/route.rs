@@ -104,6 +104,12 @@ pub(super) fn bounded<'a>(name: &'static str, value: &'a str) -> Result<&'a str,
     if value.is_empty() || value.len() > 253 { Err(RouteError::Length(name)) } else { Ok(value) }
 }
 
+/// By what a person may find the route with these settings, which may be anything: no more of them is quoted.
+fn told_audience(settings: &str) -> Option<String> {
+    let (_, audience) = form_urlencoded::parse(settings.as_bytes()).find(|(name, _)| name == "audience")?;
+    Some(quotable(&audience).to_owned())
+}
+
 /// Settings as [`Routes::read`] reads them. Most need no encoding, which costs more than to look a route up.
 fn written(settings: &[(&str, &str)]) -> String {
     let plain = |text: &str| !text.bytes().any(|byte| matches!(byte, b'&' | b'=' | b'%' | b'+'));
@@ -174,11 +180,10 @@ impl Routes {
         }
         let route = Arc::new(read().and_then(|route| self.check(route.audience.as_deref()).map(|()| route)));
         let room = known.len() < REMEMBERED;
-        // The settings may be anything: they are not quoted.
         if let Err(error) = &*route
             && (room || self.may_tell())
         {
-            tracing::warn!(%error, "a route is misconfigured: nothing passes it");
+            tracing::warn!(%error, audience = told_audience(text), "a route is misconfigured: nothing passes it");
         }
         if room {
             self.known.rcu(|known| {
@@ -253,6 +258,18 @@ mod tests {
             let read: Vec<_> = form_urlencoded::parse(text.as_bytes()).into_owned().collect();
             let expected: Vec<_> = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
             assert_eq!(read, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_misconfigured_route_is_named_by_its_audience_and_a_key_is_not_repeated() {
+        for (settings, expected) in [
+            ("audience=invoices-api&audiense=b", Some("invoices-api")),
+            ("permissions=a", None),
+            ("audience=clv_0FAKE0FAKE0FAKE", Some("...")),
+            ("clv_0FAKE0FAKE0FAKE", None),
+        ] {
+            assert_eq!(told_audience(settings).as_deref(), expected, "{settings}");
         }
     }
 

@@ -120,3 +120,14 @@ async fn a_key_in_the_wrong_place_is_not_repeated() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_batch_that_is_not_understood_says_which_question_it_is() {
+    let house = house(Method::None, Limits::default());
+    let good = json!({ "key": "x", "audience": "invoices-api" });
+    let bad = json!({ "key": "x", "audience": "invoices-api", "permissions": "a AND" });
+    let (status, _, told) = ask(&house, "/v1/verify/batch", Body::from(json!({ "requests": [good, bad] }).to_string())).await;
+    let told = String::from_utf8(told.to_vec()).unwrap();
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{told}");
+    assert!(told.contains("requests[1]: "), "{told}");
+}
