@@ -46,6 +46,7 @@ pub(crate) fn told(kind: Kind, gate: SocketAddr, keys: &Keys) -> String {
     two_keys_are_none(&proxy, keys);
     forged::nobody_says_who_they_are(&proxy, keys);
     no_spelling_walks_around_a_route(&proxy, keys);
+    no_spelling_walks_out_of_a_route(&proxy, keys);
     much_about_a_key_fits(&proxy, keys);
     // More than a hundred questions; HAProxy may keep one connection for each of its threads.
     assert!(relay.connections() <= 10, "{kind} keeps its connections to the gate: {}", relay.connections());
@@ -190,6 +191,29 @@ fn no_spelling_walks_around_a_route(proxy: &Proxy, keys: &Keys) {
         let seen = proxy.upstream.take();
         assert!(seen.is_empty(), "{}: {path} reached the API as {:?}: {answer:?}", proxy.kind, seen[0].path);
         assert!(matches!(answer.status, 307 | 308 | 400 | 403 | 404), "{}: {path}: {answer:?}", proxy.kind);
+    }
+}
+
+/// A path that the proxy takes for another than `/reports` is none that the API may take for it.
+fn no_spelling_walks_out_of_a_route(proxy: &Proxy, keys: &Keys) {
+    for path in [
+        "/reports/../x",
+        "/reports/%2e%2e/x",
+        "/reports/.%2E/x",
+        "/reports/..%2fx",
+        "/reports%2f..%2fx",
+        "/reports/7/..%2F../x",
+        "/reports/7/%2e%2e%2f%2e%2e",
+        "/reports/7/../..?x",
+        "/reports//../../x",
+        "/reports/a;/../../x",
+        "/reports/a%5c/../../x",
+    ] {
+        let answer = proxy.ask(Question::get(path).bearer(&keys.narrow));
+        for seen in proxy.upstream.take() {
+            assert!(!seen.path.to_lowercase().contains("reports"), "{}: {path} reached the API as {}", proxy.kind, seen.path);
+        }
+        assert!(matches!(answer.status, 200 | 307 | 308 | 400 | 403 | 404), "{}: {path}: {answer:?}", proxy.kind);
     }
 }
 
