@@ -18,7 +18,7 @@ use crate::support::client::Question;
 use crate::support::cluster::{NAMESPACE, runtime};
 use crate::support::gate::Gate;
 use crate::support::proxies::{Kind, Proxy};
-use crate::support::proxy::Call;
+use crate::support::proxy::{Call, Fault, Hold, Matcher, Verb, When};
 use crate::support::stage::Stage;
 use crate::support::wait;
 
@@ -26,6 +26,7 @@ stories![
     a_thousand_requests_a_second_see_no_rotation,
     a_rotated_key_is_given_out_when_the_gates_know_it,
     a_controller_that_ends_hands_out_what_it_held_back,
+    a_controller_that_ends_hands_out_what_its_watch_never_showed,
     a_dead_gate_holds_a_rotation_up_for_a_moment,
     a_dead_gate_costs_no_request_where_there_is_another,
 ];
@@ -145,6 +146,28 @@ fn a_controller_that_ends_hands_out_what_it_held_back() {
     assert_eq!(stage.status("k").version, Some(2));
 }
 
+/// The watch of a controller that ends shows nothing more: not even what it announced last.
+fn a_controller_that_ends_hands_out_what_its_watch_never_showed() {
+    let stage = Stage::new("leaving-blind");
+    let proxy = stage.cluster.proxy();
+    let operator = stage.operator_via(&proxy).args(&["--gate-wait=1m"]).start_ready();
+    gate_has_reached(&stage, 1);
+    stage.declare("k", "{}");
+    stage.wait_issued("k");
+    let before = stage.mounted("k")["api-key"].clone();
+    assert!(proxy.wait_quiet(Duration::from_millis(700), wait::LIMIT, Call::is_mutation));
+    let (hold, announcing) = (Hold::new(), Matcher::call(Verb::Update, "apikeys/status"));
+    let _announcing = proxy.on(announcing, When::Before, Fault::Delay(hold.clone()));
+    stage.raise("k", 1);
+    assert!(hold.reached(wait::LIMIT), "it is about to announce");
+    proxy.hold_watches("apikeys");
+    hold.release();
+    announced_second(&stage);
+    assert_eq!(stage.mounted("k")["api-key"], before);
+    assert!(operator.stop().success());
+    assert_ne!(stage.mounted("k")["api-key"], before);
+}
+
 /// A gate of this stage says how far it is.
 fn gate_has_reached(stage: &Stage, version: u64) {
     let told = json!({
@@ -157,6 +180,10 @@ fn gate_has_reached(stage: &Stage, version: u64) {
 /// Asks for the second version of `k`, and waits until it is announced: the resourceVersion with which it is.
 fn announce_second(stage: &Stage) -> u64 {
     stage.raise("k", 1);
+    announced_second(stage)
+}
+
+fn announced_second(stage: &Stage) -> u64 {
     let announced = wait::until("the next version is announced", || {
         let apikey = stage.apikey("k");
         let listed = apikey.status.as_ref().is_some_and(|status| status.newest_announced().is_some());

@@ -29,6 +29,7 @@ stories![
     a_secret_that_cannot_be_read_mints_nothing,
     an_apikey_that_cannot_be_read_mints_nothing,
     a_restart_and_an_upgrade_write_nothing,
+    a_list_or_a_watch_that_is_never_answered_is_asked_for_anew,
 ];
 
 /// Incidents 14: both watches are frozen from the finalizer on, and everything that follows is written meanwhile.
@@ -374,6 +375,32 @@ fn a_restart_and_an_upgrade_write_nothing() {
         assert!(operator.stop().success());
     }
     assert_eq!(everything(), before, "nothing was written, not even an event's worth");
+}
+
+/// A list or a watch that is never answered, at the start and later, does not keep the controller waiting for ever.
+fn a_list_or_a_watch_that_is_never_answered_is_asked_for_anew() {
+    let stage = Stage::new("unanswered");
+    let proxy = stage.cluster.proxy();
+    // What is asked before it is ready has an end of its own.
+    let working = |call: &Call| call.verb != Verb::List || call.parameter("limit") == Some("500");
+    let hangs = |verb: Verb, resource: &'static str| -> Rule {
+        proxy.on(Matcher::call(verb, resource).filter(working), When::Before, Fault::Hang)
+    };
+    let faults = [
+        hangs(Verb::List, "secrets"),
+        hangs(Verb::Watch, "apikeys"),
+        hangs(Verb::List, "apikeypolicies"),
+        hangs(Verb::Watch, "secrets"),
+    ];
+    let _operator = stage.operator_via(&proxy).args(&["--request-timeout=1s"]).start_ready();
+    assert!(faults.iter().all(|fault| fault.fired(LIMIT)), "none of them is answered");
+    stage.declare("k", "{}");
+    stage.wait_issued("k");
+    let again = hangs(Verb::Watch, "apikeys");
+    proxy.cut_watches("apikeys");
+    assert!(again.fired(LIMIT), "nor this one, later");
+    stage.declare("later", "{}");
+    stage.wait_issued("later");
 }
 
 /// Waits until the controller has come to rest.

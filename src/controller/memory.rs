@@ -92,11 +92,17 @@ impl Memory {
         self.lock().retain(|uid, _| living.contains(uid));
     }
 
-    /// The UIDs of those whose next key was announced and not sent yet.
-    pub(super) fn unsent(&self) -> HashSet<String> {
-        let all = self.lock();
-        let unsent = all.iter().filter(|(_, notes)| notes.held.as_ref().is_some_and(|held| held.unsent_at.is_some()));
-        unsent.map(|(uid, _)| uid.clone()).collect()
+    /// The UIDs of those whose next key was announced and not sent yet. No watch shows their announcements any more: they are not
+    /// waited for.
+    pub(super) fn unsent_to_hand_out(&self) -> HashSet<String> {
+        let mut all = self.lock();
+        let unsent = all.iter_mut().filter(|(_, notes)| notes.held.as_ref().is_some_and(|held| held.unsent_at.is_some()));
+        unsent
+            .map(|(uid, notes)| {
+                notes.written = None;
+                uid.clone()
+            })
+            .collect()
     }
 
     /// How many objects are in back-off.

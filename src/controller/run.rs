@@ -9,6 +9,7 @@ use kube::{Client, Config};
 use tokio::net::TcpListener;
 use tokio::sync::watch as signal;
 use tokio_util::sync::CancellationToken;
+use tower::timeout::TimeoutLayer;
 
 use super::clock::{Clock, ServerClock};
 use super::cluster::ClusterObjects;
@@ -26,6 +27,10 @@ use crate::telemetry::{self, Metrics, RequestLayer, ServerError};
 
 /// How long work that was begun may take when the process is told to stop.
 const DRAIN: Duration = Duration::from_secs(20);
+/// So much later than a request has its own end, every other one has: after that time, no answer has begun.
+const ANSWERED: Duration = Duration::from_secs(5);
+/// An answer that has begun goes on within this time. A watch lasts 290 seconds, and may show nothing all the while.
+const LONGEST_SILENCE: Duration = Duration::from_secs(300);
 
 /// What an installation chooses.
 #[derive(Clone, Debug)]
@@ -230,7 +235,12 @@ impl Parts {
     fn client(&self, fence: &Fence) -> Result<Client, RunError> {
         let heard = self.server_clock.clone();
         let requests = RequestLayer::new(self.metrics.clone(), move |date| heard.heard(date));
-        let builder = ClientBuilder::try_from(self.config.clone()).map_err(|error| RunError::Client(Box::new(error)))?;
-        Ok(builder.with_layer(&requests).with_layer(&fence.layer()).build())
+        let mut config = self.config.clone();
+        config.read_timeout = Some(LONGEST_SILENCE);
+        config.reset_reader_on_write = true;
+        let builder = ClientBuilder::try_from(config).map_err(|error| RunError::Client(Box::new(error)))?;
+        // Lists and watches wait by themselves, and would wait for an answer for ever.
+        let answered = TimeoutLayer::new(self.settings.limits.request_timeout + ANSWERED);
+        Ok(builder.with_layer(&answered).with_layer(&requests).with_layer(&fence.layer()).build())
     }
 }

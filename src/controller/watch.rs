@@ -68,6 +68,14 @@ pub(super) async fn work(
     let secrets = with_losses(secrets, context.secrets.clone()).reflect(writers.secrets).touched_objects();
     let tidying = tokio::spawn(tidy(context.clone(), stop.clone()));
     let (going, leaving) = (context.clone(), context.clone());
+    let told = {
+        let (stop, context) = (stop.clone(), context.clone());
+        async move {
+            stop.cancelled().await;
+            // What is still announced from here on is delivered at once.
+            context.reports.leave();
+        }
+    };
     let mut controller = Controller::for_stream(apikeys, context.apikeys.clone())
         .with_config(controller::Config::default().concurrency(context.limits.concurrency))
         .watches_stream(secrets, |secret| apikeys_of(&secret))
@@ -76,7 +84,7 @@ pub(super) async fn work(
         controller = with_cluster_objects(controller, &context, writers, stores);
     }
     controller
-        .graceful_shutdown_on(stop.clone().cancelled_owned())
+        .graceful_shutdown_on(told)
         .run(reconcile, after_error, context)
         .for_each(|done| {
             match done {
@@ -98,7 +106,7 @@ pub(super) async fn work(
 /// arrive any more, and mint others.
 async fn hand_out(context: &Arc<Context>) {
     context.reports.leave();
-    let unsent = context.memory.unsent();
+    let unsent = context.memory.unsent_to_hand_out();
     let objects = context.apikeys.state().into_iter().filter(|object| object.uid().is_some_and(|uid| unsent.contains(&uid)));
     let handing = stream::iter(objects).for_each_concurrent(usize::from(context.limits.concurrency), |object| async {
         // What fails was told, and is taken up by who comes next.

@@ -23,6 +23,8 @@ use crate::controller::error::Error;
 use crate::controller::watch;
 use crate::lifecycle::Tone;
 
+/// How many seconds a watch lasts. One that died without a word is noticed five seconds later, before gates are taken to be silent.
+const WATCH: u32 = 15;
 /// How often is looked how gates stand.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -42,7 +44,7 @@ pub(in crate::controller) async fn work(context: &Context, namespace: Option<&st
 
 async fn look(context: &Context, namespace: Option<&str>) {
     let api: Api<DeserializeGuard<Gate>> = watch::api(&context.client, namespace);
-    let mut events = pin!(watch::watched_with_errors(api, watcher::Config::default(), "gates", &context.metrics));
+    let mut events = pin!(watch::watched_with_errors(api, watcher::Config::default().timeout(WATCH), "gates", &context.metrics));
     let mut ticks = tokio::time::interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
