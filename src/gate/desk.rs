@@ -10,6 +10,7 @@ use super::decide::{Ask, Needs, Shown, Verdict, decide};
 use super::freshness::Freshness;
 use super::index::{Holder, Index};
 use super::metrics::{Metrics, Protocol};
+use super::quote::quotable;
 use super::route::Routes;
 
 /// Which verdicts are written into the log. A line names the key's ID, never the key.
@@ -76,8 +77,14 @@ pub fn wall_clock() -> i64 {
     jiff::Timestamp::now().as_second()
 }
 
+/// A service that mistakes one field for another asks for an audience that is a key. Those of routes were written by who runs the proxy.
+fn told_audience<'a>(protocol: Protocol, verdict: &Verdict, audience: &'a str) -> &'a str {
+    if protocol == Protocol::Verify && !verdict.is_valid() { quotable(audience) } else { audience }
+}
+
 fn write_down(protocol: Protocol, verdict: &Verdict, needs: &Needs<'_>) {
-    let (protocol, code, audience) = (protocol.as_str(), verdict.code.as_str(), needs.audience.unwrap_or("-"));
+    let audience = needs.audience.map_or("-", |audience| told_audience(protocol, verdict, audience));
+    let (protocol, code) = (protocol.as_str(), verdict.code.as_str());
     if let Some(holder) = &verdict.holder {
         tracing::info!(
             target: "claviger::access",

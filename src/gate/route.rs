@@ -195,6 +195,14 @@ impl Routes {
         route
     }
 
+    /// Tells of a route whose settings have no end. Anybody may make one up.
+    pub fn has_no_end(&self, settings: &str) {
+        if self.may_tell() {
+            let audience = told_audience(settings);
+            tracing::warn!(audience, "a proxy asks with a path that has no /- behind the settings: nothing passes there");
+        }
+    }
+
     /// What is remembered is told once. Of the rest, that people made up or that came too late, one is told now and then.
     fn may_tell(&self) -> bool {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);

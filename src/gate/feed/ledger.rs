@@ -181,7 +181,12 @@ impl Ledger {
             Watched::ApiKeys => match read::<ShownApiKey>(object) {
                 Some(Read::Whole(shown)) => {
                     writer.apply(&shown);
-                    self.uses.seen(&shown.metadata.uid, shown.status.last_used_at.as_ref().map(seconds));
+                    if shown.metadata.deletion_timestamp.is_some() {
+                        // Nobody writes its uses down any more, however long something holds it.
+                        self.uses.gone(&shown.metadata.uid);
+                    } else {
+                        self.uses.seen(&shown.metadata.uid, shown.status.last_used_at.as_ref().map(seconds));
+                    }
                     Some(shown.metadata)
                 }
                 Some(Read::Broken(meta, reason)) => {

@@ -4,7 +4,7 @@
 //! or 405, which some proxies take for an error of their own. What is behind the `-` is Envoy's original path. Without the `-`,
 //! nothing passes: a prefix that ends too early would have the paths of clients say what the route needs.
 
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -52,8 +52,7 @@ fn answer(desk: &Desk, uri: &Uri, headers: &HeaderMap) -> Response<Body> {
         );
     };
     if end != Some(END) {
-        static SAID: Once = Once::new();
-        SAID.call_once(|| tracing::warn!("a proxy asks with a path that has no /- behind the settings: nothing passes there"));
+        desk.routes.has_no_end(settings);
         desk.metrics.misconfigured(dialect.protocol);
         return refusal(StatusCode::FORBIDDEN, MISCONFIGURED, "this route is misconfigured: its settings do not end in /-");
     }

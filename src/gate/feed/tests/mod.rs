@@ -115,6 +115,24 @@ async fn what_the_next_list_does_not_show_is_gone() {
     assert_eq!(world.uses.pending(), 0, "nobody waits for the last use of a key that is gone");
 }
 
+/// The controller passes its uses over, and a gate tells its oldest first: they would stand before everybody's.
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_the_last_use_of_a_key_that_is_being_deleted() {
+    let mut world = World::new(Watched::ApiKeys);
+    let watch = world.begin(&[at(1, "1"), at(2, "2")]).await;
+    for number in [1, 2] {
+        let subject = || Subject { namespace: "team-a".to_owned(), name: format!("key-{number}"), uid: uid(number) };
+        world.uses.record(&Noted::new(None), 1_800_000_000, subject);
+    }
+    assert_eq!(world.uses.pending(), 2);
+    let mut going = at(1, "11");
+    going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+    going["metadata"]["finalizers"] = ["example.com/slow"].into();
+    watch.event("MODIFIED", &going);
+    world.rest().await;
+    assert_eq!(world.uses.pending(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_role_that_the_next_list_does_not_show_grants_nothing() {
     let mut world = World::new(Watched::Roles);
