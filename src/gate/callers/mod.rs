@@ -29,7 +29,7 @@ use tokio::time::Instant;
 use self::bearer::Token;
 use self::known::{Answer, Known};
 pub use self::refusal::Refusal;
-use self::review::{Reviewer, User};
+use self::review::{Asker, Reviewer, User};
 use super::server::Peer;
 use crate::key::{MintError, OsRandom, RandomSource as _};
 
@@ -195,7 +195,7 @@ impl Callers {
             Who::User(name, user, until) => (name, user, until),
         };
         let who = user.name.clone();
-        if Box::pin(self.may_verify(name, (user, until), namespace)).await? {
+        if Box::pin(self.may_verify(name, (user, until), namespace, somebody.peer)).await? {
             Ok(Caller::User(who))
         } else {
             Err(Refusal::Forbidden { user: who, namespace: namespace.map(Box::from) })
@@ -215,7 +215,7 @@ impl Callers {
         let token = Token::of(headers).map_err(Refusal::Unauthenticated)?;
         let name = self.name(&token);
         // Apart, like what follows for a user: who asks without a token carries no room for it along.
-        let (user, until) = Box::pin(self.user(name, token)).await?;
+        let (user, until) = Box::pin(self.user(name, token, peer)).await?;
         Ok(Who::User(name, user, until))
     }
 
@@ -232,10 +232,11 @@ impl Callers {
     }
 
     /// Whose token it is, and until when that is taken for granted.
-    async fn user(&self, name: Name, token: Token) -> Result<(Arc<User>, Instant), Refusal> {
+    async fn user(&self, name: Name, token: Token, peer: &Peer) -> Result<(Arc<User>, Instant), Refusal> {
         let (reviewer, good, bad) = (self.reviewer.clone(), self.hold(true), self.hold(false));
+        let address = peer.address.ip();
         let answer = self.users.ask(name, |was_good| async move {
-            let (asked, user) = reviewer.user(&token, was_good).await?;
+            let (asked, user) = reviewer.user(&token, Asker { address, was_good }).await?;
             let until = asked + if user.is_some() { good } else { bad };
             Ok(Answer { good: user.is_some(), value: user.map(Arc::new), until })
         });
@@ -249,11 +250,13 @@ impl Callers {
         name: Name,
         (user, until): (Arc<User>, Instant),
         namespace: Option<&str>,
+        peer: &Peer,
     ) -> Result<bool, Refusal> {
         let (reviewer, good, bad) = (self.reviewer.clone(), self.hold(true), self.hold(false));
+        let address = peer.address.ip();
         let namespace: Option<Box<str>> = namespace.map(Box::from);
         let answer = self.rights.ask((name, namespace.clone()), |was_good| async move {
-            let (asked, may) = reviewer.may_verify(&user, namespace.as_deref(), was_good).await?;
+            let (asked, may) = reviewer.may_verify(&user, namespace.as_deref(), Asker { address, was_good }).await?;
             // Who the user is, and in which groups, is as old as the review of the token.
             let until = until.min(asked + if may { good } else { bad });
             Ok(Answer { good: may, value: may, until })

@@ -1,6 +1,7 @@
 //! Asking the API server. Requests and answers hold tokens: they are written and read here, not by the client, which logs what it
 //! cannot read.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -18,11 +19,14 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::bearer::Token;
+use crate::gate::server::Portions;
 
 /// The longest answer that is read, in bytes.
 const LONGEST: usize = 1 << 20;
 /// How many questions about tokens that were never good wait for each one that is asked. More are turned away at once.
 const QUEUE: usize = 64;
+/// One peer gets so much of the places to wait: who makes tokens up is in nobody's way for long.
+const PORTION: usize = 8;
 
 /// Why the API server said nothing.
 pub(super) type Silence = Arc<str>;
@@ -50,11 +54,20 @@ pub(super) struct Reviewer {
 struct Waiting {
     turns: Semaphore,
     queue: Semaphore,
+    portions: Portions,
+}
+
+/// Who asks, and whether the last answer about them was good.
+#[derive(Clone, Copy)]
+pub(super) struct Asker {
+    pub(super) address: IpAddr,
+    pub(super) was_good: bool,
 }
 
 impl Waiting {
     fn new(at_once: usize) -> Self {
-        Self { turns: Semaphore::new(at_once), queue: Semaphore::new(at_once * QUEUE) }
+        let queue = at_once * QUEUE;
+        Self { turns: Semaphore::new(at_once), queue: Semaphore::new(queue), portions: Portions::new(queue / PORTION) }
     }
 }
 
@@ -94,13 +107,13 @@ impl Reviewer {
     }
 
     /// Whose token it is, and when that was asked.
-    pub(super) async fn user(&self, token: &Token, known: bool) -> Result<(Instant, Option<User>), Silence> {
+    pub(super) async fn user(&self, token: &Token, from: Asker) -> Result<(Instant, Option<User>), Silence> {
         let review = json!({
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenReview",
             "spec": {"token": token.expose(), "audiences": self.audiences},
         });
-        let (asked, status) = self.ask(Question::User, &review, known).await?;
+        let (asked, status) = self.ask(Question::User, &review, from).await?;
         Ok((asked, self.reviewed(status)))
     }
 
@@ -119,7 +132,7 @@ impl Reviewer {
     }
 
     /// Whether a user may verify keys of a namespace, or all, and when that was asked.
-    pub(super) async fn may_verify(&self, user: &User, namespace: Option<&str>, known: bool) -> Result<(Instant, bool), Silence> {
+    pub(super) async fn may_verify(&self, user: &User, namespace: Option<&str>, from: Asker) -> Result<(Instant, bool), Silence> {
         let resource = ResourceAttributes {
             group: Some("claviger.dev".to_owned()),
             resource: Some("apikeys".to_owned()),
@@ -137,7 +150,7 @@ impl Reviewer {
             ..SubjectAccessReviewSpec::default()
         };
         let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec});
-        let (asked, status): (_, SubjectAccessReviewStatus) = self.ask(Question::Right, &review, known).await?;
+        let (asked, status): (_, SubjectAccessReviewStatus) = self.ask(Question::Right, &review, from).await?;
         Ok((asked, status.allowed && status.denied != Some(true)))
     }
 
@@ -145,16 +158,21 @@ impl Reviewer {
         &self,
         question: Question,
         review: &serde_json::Value,
-        known: bool,
+        from: Asker,
     ) -> Result<(Instant, S), Silence> {
         let [users, rights] = &self.unknown;
         let unknown = match question {
             Question::User => users,
             Question::Right => rights,
         };
-        let _waiting =
-            if known { None } else { Some(unknown.queue.try_acquire().map_err(|_| "too many unknown callers ask at once")?) };
-        let turn = if known { &self.known } else { &unknown.turns };
+        let _place = if from.was_good {
+            None
+        } else {
+            let busy = |_| "too many unknown callers ask at once";
+            let own = unknown.portions.of(from.address).try_acquire_owned().map_err(busy)?;
+            Some((own, unknown.queue.try_acquire().map_err(busy)?))
+        };
+        let turn = if from.was_good { &self.known } else { &unknown.turns };
         let asking = async {
             let _turn = turn.acquire().await.map_err(|_| "the gate is stopping")?;
             let asked = Instant::now();

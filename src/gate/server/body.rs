@@ -1,6 +1,7 @@
 //! Reading the bodies of requests, with an end to how much and to how long, for each and for all together.
 
 use std::error::Error;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use hyper::body::Body;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::limits::Limits;
+use super::portions::Portions;
 
 /// How long a body waits for room while others take all of it.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -51,10 +53,14 @@ impl BodyError {
     }
 }
 
-/// Reads the bodies of requests. All that read with the same one, or a clone, share the room for them.
+/// Reads the bodies of requests. All that read with the same one, or a clone, share the room for them, of which one peer gets no
+/// more than a quarter.
 #[derive(Clone, Debug)]
 pub struct Bodies {
     room: Arc<Semaphore>,
+    portions: Arc<Portions>,
+    /// Of the peer whose bodies these are.
+    portion: Option<Arc<Semaphore>>,
     time: Duration,
 }
 
@@ -62,7 +68,25 @@ pub struct Bodies {
 #[derive(Debug)]
 pub struct Held {
     bytes: Bytes,
-    room: Option<OwnedSemaphorePermit>,
+    room: Option<Room>,
+}
+
+/// Room that is taken.
+#[derive(Debug)]
+struct Room {
+    of_peer: Option<OwnedSemaphorePermit>,
+    of_all: OwnedSemaphorePermit,
+}
+
+impl Room {
+    fn merge(&mut self, more: Self) {
+        self.of_all.merge(more.of_all);
+        match (&mut self.of_peer, more.of_peer) {
+            (Some(taken), Some(more)) => taken.merge(more),
+            (taken @ None, more) => *taken = more,
+            (Some(_), None) => {}
+        }
+    }
 }
 
 impl Held {
@@ -78,7 +102,14 @@ impl Bodies {
     #[must_use]
     pub fn new(limits: &Limits) -> Self {
         let room = usize::try_from(limits.body_bytes).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        Self { room: Arc::new(Semaphore::new(room)), time: limits.body }
+        let portions = Arc::new(Portions::new(room / 4));
+        Self { room: Arc::new(Semaphore::new(room)), portions, portion: None, time: limits.body }
+    }
+
+    /// The same for the bodies of one peer, which do not take everybody's room.
+    #[must_use]
+    pub fn of(&self, peer: IpAddr) -> Self {
+        Self { portion: Some(self.portions.of(peer)), ..self.clone() }
     }
 
     /// Reads a body of at most `limit` bytes.
@@ -129,18 +160,32 @@ impl Bodies {
     /// Room is taken as bytes come: who only says that much will come takes none.
     async fn make_room(&self, held: &mut Held, length: usize) -> Result<(), BodyError> {
         let wanted = u32::try_from(length).map_err(|_| BodyError::Busy)?;
-        let more = if let Ok(more) = self.room.clone().try_acquire_many_owned(wanted) {
+        let more = if let Some(more) = self.room_now(wanted) {
             more
         } else {
             // A rare wait, which stands apart: each request has room for what it awaits in place.
-            let more = Box::pin(tokio::time::timeout(PATIENCE, self.room.clone().acquire_many_owned(wanted)));
-            more.await.ok().and_then(Result::ok).ok_or(BodyError::Busy)?
+            let more = Box::pin(tokio::time::timeout(PATIENCE, self.room_later(wanted)));
+            more.await.ok().flatten().ok_or(BodyError::Busy)?
         };
         match &mut held.room {
             Some(room) => room.merge(more),
             None => held.room = Some(more),
         }
         Ok(())
+    }
+
+    fn room_now(&self, wanted: u32) -> Option<Room> {
+        let of_peer = self.portion.as_ref().map(|portion| portion.clone().try_acquire_many_owned(wanted)).transpose().ok()?;
+        Some(Room { of_peer, of_all: self.room.clone().try_acquire_many_owned(wanted).ok()? })
+    }
+
+    /// Who waits for their own portion does not stand before others meanwhile.
+    async fn room_later(&self, wanted: u32) -> Option<Room> {
+        let of_peer = match &self.portion {
+            Some(portion) => Some(portion.clone().acquire_many_owned(wanted).await.ok()?),
+            None => None,
+        };
+        Some(Room { of_peer, of_all: self.room.clone().acquire_many_owned(wanted).await.ok()? })
     }
 }
 
@@ -222,5 +267,19 @@ mod tests {
         tokio::task::yield_now().await;
         drop(first);
         assert_eq!(later.await.unwrap().unwrap().bytes(), "sixsix");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_peer_takes_no_more_than_its_portion() {
+        let bodies = bodies(40);
+        let (greedy, modest) = (bodies.of([192, 0, 2, 1].into()), bodies.of([192, 0, 2, 2].into()));
+        let first = greedy.read(pieces(&["four", "two"]), 9).await.unwrap();
+        // On another connection it is the same one.
+        let again = bodies.of([192, 0, 2, 1].into());
+        let busy = again.read(pieces(&["six", "six"]), 9).await.unwrap_err();
+        assert_eq!(busy.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(modest.read(pieces(&["six", "six"]), 9).await.unwrap().bytes(), "sixsix");
+        drop(first);
+        assert_eq!(again.read(pieces(&["six", "six"]), 9).await.unwrap().bytes(), "sixsix");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::error::Error;
-use std::future::{Future, poll_fn};
+use std::future::{Future, poll_fn, ready};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::body::Body;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -94,7 +94,9 @@ impl Serving<'_> {
     /// Serves a connection until it ends, by whichever side.
     pub(super) async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         let vigil = Vigil::new(self.limits, self.crowded);
-        let requests = Requests { router: self.router, peer: self.peer, bodies: self.bodies, vigil: vigil.clone() };
+        let bodies = self.bodies.of(self.peer.address.ip());
+        let headers = self.limits.headers.into();
+        let requests = Requests { router: self.router, peer: self.peer, bodies, headers, vigil: vigil.clone() };
         let mut streams = Streams::default();
         let protocols = protocols(&self.limits, &streams);
         let gathered = Gathered::new(Watched::new(stream, vigil.clone()));
@@ -173,6 +175,8 @@ struct Requests {
     router: Router,
     peer: Peer,
     bodies: Bodies,
+    /// The most headers of a request. HTTP/1 sees to it itself; over HTTP/2 one byte can stand for one.
+    headers: usize,
     vigil: Vigil,
 }
 
@@ -183,6 +187,11 @@ impl Service<Request<Incoming>> for Requests {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let under_way = self.vigil.begin(request.body().size_hint().exact());
+        if request.headers().len() > self.headers {
+            let mut refusal = Response::new(ResponseBody::new(Body::empty(), under_way));
+            *refusal.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+            return Box::pin(ready(Ok(refusal)));
+        }
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(self.peer);
         request.extensions_mut().insert(self.bodies.clone());

@@ -5,6 +5,7 @@
 //! - [`Limits`]: what one peer may cost, and how many there may be
 //! - [`Peer`]: who asks, an extension of every request
 //! - [`Bodies`]: reads bodies of bounded size and time, and bounded over all connections; an extension of every request, too
+//! - [`Portions`]: what one peer may take of what all share
 //! - [`Counters`]: what the metrics tell about connections
 
 mod body;
@@ -14,6 +15,7 @@ mod framing;
 mod gathered;
 mod limits;
 mod listener;
+mod portions;
 mod shares;
 mod streams;
 #[cfg(test)]
@@ -29,6 +31,7 @@ pub use self::connection::Peer;
 pub use self::counters::Counters;
 pub use self::limits::{Limits, OpenFiles, RESERVED_FILES, connections_within, raise_open_files};
 pub use self::listener::{Listener, serve};
+pub use self::portions::Portions;
 pub use self::tls::{Certificates, RELOAD, TlsError, TlsFiles};
 
 /// The server could not start.

@@ -1,12 +1,14 @@
 //! Who holds how many connections: while there is no room for others, nobody keeps more than a quarter of it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-/// The connections of all addresses. Of IPv6 addresses the first half counts: one peer commonly has all of the second.
+use super::portions::peer;
+
+/// The connections of all peers.
 pub(super) struct Shares {
     share: usize,
     table: Mutex<Table>,
@@ -31,7 +33,7 @@ impl Shares {
 
     /// A connection that is open from now on.
     pub(super) fn enter(self: &Arc<Self>, address: IpAddr) -> Place {
-        let (address, leave) = (holder(address), CancellationToken::new());
+        let (address, leave) = (peer(address), CancellationToken::new());
         let mut table = self.table();
         let number = table.next;
         table.next += 1;
@@ -42,7 +44,7 @@ impl Shares {
 
     /// Whether this address has as much as it may keep when there is no room.
     pub(super) fn is_full(&self, address: IpAddr) -> bool {
-        self.table().holders.get(&holder(address)).is_some_and(|held| held.len() >= self.share)
+        self.table().holders.get(&peer(address)).is_some_and(|held| held.len() >= self.share)
     }
 
     /// Asks what is beyond its address's share to leave, the newest first.
@@ -82,13 +84,6 @@ impl Drop for Place {
     }
 }
 
-fn holder(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
-        v4 @ IpAddr::V4(_) => v4,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,14 +103,5 @@ mod tests {
         assert!(!shares.is_full(greedy));
         drop((places, other));
         assert!(shares.table().holders.is_empty());
-    }
-
-    #[test]
-    fn one_peer_is_one_whichever_of_its_addresses_it_uses() {
-        let of = |text: &str| holder(text.parse().unwrap());
-        assert_eq!(of("2001:db8:0:1::1"), of("2001:db8:0:1:ffff::2"));
-        assert_ne!(of("2001:db8:0:1::1"), of("2001:db8:0:2::1"));
-        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
-        assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
     }
 }

@@ -1,8 +1,8 @@
 //! Certificates that are read again while the server runs.
 //!
 //! Mounted Secrets change by a swap of symbolic links, which file notifications miss: the files are read every few seconds and
-//! compared by their hash. The whole configuration is built anew, sessions included: a client that was certified by an authority
-//! that is trusted no more cannot resume.
+//! compared by their hash. The whole configuration is built anew, sessions included. Where certificates of clients are asked for,
+//! there are no sessions to resume at all: every connection shows its own.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
@@ -212,6 +212,12 @@ impl Contents {
         };
         let mut config = builder.with_single_cert(chain, key).map_err(TlsError::Pair)?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        if self.client_ca.is_some() {
+            // A session that is taken up again brings its certificate along unseen, and each one gives the next: an expired
+            // certificate would go on to pass.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        }
         Ok(config)
     }
 }

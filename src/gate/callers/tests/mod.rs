@@ -218,6 +218,32 @@ async fn made_up_tokens_neither_flood_the_api_server_nor_keep_good_callers_out()
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_peer_with_made_up_tokens_keeps_no_other_peer_out() {
+    let world = World::new(&["new"], &[("new", ALL)]);
+    let callers = world.callers(Settings { at_once: 4, ..Settings::default() });
+    let held = world.hold();
+    let mut flood = tokio::task::JoinSet::new();
+    for number in 0..1000 {
+        let callers = callers.clone();
+        flood.spawn(async move { admit(&callers, &format!("made.up.{number}"), None).await });
+    }
+    while world.under_way.load(Ordering::Relaxed) < 4 {
+        tokio::task::yield_now().await;
+    }
+    let somebody = callers.clone();
+    let somebody = tokio::spawn(async move {
+        let other = Peer { address: ([192, 0, 2, 2], 4711).into(), certified: false };
+        admit_with(&somebody, &bearer("new"), &other, None).await
+    });
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!somebody.is_finished(), "it waits for its turn, and is not turned away");
+    held.add_permits(1000);
+    assert_eq!(somebody.await.unwrap(), Ok(user("new")));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_good_caller_is_asked_about_beside_the_flood() {
     let world = World::new(&["all"], &[("all", ALL)]);
     let callers = world.callers(Settings { at_once: 1, cache: Duration::from_secs(1), ..Settings::default() });

@@ -106,6 +106,18 @@ async fn an_http2_peer_is_told_its_bounds() {
     assert!(has(&[0, 6, 0, 1, 0, 0]), "MAX_HEADER_LIST_SIZE: {settings:?}");
 }
 
+/// Over HTTP/2 one byte can stand for a header that takes a hundred.
+#[tokio::test]
+async fn a_request_has_no_more_headers_than_it_may() {
+    let house = House::plain(Limits { headers: 20, ..Limits::default() }).await;
+    let mut h2 = H2::over(house.connect().await).await;
+    for (headers, expected) in [(20, StatusCode::OK), (21, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)] {
+        let request = (0..headers).fold(Request::get("http://gate/"), |request, _| request.header("x-again", "x"));
+        assert_eq!(h2.send(request).await.unwrap().1, expected, "{headers} headers");
+    }
+    assert_eq!(h2.get("/").await.unwrap().1, StatusCode::OK, "the connection goes on");
+}
+
 #[tokio::test]
 async fn a_peer_that_opens_requests_only_to_drop_them_is_cut_off() {
     let house = House::plain(Limits::default()).await;

@@ -215,6 +215,11 @@ impl Authority {
         alpn: &str,
         own: Option<(String, String)>,
     ) -> std::io::Result<TlsStream<TcpStream>> {
+        connect(&self.client(alpn, own), house).await
+    }
+
+    /// Such a somebody, who remembers earlier sessions.
+    pub(super) fn client(&self, alpn: &str, own: Option<(String, String)>) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.pem().as_bytes()).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -230,9 +235,13 @@ impl Authority {
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
-        let name = ServerName::try_from("gate").unwrap();
-        soon(TlsConnector::from(Arc::new(config)).connect(name, house.connect().await)).await
+        Arc::new(config)
     }
+}
+
+pub(super) async fn connect(client: &Arc<ClientConfig>, house: &House) -> std::io::Result<TlsStream<TcpStream>> {
+    let name = ServerName::try_from("gate").unwrap();
+    soon(TlsConnector::from(client.clone()).connect(name, house.connect().await)).await
 }
 
 /// Writes certificate, key and client authority of a server.

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{StatusCode, Version};
+use rustls::HandshakeKind;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use super::support::{Authority, H1, H2, House, soon, until, write};
+use super::support::{Authority, H1, H2, House, connect, soon, until, write};
 use crate::gate::server::{Certificates, Limits};
 
 /// The certificate that the server showed.
@@ -149,6 +150,25 @@ async fn a_client_may_show_a_certificate_and_it_must_be_of_the_authority() {
     assert_eq!(certified(Some(foreign.sign("proxy"))).await, Some(true));
     assert_eq!(certified(Some(authority.sign("proxy"))).await, None);
     assert_eq!(certified(None).await, Some(false));
+}
+
+/// A session that is taken up again would bring a certificate along that may have ended since.
+#[tokio::test]
+async fn where_certificates_are_asked_for_every_connection_shows_its_own() {
+    let (dir, authority) = (tempfile::tempdir().unwrap(), Authority::new("authority"));
+    let (certificate, key) = authority.sign("gate");
+    for (client_ca, expected) in [(None, HandshakeKind::Resumed), (Some(authority.pem()), HandshakeKind::Full)] {
+        let certificates = Certificates::load(write(dir.path(), (&certificate, &key), client_ca.as_deref())).unwrap();
+        let house = House::tls(Arc::new(certificates), Limits::default()).await;
+        let client = authority.client("h2", Some(authority.sign("proxy")));
+        // What is needed to take the session up again comes with the first answer.
+        let first = connect(&client, &house).await.unwrap();
+        assert_eq!(H2::over(first).await.get("/").await.unwrap().1, StatusCode::OK);
+        let second = connect(&client, &house).await.unwrap();
+        assert_eq!(second.get_ref().1.handshake_kind(), Some(expected));
+        let told = H2::over(second).await.get("/").await.unwrap().2;
+        assert_eq!(told, format!("127.0.0.1 {}", client_ca.is_some()));
+    }
 }
 
 #[tokio::test]
