@@ -85,6 +85,12 @@ impl Freshness {
         self.check_one(watched) == Err(Unable::Stale)
     }
 
+    /// How long a watch may still be silent; `None` where that is not bounded, or nothing was listed yet.
+    #[must_use]
+    pub fn left(&self, watched: Watched) -> Option<Duration> {
+        Some(self.max_staleness?.saturating_sub(self.age(watched)?))
+    }
+
     fn check_one(&self, watched: Watched) -> Result<(), Unable> {
         let Some(max) = self.max_staleness else {
             // No clock is read where none is needed.
@@ -115,7 +121,9 @@ mod tests {
         let fresh = Freshness::new(true, Some(Duration::from_secs(60)));
         assert_eq!(fresh.check(), Err(Unable::Loading));
         assert!(!fresh.heard(Watched::ApiKeys), "it has shown nothing yet");
+        assert_eq!(fresh.left(Watched::ApiKeys), None);
         fresh.listed(Watched::ApiKeys);
+        assert_eq!(fresh.left(Watched::ApiKeys), Some(Duration::from_secs(60)));
         assert_eq!(fresh.check(), Err(Unable::Loading), "roles are still missing");
         fresh.listed(Watched::Roles);
         assert_eq!(fresh.check(), Ok(()));
@@ -123,6 +131,8 @@ mod tests {
         assert_eq!(fresh.check(), Ok(()));
         assert!(fresh.heard(Watched::ApiKeys));
         tokio::time::advance(Duration::from_secs(1)).await;
+        let left = [Watched::ApiKeys, Watched::Roles].map(|watched| fresh.left(watched));
+        assert_eq!(left, [Some(Duration::from_secs(59)), Some(Duration::ZERO)]);
         assert_eq!(fresh.check(), Err(Unable::Stale), "roles may have lost permissions since");
         assert!(!fresh.heard(Watched::Roles), "a sign does not say what happened meanwhile");
         assert_eq!(fresh.check(), Err(Unable::Stale));
@@ -138,5 +148,6 @@ mod tests {
         tokio::time::advance(Duration::from_secs(1_000_000)).await;
         assert_eq!(fresh.check(), Ok(()));
         assert!(fresh.heard(Watched::ApiKeys));
+        assert_eq!(fresh.left(Watched::ApiKeys), None);
     }
 }

@@ -72,7 +72,7 @@ fn a_server_that_takes_watches_and_says_nothing_is_found_out() {
     server.fall_silent(true);
     server.change(1, How::Revoked);
     server.delete(2);
-    // It looks for itself after seven seconds, since no watch shows that it lives.
+    // It looks for itself before seven seconds are over, since no watch shows that it lives.
     wait_code(&gate, &WatchServer::key(1), "REVOKED");
     wait_code(&gate, &WatchServer::key(2), "NOT_FOUND");
     server.fall_silent(false);

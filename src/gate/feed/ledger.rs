@@ -2,13 +2,14 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kube::api::WatchEvent;
 use serde_json::value::RawValue;
 use tokio::sync::Notify;
 
 use super::wire::{Read, known, read};
+use crate::api::resource_version_number;
 use crate::gate::freshness::{Freshness, Watched};
 use crate::gate::index::{Uid, Writer};
 use crate::gate::metrics::Metrics;
@@ -47,6 +48,8 @@ struct Trouble {
 pub(super) struct Taken {
     /// Where the index stands now, if any of them says so.
     pub(super) reached: Option<String>,
+    /// Where one of them stands that is before the one that came before it: what came after it is not taken in.
+    pub(super) lower: Option<String>,
     /// Of one it could not be told which object it was about.
     pub(super) unreadable: bool,
     /// They came too late to count as a sign: only a list makes good for it.
@@ -91,6 +94,11 @@ impl Ledger {
     /// Whether no verdict is given because a watch has been silent for too long.
     pub(super) fn is_overdue(&self, watched: Watched) -> bool {
         self.freshness.is_overdue(watched)
+    }
+
+    /// How long verdicts may still be given without a sign; `None` where that is not bounded.
+    pub(super) fn left(&self, watched: Watched) -> Option<Duration> {
+        self.freshness.left(watched)
     }
 
     /// A watch has ended other than in order.
@@ -145,13 +153,17 @@ impl Ledger {
             return taken;
         }
         let mut changes = 0;
+        let before = self.reached_of(watched);
         let mut writer = self.writer();
         for event in events {
+            if taken.lower.is_some() {
+                break;
+            }
             let meta = match event {
                 WatchEvent::Added(object) | WatchEvent::Modified(object) => self.applied(watched, object, &mut writer),
                 WatchEvent::Deleted(object) => self.deleted(watched, object, &mut writer),
                 WatchEvent::Bookmark(bookmark) => {
-                    taken.reach(&bookmark.metadata.resource_version);
+                    taken.reach(&bookmark.metadata.resource_version, &before);
                     continue;
                 }
                 WatchEvent::Error(_) => continue,
@@ -161,7 +173,7 @@ impl Ledger {
                 break;
             };
             changes += 1;
-            taken.reach(&meta.resource_version);
+            taken.reach(&meta.resource_version, &before);
         }
         if changes > 0 {
             writer.publish();
@@ -170,7 +182,7 @@ impl Ledger {
             self.reach(watched, reached);
         }
         drop(writer);
-        taken.overdue = !self.heard(watched);
+        taken.overdue = taken.lower.is_none() && !self.heard(watched);
         self.moved.notify_one();
         self.metrics.changed(watched, changes, arrived.elapsed());
         taken
@@ -244,6 +256,14 @@ impl Ledger {
         );
     }
 
+    fn reached_of(&self, watched: Watched) -> String {
+        let reached = self.reached();
+        match watched {
+            Watched::ApiKeys => reached.apikeys,
+            Watched::Roles => reached.roles,
+        }
+    }
+
     fn reach(&self, watched: Watched, resource_version: &str) {
         let mut reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
         match watched {
@@ -271,9 +291,13 @@ impl Trouble {
 }
 
 impl Taken {
-    fn reach(&mut self, resource_version: &str) {
-        // A watch from nowhere would pass over what is between.
-        if !resource_version.is_empty() {
+    fn reach(&mut self, resource_version: &str, before: &str) {
+        let last = self.reached.as_deref().unwrap_or(before);
+        if resource_version.is_empty() {
+            // A watch from nowhere would pass over what is between.
+        } else if resource_version_number(resource_version) < resource_version_number(last) {
+            self.lower = Some(resource_version.to_owned());
+        } else {
             self.reached = Some(resource_version.to_owned());
         }
     }

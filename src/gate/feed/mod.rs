@@ -7,7 +7,8 @@
 //!
 //! Where anything cannot be understood, or may have been passed over, everything is listed anew. The API server takes a watch from a
 //! resourceVersion that it has not reached, as after etcd was restored from a backup, and shows nothing. So a watch that has shown
-//! nothing is no sign, and after one, as after one that broke, the place is confirmed by a list of one object.
+//! nothing is no sign, and after one, as after one that did not end at its time, the place is confirmed by a list of one object.
+//! Nothing is watched before that is answered: once the API server has counted up again, events would look as if all were well.
 
 mod backoff;
 mod ledger;
@@ -41,8 +42,11 @@ const BATCH: usize = 256;
 pub(super) const GRACE: Duration = Duration::from_secs(5);
 /// How long it is waited for whether a place is still one.
 const CONFIRM: Duration = Duration::from_secs(5);
-/// A watch that ended sooner was none. The shortest that is asked for lasts a second.
-const BRIEF: Duration = Duration::from_millis(500);
+/// How much sooner than it should a watch may end and still be in order; half of the time for very short ones. kube shows a
+/// connection that was cut as an end in order, and an API server ends none before its time unless it shuts down.
+const EARLY: Duration = Duration::from_secs(1);
+/// How long before no verdict may be given any more everything is listed, where no watch gives a sign.
+const LEAD: Duration = Duration::from_secs(2);
 
 /// How long things are waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,10 +75,11 @@ struct Standing {
     /// The last watch was answered, and has shown nothing: that the next one is answered is no sign that the API server shows what
     /// changes.
     doubted: bool,
+    /// The answer to a watch was taken for a sign though the one before had broken and shown nothing. Not twice: somebody may
+    /// answer each watch, show nothing, and cut it.
+    lent: bool,
     /// How the last watch ended, where since then nobody has confirmed that the API server has reached `since`.
     unconfirmed: Option<Ended>,
-    /// It was tried to confirm that, since the last watch.
-    tried: bool,
     /// How long the last watch ran: none did where it was not answered.
     ran: Duration,
 }
@@ -82,10 +87,10 @@ struct Standing {
 /// How a watch ended that leaves doubts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ended {
-    /// Other than in order.
+    /// Other than in order, or so long ago that it does not count.
     Broken,
-    /// In order, without an event or a bookmark, and whether at its time.
-    Mute { in_time: bool },
+    /// In order, at its time, without an event or a bookmark.
+    Mute,
 }
 
 /// Why a list or a watch ended.
@@ -100,9 +105,12 @@ enum Error {
     /// The API server counts from lower again, or in a way that does not compare.
     #[error("the API server stands at resourceVersion {now}, before {since}, as after a restore: everything is listed anew")]
     Restored { now: String, since: String },
-    /// Two watches in a row have shown nothing, and nobody could be asked whether they stood where something is to be seen.
-    #[error("watches show nothing: everything is listed anew")]
-    Mute,
+    /// The stream of a watch has ended before its time, and whether it had shown anything.
+    #[error("the watch has ended before its time")]
+    Early { shown: bool },
+    /// Watches are taken and show nothing, and soon that has gone on for too long.
+    #[error("no watch has given a sign for almost --max-staleness: everything is listed anew")]
+    Due,
     /// A sign that came when no verdict was given any more does not say what happened meanwhile.
     #[error("the API server was silent for longer than --max-staleness: everything is listed anew")]
     Overdue,
@@ -150,32 +158,28 @@ impl Feed {
                 standing.since = None;
             }
             standing.ran = Duration::ZERO;
-            let watching = standing.since.is_some() && (standing.unconfirmed.is_none() || standing.tried);
+            let watching = standing.since.is_some() && standing.unconfirmed.is_none();
             let done = match &standing.since {
                 None => self.list(&mut standing).await,
                 Some(_) if watching => self.watch(&mut standing).await,
                 Some(since) => self.confirm(&since.clone(), &mut standing).await,
             };
-            let ran = standing.ran;
             let pause = match done {
-                // That a list works does not mean that a watch does.
-                Ok(_) if !watching => continue,
-                Ok(_) if ran >= BRIEF => {
-                    backoff.worked();
-                    continue;
-                }
-                Ok(moved) => {
-                    // An API server that ends watches at once must not be asked as fast as it answers.
-                    if moved {
+                Ok(()) => {
+                    // That a list works does not mean that a watch does.
+                    if watching {
                         backoff.worked();
                     }
-                    tracing::debug!(path = self.path, "the watch has ended at once");
-                    backoff.failed(ran)
+                    continue;
                 }
                 Err(error) => {
                     self.ledger.restarted(self.watched, &error.to_string());
                     if error.needs_a_list() {
                         standing.since = None;
+                    }
+                    // One that has shown something is worth going on with, and there is no time to lose before the bound.
+                    if matches!(error, Error::Early { shown: true } | Error::Due) {
+                        backoff.worked();
                     }
                     if backoff.tells(&error) {
                         tracing::warn!(path = self.path, %error, "the watch is begun anew");
@@ -184,7 +188,7 @@ impl Feed {
                     }
                     match error.throttles() {
                         Some(after) => backoff.throttled(after),
-                        None => backoff.failed(ran),
+                        None => backoff.failed(standing.ran),
                     }
                 }
             };
@@ -193,7 +197,7 @@ impl Feed {
     }
 
     /// Takes in everything there is, as it is now: a list without a resourceVersion is a consistent read.
-    async fn list(&self, standing: &mut Standing) -> Result<bool, Error> {
+    async fn list(&self, standing: &mut Standing) -> Result<(), Error> {
         let mut listed: HashSet<Uid> = HashSet::new();
         let mut params = ListParams::default().limit(PAGE);
         loop {
@@ -208,15 +212,16 @@ impl Feed {
                     self.ledger.list_ends(self.watched, &listed, &page.metadata.resource_version);
                     tracing::debug!(path = self.path, objects = listed.len(), "listed");
                     *standing = Standing { since: Some(page.metadata.resource_version), ..Standing::default() };
-                    return Ok(true);
+                    return Ok(());
                 }
             }
         }
     }
 
     /// Asks whether the API server has reached where the next watch is to begin: it would not say so itself.
-    async fn confirm(&self, since: &str, standing: &mut Standing) -> Result<bool, Error> {
-        standing.tried = true;
+    async fn confirm(&self, since: &str, standing: &mut Standing) -> Result<(), Error> {
+        // Where it has to be asked again, the end of the watch is too long ago to be a sign of anything.
+        let ended = standing.unconfirmed.replace(Ended::Broken);
         let request = Request::new(self.path.clone()).list(&ListParams::default().limit(1)).map_err(Error::Request)?;
         let page: Page = self.ask_within(CONFIRM.min(self.timing.request), self.client.request(request)).await?;
         let now = page.metadata.resource_version;
@@ -224,50 +229,48 @@ impl Feed {
             (Some(now), Some(since)) if now >= since => {}
             _ => return Err(Error::Restored { now, since: since.to_owned() }),
         }
-        let ended = standing.unconfirmed.take();
-        if let Some(Ended::Mute { in_time }) = ended {
+        standing.unconfirmed = None;
+        if ended == Some(Ended::Mute) {
             // It had nothing to show.
-            standing.doubted = false;
-            if in_time {
-                self.heard()?;
-            }
+            (standing.doubted, standing.lent) = (false, false);
+            return self.heard();
         }
-        Ok(false)
+        if standing.doubted && !standing.lent {
+            (standing.doubted, standing.lent) = (false, true);
+        }
+        Ok(())
     }
 
-    /// Takes in what changes, until the watch ends. Returns whether it has shown anything.
-    async fn watch(&self, standing: &mut Standing) -> Result<bool, Error> {
-        let before = standing.unconfirmed.replace(Ended::Broken);
-        standing.tried = false;
+    /// Takes in what changes, until the watch ends.
+    async fn watch(&self, standing: &mut Standing) -> Result<(), Error> {
+        standing.unconfirmed = Some(Ended::Broken);
         let seconds = u32::try_from(self.timing.watch.as_secs()).unwrap_or(u32::MAX).max(1);
         let params = WatchParams { timeout: Some(seconds), bookmarks: true, ..WatchParams::default() };
         let since = standing.since.clone().unwrap_or_default();
         let request = Request::new(self.path.clone()).watch(&params, &since).map_err(Error::Request)?;
-        let begun = Instant::now();
         let events = self.ask(self.client.request_events::<Box<RawValue>>(request)).await.map_err(|error| gone(error, &since))?;
+        let begun = Instant::now();
         if !standing.doubted {
             // It answers, and would have said if it had forgotten what was between.
             self.heard()?;
         }
-        let mut moved = false;
-        let shown = self.take_in(events, standing, &mut moved).await;
+        let mut shown = false;
+        let done = self.take_in(events, standing, &mut shown).await;
         standing.ran = begun.elapsed();
-        standing.doubted = !moved;
-        shown?;
-        // It has lived as long as it should.
-        let in_time = begun.elapsed() + BRIEF >= self.timing.watch;
-        if !moved {
-            if matches!(before, Some(Ended::Mute { .. })) {
-                return Err(Error::Mute);
-            }
-            standing.unconfirmed = Some(Ended::Mute { in_time });
-            return Ok(false);
+        standing.doubted = !shown;
+        // Nothing at all came of it, not even its end.
+        standing.lent |= !shown && matches!(done, Err(Error::Silent(_)));
+        done?;
+        let asked = Duration::from_secs(seconds.into());
+        if standing.ran + EARLY.min(asked / 2) < asked {
+            return Err(Error::Early { shown });
+        }
+        if !shown {
+            standing.unconfirmed = Some(Ended::Mute);
+            return Ok(());
         }
         standing.unconfirmed = None;
-        if in_time {
-            self.heard()?;
-        }
-        Ok(true)
+        self.heard()
     }
 
     /// The API server has given a sign.
@@ -285,9 +288,11 @@ impl Feed {
         let arriving = events.map(|event| (std::time::Instant::now(), event));
         let mut events = std::pin::pin!(arriving.ready_chunks(BATCH));
         loop {
-            let batch = match timeout(silence, events.next()).await {
+            let due = self.ledger.left(self.watched).map_or(Duration::MAX, |left| left.saturating_sub(LEAD));
+            let batch = match timeout(silence.min(due), events.next()).await {
                 Ok(Some(batch)) => batch,
                 Ok(None) => return Ok(()),
+                Err(_) if due < silence => return Err(Error::Due),
                 Err(_) => return Err(Error::Silent(silence)),
             };
             let (mut shown, mut failed) = (Vec::with_capacity(batch.len()), None);
@@ -311,7 +316,11 @@ impl Feed {
                 standing.since = taken.reached;
             }
             if !shown.is_empty() {
-                (*moved, standing.doubted) = (true, false);
+                *moved = true;
+                (standing.doubted, standing.lent) = (false, false);
+            }
+            if let Some(now) = taken.lower {
+                return Err(Error::Restored { now, since: standing.since.clone().unwrap_or_default() });
             }
             if taken.unreadable {
                 return Err(Error::Unreadable);
@@ -349,7 +358,7 @@ impl Feed {
 
 impl Error {
     fn needs_a_list(&self) -> bool {
-        matches!(self, Self::Expired(_) | Self::Unreadable | Self::Restored { .. } | Self::Mute | Self::Overdue)
+        matches!(self, Self::Expired(_) | Self::Unreadable | Self::Restored { .. } | Self::Due | Self::Overdue)
     }
 
     /// How long the API server, which has too much to do, wants to be left in peace; no time where it does not say.

@@ -1,3 +1,4 @@
+mod ends;
 mod restored;
 mod server;
 mod trouble;
@@ -24,7 +25,12 @@ fn revoked(number: usize, resource_version: &str) -> Value {
 }
 
 fn role(name: &str, permissions: &[&str]) -> Value {
-    json!({ "metadata": { "name": name, "uid": name, "resourceVersion": "7" }, "spec": { "permissions": permissions } })
+    role_at(name, permissions, "7")
+}
+
+fn role_at(name: &str, permissions: &[&str], resource_version: &str) -> Value {
+    let metadata = json!({ "name": name, "uid": name, "resourceVersion": resource_version });
+    json!({ "metadata": metadata, "spec": { "permissions": permissions } })
 }
 
 impl World {
@@ -141,7 +147,7 @@ async fn a_role_that_the_next_list_does_not_show_grants_nothing() {
     assert_eq!(world.index.load().roles(), 2);
     watch.error(410, "too old resource version");
     world.list().await.page(&[role("editor", &["see"])], "20", "");
-    world.watch("20").await.stream().deleted(&role("editor", &[]));
+    world.watch("20").await.stream().deleted(&role_at("editor", &[], "21"));
     world.rest().await;
     assert_eq!(world.index.load().roles(), 0);
 }
@@ -199,7 +205,8 @@ async fn a_watch_that_says_nothing_is_begun_anew_when_it_should_have_ended() {
     assert!(waited >= Duration::from_secs(35) && waited < Duration::from_secs(36), "{waited:?}");
     assert!(silent.is_left());
     assert_eq!(world.ledger.trouble().unwrap(), "apikeys: nothing was heard for 35 s");
-    again.stream().modified(&revoked(1, "11"));
+    let watch = again.stream();
+    watch.modified(&revoked(1, "11"));
     world.rest().await;
     assert_eq!((world.passing(), world.ledger.trouble()), (vec![], None));
 }

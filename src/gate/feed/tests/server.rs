@@ -215,6 +215,11 @@ impl Watch {
         let _ = self.0.send(Err(std::io::Error::other("the connection broke")));
     }
 
+    /// The connection breaks in a way that kube takes for an end in order.
+    pub(super) fn cut_quietly(self) {
+        let _ = self.0.send(Err(std::io::ErrorKind::UnexpectedEof.into()));
+    }
+
     pub(super) fn is_left(&self) -> bool {
         self.0.is_closed()
     }

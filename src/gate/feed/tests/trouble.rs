@@ -115,6 +115,7 @@ async fn watches_that_end_at_once_are_not_begun_in_a_hot_loop() {
     let watch = world.watch("11").await.stream();
     assert!(begun.elapsed() < Duration::from_millis(100), "{:?}", begun.elapsed());
     // And one that lasts has no pause behind it at all.
+    world.rest().await;
     tokio::time::advance(TIMING.watch).await;
     drop(watch);
     let begun = Instant::now();
@@ -140,12 +141,14 @@ async fn an_api_server_that_is_away_is_asked_every_few_seconds_and_at_once_after
     }
     assert!(world.ledger.trouble().unwrap().contains("the connection broke"), "{:?}", world.ledger.trouble());
     let watch = world.begin(&[at(1, "1")]).await;
+    world.rest().await;
     tokio::time::advance(TIMING.watch).await;
     drop(watch);
     drop(world.watch("10").await);
     let begun = Instant::now();
     world.watch("10").await;
-    assert!(begun.elapsed() < Duration::from_millis(50), "what was long ago does not count: {:?}", begun.elapsed());
+    // The timer rounds up.
+    assert!(begun.elapsed() <= Duration::from_millis(50), "what was long ago does not count: {:?}", begun.elapsed());
 }
 
 /// Lists work, watches do not: lists of everything must not be read in a hot loop, either.
@@ -198,12 +201,13 @@ async fn a_gate_that_may_be_no_older_knows_how_old_it_is() {
     tokio::time::advance(Duration::from_secs(29)).await;
     watch.bookmark("50");
     world.rest().await;
-    tokio::time::advance(Duration::from_secs(39)).await;
-    assert_eq!(world.freshness.check(), Ok(()));
+    tokio::time::advance(Duration::from_secs(34)).await;
     watch.cut();
     for _ in 0..3 {
         drop(world.watch("50").await);
     }
+    tokio::time::advance(Duration::from_secs(5)).await;
+    assert_eq!(world.freshness.check(), Ok(()));
     tokio::time::advance(Duration::from_secs(2)).await;
     assert_eq!(world.freshness.check(), Err(Unable::Stale));
     world.list().await.page(&[], "60", "more");
@@ -217,7 +221,7 @@ async fn a_gate_that_may_be_no_older_knows_how_old_it_is() {
 /// A server that takes watches and shows nothing of what changes is not heard of, however often it answers.
 #[tokio::test(start_paused = true)]
 async fn watches_that_are_answered_and_then_break_are_no_sign_of_life() {
-    let mut world = World::within(Watched::ApiKeys, None, Some(Duration::from_secs(40)));
+    let mut world = World::within(Watched::ApiKeys, None, Some(Duration::from_secs(60)));
     let silent = world.begin(&[at(1, "1")]).await;
     let again = world.watch("10").await;
     assert!(silent.is_left());
