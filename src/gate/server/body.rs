@@ -2,17 +2,15 @@
 
 use std::error::Error;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use http_body_util::BodyExt as _;
 use hyper::body::Body;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::limits::Limits;
-use super::portions::Portions;
+use super::room::{Room, Taken};
 
 /// How long a body waits for room while others take all of it.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -57,10 +55,7 @@ impl BodyError {
 /// more than a quarter.
 #[derive(Clone, Debug)]
 pub struct Bodies {
-    room: Arc<Semaphore>,
-    portions: Arc<Portions>,
-    /// Of the peer whose bodies these are.
-    portion: Option<Arc<Semaphore>>,
+    room: Room,
     time: Duration,
 }
 
@@ -68,25 +63,7 @@ pub struct Bodies {
 #[derive(Debug)]
 pub struct Held {
     bytes: Bytes,
-    room: Option<Room>,
-}
-
-/// Room that is taken.
-#[derive(Debug)]
-struct Room {
-    of_peer: Option<OwnedSemaphorePermit>,
-    of_all: OwnedSemaphorePermit,
-}
-
-impl Room {
-    fn merge(&mut self, more: Self) {
-        self.of_all.merge(more.of_all);
-        match (&mut self.of_peer, more.of_peer) {
-            (Some(taken), Some(more)) => taken.merge(more),
-            (taken @ None, more) => *taken = more,
-            (Some(_), None) => {}
-        }
-    }
+    room: Option<Taken>,
 }
 
 impl Held {
@@ -101,15 +78,13 @@ impl Bodies {
     /// Reads within [`Limits::body`] and [`Limits::body_bytes`].
     #[must_use]
     pub fn new(limits: &Limits) -> Self {
-        let room = usize::try_from(limits.body_bytes).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        let portions = Arc::new(Portions::new(room / 4));
-        Self { room: Arc::new(Semaphore::new(room)), portions, portion: None, time: limits.body }
+        Self { room: Room::new(limits.body_bytes), time: limits.body }
     }
 
     /// The same for the bodies of one peer, which do not take everybody's room.
     #[must_use]
     pub fn of(&self, peer: IpAddr) -> Self {
-        Self { portion: Some(self.portions.of(peer)), ..self.clone() }
+        Self { room: self.room.of(peer), time: self.time }
     }
 
     /// Reads a body of at most `limit` bytes.
@@ -160,11 +135,11 @@ impl Bodies {
     /// Room is taken as bytes come: who only says that much will come takes none.
     async fn make_room(&self, held: &mut Held, length: usize) -> Result<(), BodyError> {
         let wanted = u32::try_from(length).map_err(|_| BodyError::Busy)?;
-        let more = if let Some(more) = self.room_now(wanted) {
+        let more = if let Some(more) = self.room.now(wanted) {
             more
         } else {
             // A rare wait, which stands apart: each request has room for what it awaits in place.
-            let more = Box::pin(tokio::time::timeout(PATIENCE, self.room_later(wanted)));
+            let more = Box::pin(tokio::time::timeout(PATIENCE, self.room.later(wanted)));
             more.await.ok().flatten().ok_or(BodyError::Busy)?
         };
         match &mut held.room {
@@ -172,20 +147,6 @@ impl Bodies {
             None => held.room = Some(more),
         }
         Ok(())
-    }
-
-    fn room_now(&self, wanted: u32) -> Option<Room> {
-        let of_peer = self.portion.as_ref().map(|portion| portion.clone().try_acquire_many_owned(wanted)).transpose().ok()?;
-        Some(Room { of_peer, of_all: self.room.clone().try_acquire_many_owned(wanted).ok()? })
-    }
-
-    /// Who waits for their own portion does not stand before others meanwhile.
-    async fn room_later(&self, wanted: u32) -> Option<Room> {
-        let of_peer = match &self.portion {
-            Some(portion) => Some(portion.clone().acquire_many_owned(wanted).await.ok()?),
-            None => None,
-        };
-        Some(Room { of_peer, of_all: self.room.clone().acquire_many_owned(wanted).await.ok()? })
     }
 }
 

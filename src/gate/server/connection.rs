@@ -24,6 +24,7 @@ use super::body::Bodies;
 use super::counters::Counters;
 use super::gathered::Gathered;
 use super::limits::Limits;
+use super::room::Room;
 use super::streams::{Begun, Streams};
 use super::vigil::{Overdue, Vigil, Watch};
 use super::watched::{ResponseBody, Watched};
@@ -78,6 +79,8 @@ pub(super) struct Serving<'a> {
     pub(super) router: Router,
     pub(super) peer: Peer,
     pub(super) bodies: Bodies,
+    /// Room for heads.
+    pub(super) heads: Room,
     pub(super) limits: Limits,
     pub(super) counters: &'a Counters,
     /// Requests under way are finished, then it closes.
@@ -93,7 +96,8 @@ pub(super) struct Serving<'a> {
 impl Serving<'_> {
     /// Serves a connection until it ends, by whichever side.
     pub(super) async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-        let vigil = Vigil::new(self.limits, self.crowded);
+        let heads = self.heads.of(self.peer.address.ip());
+        let vigil = Vigil::new(self.limits, heads, self.crowded);
         let bodies = self.bodies.of(self.peer.address.ip());
         let headers = self.limits.headers.into();
         let requests = Requests { router: self.router, peer: self.peer, bodies, headers, vigil: vigil.clone() };
@@ -119,7 +123,7 @@ impl Serving<'_> {
                         connection.as_mut().graceful_shutdown();
                     }
                     Overdue::Head => {
-                        tracing::debug!(address = %self.peer.address, "a request head did not come in time");
+                        tracing::debug!(address = %self.peer.address, "a request head did not come in time, or found no room");
                         self.counters.head_was_slow();
                         return;
                     }

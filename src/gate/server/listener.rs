@@ -18,6 +18,7 @@ use super::body::Bodies;
 use super::connection::{Peer, Serving};
 use super::counters::Counters;
 use super::limits::Limits;
+use super::room::Room;
 use super::shares::{Place, Shares};
 use super::tls::Certificates;
 
@@ -72,6 +73,7 @@ pub async fn serve(listeners: Vec<Listener>, router: Router, limits: Limits, cou
     let shared = Arc::new(Shared {
         router,
         bodies: Bodies::new(&limits),
+        heads: Room::new(limits.heads_bytes),
         limits,
         counters,
         room: Arc::new(Semaphore::new(usize::try_from(limits.connections.max(1)).unwrap_or(Semaphore::MAX_PERMITS))),
@@ -101,6 +103,7 @@ pub async fn serve(listeners: Vec<Listener>, router: Router, limits: Limits, cou
 struct Shared {
     router: Router,
     bodies: Bodies,
+    heads: Room,
     limits: Limits,
     counters: Arc<Counters>,
     room: Arc<Semaphore>,
@@ -231,6 +234,7 @@ impl Shared {
             router: self.router.clone(),
             peer,
             bodies: self.bodies.clone(),
+            heads: self.heads.clone(),
             limits: self.limits,
             counters: &self.counters,
             drain: &self.drain,

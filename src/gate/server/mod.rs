@@ -16,6 +16,7 @@ mod gathered;
 mod limits;
 mod listener;
 mod portions;
+mod room;
 mod shares;
 mod streams;
 #[cfg(test)]

@@ -18,6 +18,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::framing::Framing;
 use super::limits::Limits;
+use super::room::{Room, Taken};
 
 /// What every HTTP/2 connection begins with (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -42,6 +43,8 @@ pub(super) struct Vigil(Arc<Shared>);
 struct Shared {
     state: Mutex<State>,
     limits: Limits,
+    /// For heads that are not whole yet.
+    room: Room,
     crowded: Arc<AtomicUsize>,
 }
 
@@ -55,6 +58,8 @@ struct State {
     requests: Vec<Instant>,
     /// When the first byte of a head came that is not whole yet. HTTP/1 only.
     head: Option<Instant>,
+    /// What has come of it.
+    pieces: Pieces,
     /// Where in the stream the connection is. HTTP/1 only.
     framing: Framing,
     /// Since when the peer takes nothing.
@@ -63,6 +68,32 @@ struct State {
     farewell: Option<Instant>,
     /// When it ends, whatever it does.
     end: Option<Instant>,
+}
+
+/// A head that is not whole yet. Most come in one piece, which takes no room.
+#[derive(Default)]
+struct Pieces {
+    bytes: usize,
+    room: Option<Taken>,
+    /// There was no room for more.
+    refused: bool,
+}
+
+impl Pieces {
+    fn add(&mut self, bytes: usize, room: &Room) {
+        // With the second piece, the first is counted, too.
+        let more = if self.room.is_some() || self.bytes == 0 { bytes } else { self.bytes + bytes };
+        let first = self.bytes == 0;
+        self.bytes += bytes;
+        if first {
+            return;
+        }
+        match (u32::try_from(more).ok().and_then(|more| room.now(more)), &mut self.room) {
+            (Some(more), Some(taken)) => taken.merge(more),
+            (Some(taken), none) => *none = Some(taken),
+            (None, _) => self.refused = true,
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -74,20 +105,21 @@ enum Speech {
 }
 
 impl Vigil {
-    /// A connection that begins now. `crowded` tells how many others wait for its place.
-    pub(super) fn new(limits: Limits, crowded: Arc<AtomicUsize>) -> Self {
+    /// A connection that begins now, with its peer's room for heads. `crowded` tells how many others wait for its place.
+    pub(super) fn new(limits: Limits, room: Room, crowded: Arc<AtomicUsize>) -> Self {
         let state = State {
             speech: Speech::Unknown(0),
             moved: Instant::now(),
             asked: false,
             requests: Vec::new(),
             head: None,
+            pieces: Pieces::default(),
             framing: Framing::default(),
             stalled: None,
             farewell: None,
             end: None,
         };
-        Self(Arc::new(Shared { state: Mutex::new(state), limits, crowded }))
+        Self(Arc::new(Shared { state: Mutex::new(state), limits, room, crowded }))
     }
 
     /// Nothing that holds the lock can panic halfway through a change.
@@ -103,12 +135,15 @@ impl Vigil {
         let mut state = self.state();
         state.recognize(bytes);
         if state.speech == Speech::Http2 {
-            state.head = None;
+            (state.head, state.pieces) = (None, Pieces::default());
             return;
         }
         let of_head = state.framing.read(bytes);
         if of_head && state.requests.is_empty() && state.head.is_none() {
             state.head = Some(Instant::now());
+        }
+        if state.head.is_some() {
+            state.pieces.add(bytes.len(), &self.0.room);
         }
     }
 
@@ -126,7 +161,7 @@ impl Vigil {
     pub(super) fn begin(&self, body: Option<u64>) -> UnderWay {
         let mut state = self.state();
         let now = Instant::now();
-        state.head = None;
+        (state.head, state.pieces) = (None, Pieces::default());
         state.framing.begin(body);
         state.asked = true;
         state.requests.push(now);
@@ -168,7 +203,8 @@ impl Vigil {
         } else {
             (state.moved + limits.first_request, Overdue::Head)
         };
-        let head = state.head.map(|since| (since + limits.head, Overdue::Head));
+        let head = state.head.map(|since| if state.pieces.refused { since } else { since + limits.head });
+        let head = head.map(|end| (end, Overdue::Head));
         let stalled = state.stalled.map(|since| (since + limits.write, Overdue::Progress));
         let end = state.end.map(|end| (end, Overdue::Progress));
         [head, stalled, end].into_iter().flatten().fold(waiting, |first, other| if other.0 < first.0 { other } else { first })

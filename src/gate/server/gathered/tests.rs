@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::gate::server::connection::Serving;
+use crate::gate::server::room::Room;
 use crate::gate::server::{Bodies, Counters, Limits, Peer};
 
 /// The pieces that a stream was given.
@@ -91,6 +92,7 @@ async fn no_answer_leaves_in_parts_however_many_are_given_at_once() {
             router: Router::new().route("/", get(answer)),
             peer: Peer { address: ([127, 0, 0, 1], 1).into(), certified: false },
             bodies: Bodies::new(&limits),
+            heads: Room::new(limits.heads_bytes),
             limits,
             counters: &Counters::default(),
             drain: &CancellationToken::new(),

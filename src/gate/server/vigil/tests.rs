@@ -14,7 +14,7 @@ fn limits() -> Limits {
 }
 
 fn new() -> Vigil {
-    Vigil::new(limits(), Arc::default())
+    Vigil::new(limits(), Room::new(64 << 20), Arc::default())
 }
 
 /// After how many seconds what is overdue, if nothing happens any more.
@@ -126,7 +126,7 @@ async fn a_peer_that_does_not_read_is_cut_off() {
 #[tokio::test(start_paused = true)]
 async fn who_has_been_answered_is_idle_from_then_on() {
     let short = Limits { idle: Duration::from_secs(2), ..limits() };
-    let vigil = Vigil::new(short, Arc::default());
+    let vigil = Vigil::new(short, Room::new(64 << 20), Arc::default());
     vigil.read(HEAD);
     let request = vigil.begin(Some(0));
     let begun = Instant::now();
@@ -154,7 +154,7 @@ async fn who_does_not_close_after_a_farewell_is_cut_off() {
 async fn the_idle_make_way_when_it_is_crowded() {
     let crowded = Arc::new(AtomicUsize::new(0));
     let limits = Limits { crowded_idle: Duration::from_secs(30), ..limits() };
-    let vigil = Vigil::new(limits, crowded.clone());
+    let vigil = Vigil::new(limits, Room::new(64 << 20), crowded.clone());
     vigil.read(HEAD);
     drop(vigil.begin(Some(0)));
     let others = tokio::spawn(async move {
@@ -174,4 +174,26 @@ async fn a_retired_connection_ends_whatever_it_does() {
     pass(19).await;
     let _request = vigil.begin(Some(0));
     assert_eq!(overdue(&vigil).await, (1, Overdue::Progress));
+}
+
+/// Many slow heads would hold the memory that all need.
+#[tokio::test(start_paused = true)]
+async fn heads_that_come_in_pieces_take_room_of_which_one_peer_gets_a_quarter() {
+    let room = Room::new(400);
+    let of = |last: u8| Vigil::new(limits(), room.of([192, 0, 2, last].into()), Arc::default());
+    let piece = [b'x'; 40];
+    let (first, second, third, other) = (of(1), of(1), of(1), of(2));
+    for vigil in [&first, &second, &third, &other] {
+        vigil.read(&piece);
+        assert_eq!(vigil.next(), (Instant::now() + limits().head, Overdue::Head), "one piece takes none");
+    }
+    first.read(&piece);
+    second.read(&piece);
+    assert_eq!(first.next().0, Instant::now() + limits().head);
+    assert_eq!(second.next(), (Instant::now(), Overdue::Head), "there is none left for it");
+    other.read(&piece);
+    assert_eq!(other.next().0, Instant::now() + limits().head, "it has its own");
+    drop(first.begin(Some(0)));
+    third.read(&piece);
+    assert_eq!(third.next().0, Instant::now() + limits().head, "who has come to the end of it gives it back");
 }
