@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use claviger::api::{ApiKey, ApiKeySpec, Expiry, Phase};
+use claviger::api::{ApiKey, ApiKeyRole, ApiKeyRoleSpec, ApiKeySpec, Expiry, Phase};
 use futures::{StreamExt, TryStreamExt};
 use kube::api::{Api, ListParams, PostParams, WatchEvent, WatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -33,6 +33,9 @@ pub(crate) struct Controller {
     name: String,
 }
 
+/// The role of every key. It exists: a key whose role is missing costs an event and a write more.
+const ROLE: &str = "ic-viewer";
+
 /// What the API server was asked to do, Leases apart.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Writes {
@@ -56,6 +59,8 @@ impl Bed {
         let installed = Command::new(control_plane.helm())
             .args(["install", "claviger", concat!(env!("CARGO_MANIFEST_DIR"), "/charts/claviger")])
             .args(["--namespace=claviger-system", "--create-namespace"])
+            // The controller adds the finalizer, as before Kubernetes 1.36: the plain loop does so, too.
+            .arg("--set=admission.finalizer=false")
             .env("KUBECONFIG", control_plane.kubeconfig())
             .stdin(Stdio::null())
             .output()
@@ -73,6 +78,9 @@ impl Bed {
             started: AtomicU32::new(0),
         };
         bed.await_admission().await;
+        let roles: Api<ApiKeyRole> = Api::all(bed.admin.clone());
+        let spec = ApiKeyRoleSpec { permissions: vec!["invoices:read".to_owned()], ..ApiKeyRoleSpec::default() };
+        roles.create(&PostParams::default(), &ApiKeyRole::new(ROLE, spec)).await.expect("a role");
         bed
     }
 
@@ -117,7 +125,7 @@ impl Bed {
                     let spec = ApiKeySpec {
                         description: Some("Nightly export of invoices".to_owned()),
                         application: Some("billing".to_owned()),
-                        roles: vec!["ic-viewer".to_owned()],
+                        roles: vec![ROLE.to_owned()],
                         expiry: Some(Expiry { after: Some("90d".to_owned()), ..Expiry::default() }),
                         ..ApiKeySpec::default()
                     };
