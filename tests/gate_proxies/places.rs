@@ -12,6 +12,7 @@ stories![
     envoy_over_grpc_takes_keys_out_of_queries_and_cookies,
     the_files_take_keys_out_of_queries_and_cookies,
     the_gate_itself_takes_forged_headers_off_envoys_requests,
+    a_permission_with_a_slash_is_asked_for,
 ];
 
 /// A gate, and a key that passes.
@@ -19,7 +20,7 @@ fn gate_and_key(name: &str) -> (Stage, Gate, String) {
     let stage = Stage::new(name);
     {
         let _operator = stage.operator().start_ready();
-        stage.declare("k", &format!("{{audiences: [{AUDIENCE}]}}"));
+        stage.declare("k", &format!("{{audiences: [{AUDIENCE}], permissions: [files/read]}}"));
         stage.wait_issued("k");
     }
     let key = stage.mounted("k")["api-key"].clone();
@@ -94,6 +95,31 @@ fn the_files_take_keys_out_of_queries_and_cookies() {
                 if uncommented { uncomment(kind, &text) } else { text }
             });
             takes_keys_out(&proxy, &key, uncommented);
+        }
+    }
+}
+
+/// A slash would end the settings in a path: it is written %2F there. Caddy makes %252F of that, which nothing passes.
+fn a_permission_with_a_slash_is_asked_for() {
+    let (_stage, gate, key) = gate_and_key("slashes");
+    for kind in Kind::ALL {
+        let written = |name: &str| match kind {
+            Kind::EnvoyGrpc => name.to_owned(),
+            // To HAProxy a percent sign in a format begins something else.
+            Kind::HaProxy => name.replace('/', "%%2F"),
+            _ => name.replace('/', "%2F"),
+        };
+        let questions = match kind {
+            Kind::Caddy => vec![("files/read", 403, Some("MISCONFIGURED"))],
+            _ => vec![("files/read", 200, None), ("files/write", 403, Some("INSUFFICIENT_PERMISSIONS"))],
+        };
+        for (permission, status, code) in questions {
+            let proxy =
+                Proxy::start_edited(kind, gate.plain_address(), |text| replaced(&text, "invoices:read", &written(permission)));
+            proxy.upstream.take();
+            let answer = proxy.ask(Question::get("/reports").bearer(&key));
+            assert_eq!(answer.status, status, "{kind}: {permission}: {answer:?}\n{}", proxy.log());
+            assert_eq!(answer.header("x-claviger-code").filter(|code| *code != "VALID"), code, "{kind}: {answer:?}");
         }
     }
 }
