@@ -91,6 +91,13 @@ impl Freshness {
         Some(self.max_staleness?.saturating_sub(self.age(watched)?))
     }
 
+    /// The same for all that is watched.
+    #[must_use]
+    pub fn left_of_all(&self) -> Option<Duration> {
+        let roles = if self.with_roles { self.left(Watched::Roles) } else { None };
+        self.left(Watched::ApiKeys).into_iter().chain(roles).min()
+    }
+
     fn check_one(&self, watched: Watched) -> Result<(), Unable> {
         let Some(max) = self.max_staleness else {
             // No clock is read where none is needed.

@@ -46,10 +46,18 @@ impl State {
 /// How often is looked whether verdicts are given.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// When to look next. Not after they may have ended: a moment without them is told, too.
+fn next_look(freshness: &Freshness) -> Duration {
+    match freshness.left_of_all() {
+        Some(left) if !left.is_zero() => LOOK.min(left + Duration::from_millis(1)),
+        _ => LOOK,
+    }
+}
+
 /// Tells in the log when verdicts begin, end, and begin again, until `stop` is cancelled.
 pub(super) async fn tell(state: Arc<State>, stop: CancellationToken) {
     let mut before = GateState::Loading;
-    while stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
+    while stop.run_until_cancelled(tokio::time::sleep(next_look(&state.freshness))).await.is_some() {
         let facts = state.facts();
         if facts.state == before {
             continue;
@@ -87,5 +95,28 @@ impl Health for State {
             ages: [self.freshness.age(Watched::ApiKeys), self.freshness.age(Watched::Roles)],
             ready: self.ready().is_ok(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_verdicts_is_looked_at_when_it_comes() {
+        let (bound, roles_too) = (Duration::from_secs(7), true);
+        let fresh = Freshness::new(roles_too, Some(bound));
+        assert_eq!(next_look(&fresh), LOOK, "nothing is known yet");
+        fresh.listed(Watched::ApiKeys);
+        fresh.listed(Watched::Roles);
+        assert_eq!(next_look(&fresh), LOOK);
+        tokio::time::advance(Duration::from_millis(6_400)).await;
+        fresh.listed(Watched::ApiKeys);
+        let look = next_look(&fresh);
+        assert_eq!(look, Duration::from_millis(601), "roles come first");
+        tokio::time::advance(look).await;
+        assert_eq!(fresh.check(), Err(Unable::Stale));
+        assert_eq!(next_look(&fresh), LOOK);
+        assert_eq!(next_look(&Freshness::new(roles_too, None)), LOOK);
     }
 }
