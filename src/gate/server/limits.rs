@@ -28,7 +28,7 @@ pub struct Limits {
     /// Bytes of a request head, over HTTP/1 together with what was read ahead. At least 8 KiB over HTTP/1.
     pub head_bytes: u32,
     /// Bytes of HTTP/1 request heads that do not come in one piece, over all connections.
-    pub heads_bytes: u32,
+    pub slow_head_bytes: u32,
     /// Headers of a request.
     pub headers: u16,
     /// How long the body of a request may take.
@@ -57,7 +57,7 @@ impl Default for Limits {
             request: Duration::from_secs(120),
             write: Duration::from_secs(30),
             head_bytes: 64 * 1024,
-            heads_bytes: 64 << 20,
+            slow_head_bytes: 64 << 20,
             headers: 100,
             body: Duration::from_secs(10),
             body_bytes: 64 << 20,

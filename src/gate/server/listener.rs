@@ -73,7 +73,7 @@ pub async fn serve(listeners: Vec<Listener>, router: Router, limits: Limits, cou
     let shared = Arc::new(Shared {
         router,
         bodies: Bodies::new(&limits),
-        heads: Room::new(limits.heads_bytes),
+        heads: Room::new(limits.slow_head_bytes),
         limits,
         counters,
         room: Arc::new(Semaphore::new(usize::try_from(limits.connections.max(1)).unwrap_or(Semaphore::MAX_PERMITS))),

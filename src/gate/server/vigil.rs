@@ -81,13 +81,13 @@ struct Pieces {
 
 impl Pieces {
     fn add(&mut self, bytes: usize, room: &Room) {
-        // With the second piece, the first is counted, too.
-        let more = if self.room.is_some() || self.bytes == 0 { bytes } else { self.bytes + bytes };
         let first = self.bytes == 0;
         self.bytes += bytes;
         if first {
             return;
         }
+        // With the second piece, the first is counted, too.
+        let more = if self.room.is_some() { bytes } else { self.bytes };
         match (u32::try_from(more).ok().and_then(|more| room.now(more)), &mut self.room) {
             (Some(more), Some(taken)) => taken.merge(more),
             (Some(taken), none) => *none = Some(taken),

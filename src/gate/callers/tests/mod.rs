@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use http::{Response, header};
 use kube::client::Body;
 use serde_json::json;
+use tokio::task::JoinSet;
 
 use self::world::World;
 use super::*;
@@ -139,7 +140,7 @@ async fn a_burst_with_one_token_asks_once() {
     let world = World::new(&["all"], &[("all", ALL)]);
     let callers = world.callers(Settings::default());
     let held = world.hold();
-    let mut burst = tokio::task::JoinSet::new();
+    let mut burst = JoinSet::new();
     for _ in 0..100 {
         let callers = callers.clone();
         burst.spawn(async move { admit(&callers, "all", None).await });
@@ -182,6 +183,19 @@ async fn an_api_server_that_fails_is_asked_again_and_one_that_is_silent_is_not_w
     assert_eq!(admit(&callers, "all", None).await, Ok(user("all")));
 }
 
+/// One peer asks with a thousand made-up tokens. Returns when so many of them are asked about.
+async fn flood(world: &World, callers: &Arc<Callers>, at_once: usize) -> JoinSet<Result<Caller, Refusal>> {
+    let mut flood = JoinSet::new();
+    for number in 0..1000 {
+        let callers = callers.clone();
+        flood.spawn(async move { admit(&callers, &format!("made.up.{number}"), None).await });
+    }
+    while world.under_way.load(Ordering::Relaxed) < at_once {
+        tokio::task::yield_now().await;
+    }
+    flood
+}
+
 #[tokio::test(start_paused = true)]
 async fn made_up_tokens_neither_flood_the_api_server_nor_keep_good_callers_out() {
     let world = World::new(&["all"], &[("all", ALL)]);
@@ -189,14 +203,7 @@ async fn made_up_tokens_neither_flood_the_api_server_nor_keep_good_callers_out()
     let callers = world.callers(settings);
     admit(&callers, "all", None).await.unwrap();
     let held = world.hold();
-    let mut flood = tokio::task::JoinSet::new();
-    for number in 0..1000 {
-        let callers = callers.clone();
-        flood.spawn(async move { admit(&callers, &format!("made.up.{number}"), None).await });
-    }
-    while world.under_way.load(Ordering::Relaxed) < 4 {
-        tokio::task::yield_now().await;
-    }
+    let flood = flood(&world, &callers, 4).await;
     for _ in 0..10 {
         tokio::task::yield_now().await;
     }
@@ -222,14 +229,7 @@ async fn one_peer_with_made_up_tokens_keeps_no_other_peer_out() {
     let world = World::new(&["new"], &[("new", ALL)]);
     let callers = world.callers(Settings { at_once: 4, ..Settings::default() });
     let held = world.hold();
-    let mut flood = tokio::task::JoinSet::new();
-    for number in 0..1000 {
-        let callers = callers.clone();
-        flood.spawn(async move { admit(&callers, &format!("made.up.{number}"), None).await });
-    }
-    while world.under_way.load(Ordering::Relaxed) < 4 {
-        tokio::task::yield_now().await;
-    }
+    let _flood = flood(&world, &callers, 4).await;
     let somebody = callers.clone();
     let somebody = tokio::spawn(async move {
         let other = Peer { address: ([192, 0, 2, 2], 4711).into(), certified: false };

@@ -92,7 +92,7 @@ async fn no_answer_leaves_in_parts_however_many_are_given_at_once() {
             router: Router::new().route("/", get(answer)),
             peer: Peer { address: ([127, 0, 0, 1], 1).into(), certified: false },
             bodies: Bodies::new(&limits),
-            heads: Room::new(limits.heads_bytes),
+            heads: Room::new(limits.slow_head_bytes),
             limits,
             counters: &Counters::default(),
             drain: &CancellationToken::new(),
