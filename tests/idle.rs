@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use claviger::api::Phase;
+use claviger::api::{ConditionType, Phase};
 
 use crate::stories;
 use crate::support::cluster::Cluster;
 use crate::support::operator::{Builder, Operator};
 use crate::support::proxy::{Call, Matcher, Proxy, Verb};
-use crate::support::stage::Stage;
+use crate::support::stage::{Stage, condition};
 use crate::support::wait::{self, LIMIT};
 
-stories![a_thousand_keys_cost_three_writes_each_and_nothing_when_idle];
+stories![a_thousand_keys_cost_three_writes_each_and_nothing_when_idle, a_restart_and_an_upgrade_write_nothing,];
 
 /// Incidents 32 and 5: 1,000 keys cost three writes each, four where the controller adds the finalizer, and no read of single
 /// objects; then a restart and ten forced re-lists write nothing but Leases and read nothing but lists and watches.
@@ -129,4 +129,51 @@ fn tally(proxy: &Proxy, counted: impl Fn(&Call) -> bool) -> BTreeMap<String, usi
 
 fn counts(of: &[(&str, usize)]) -> BTreeMap<String, usize> {
     of.iter().map(|(kind, count)| ((*kind).to_owned(), *count)).collect()
+}
+
+/// Incidents 5 and 32: keys in every state; a restart, and another version of the controller with other settings, write nothing.
+fn a_restart_and_an_upgrade_write_nothing() {
+    let stage = Stage::new("upgrade");
+    stage.declare_many("plain", 30, "{}");
+    stage.declare_many("lasting", 5, "{\"expiry\": {\"after\": \"90d\"}}");
+    stage.declare_many("short", 5, "{\"expiry\": {\"after\": \"1s\"}}");
+    stage.declare_many("revoked", 5, "{\"revoked\": true}");
+    let proxy = stage.cluster.proxy();
+    let operator = stage.operator_via(&proxy).start_ready();
+    stage.wait_many(35, Phase::Active);
+    stage.wait_many(5, Phase::Expired);
+    stage.wait_many(5, Phase::Revoked);
+    stage.kubectl(&["delete", "secret", "plain-0"]);
+    stage.wait_reason("plain-0", ConditionType::Delivered, "SecretMissing");
+    for number in 0..5 {
+        stage.wait_over(&format!("short-{number}"));
+    }
+    come_to_rest(&proxy);
+    let everything = || serde_json::to_string(&(stage.apikeys(), stage.secrets())).unwrap();
+    let before = everything();
+    assert!(operator.stop().success());
+    let upgrades: [&[&str]; 3] =
+        [&[], &["--concurrency=2", "--principal-domain=keys.example.com", "--announce-grace=1m"], &["--finalizer=false"]];
+    for arguments in upgrades {
+        proxy.reset();
+        let operator = stage.operator_via(&proxy).args(arguments).start_ready();
+        wait::until("it has looked at every key", || {
+            let looked = operator.metric("claviger_reconcile_duration_seconds_count").unwrap_or_default();
+            if looked >= 45.0 && operator.metric("claviger_objects_waiting").is_some_and(|waiting| waiting <= 1.0) {
+                Ok(())
+            } else {
+                Err(operator.metrics())
+            }
+        });
+        come_to_rest(&proxy);
+        assert_eq!(proxy.mutations().len(), 0, "{arguments:?}: {:?}", proxy.mutations());
+        let read: Vec<_> = proxy.calls().into_iter().filter(|record| record.call.verb == Verb::Get).collect();
+        // A key may have ended before it could be said that it was delivered.
+        let is_recorded = |name: &str| condition(&stage.status(name), ConditionType::Delivered).starts_with("True");
+        let of_others = read.iter().filter(|record| record.call.name.as_deref().is_some_and(is_recorded));
+        assert_eq!(of_others.count(), 0, "only what is not as recorded is read: {read:?}");
+        assert_eq!(condition(&stage.status("plain-0"), ConditionType::Delivered), "False/SecretMissing");
+        assert!(operator.stop().success());
+    }
+    assert_eq!(everything(), before, "nothing was written, not even an event's worth");
 }

@@ -13,7 +13,7 @@ use crate::stories;
 use crate::support::cluster::Cluster;
 use crate::support::leaks;
 use crate::support::proxy::{Call, Fault, Hold, Matcher, Proxy, Rule, Verb, When};
-use crate::support::stage::{Stage, condition};
+use crate::support::stage::Stage;
 use crate::support::wait::{self, LIMIT};
 
 stories![
@@ -28,7 +28,6 @@ stories![
     an_api_server_that_crashes_under_load_loses_no_key,
     a_secret_that_cannot_be_read_mints_nothing,
     an_apikey_that_cannot_be_read_mints_nothing,
-    a_restart_and_an_upgrade_write_nothing,
     a_list_or_a_watch_that_is_never_answered_is_asked_for_anew,
 ];
 
@@ -328,53 +327,6 @@ fn an_apikey_that_cannot_be_read_mints_nothing() {
     assert_eq!(status.versions.len(), 1);
     assert_eq!(accepted(&proxy, "update apikeys/status"), 2);
     history.check();
-}
-
-/// Incidents 5 and 32: keys in every state; a restart, and another version of the controller with other settings, write nothing.
-fn a_restart_and_an_upgrade_write_nothing() {
-    let stage = Stage::new("upgrade");
-    stage.declare_many("plain", 30, "{}");
-    stage.declare_many("lasting", 5, "{\"expiry\": {\"after\": \"90d\"}}");
-    stage.declare_many("short", 5, "{\"expiry\": {\"after\": \"1s\"}}");
-    stage.declare_many("revoked", 5, "{\"revoked\": true}");
-    let proxy = stage.cluster.proxy();
-    let operator = stage.operator_via(&proxy).start_ready();
-    stage.wait_many(35, Phase::Active);
-    stage.wait_many(5, Phase::Expired);
-    stage.wait_many(5, Phase::Revoked);
-    stage.kubectl(&["delete", "secret", "plain-0"]);
-    stage.wait_reason("plain-0", ConditionType::Delivered, "SecretMissing");
-    for number in 0..5 {
-        stage.wait_over(&format!("short-{number}"));
-    }
-    rest(&proxy);
-    let everything = || serde_json::to_string(&(stage.apikeys(), stage.secrets())).unwrap();
-    let before = everything();
-    assert!(operator.stop().success());
-    let upgrades: [&[&str]; 3] =
-        [&[], &["--concurrency=2", "--principal-domain=keys.example.com", "--announce-grace=1m"], &["--finalizer=false"]];
-    for arguments in upgrades {
-        proxy.reset();
-        let operator = stage.operator_via(&proxy).args(arguments).start_ready();
-        wait::until("it has looked at every key", || {
-            let looked = operator.metric("claviger_reconcile_duration_seconds_count").unwrap_or_default();
-            if looked >= 45.0 && operator.metric("claviger_objects_waiting").is_some_and(|waiting| waiting <= 1.0) {
-                Ok(())
-            } else {
-                Err(operator.metrics())
-            }
-        });
-        rest(&proxy);
-        assert_eq!(proxy.mutations().len(), 0, "{arguments:?}: {:?}", proxy.mutations());
-        let read: Vec<_> = proxy.calls().into_iter().filter(|record| record.call.verb == Verb::Get).collect();
-        // A key may have ended before it could be said that it was delivered.
-        let is_recorded = |name: &str| condition(&stage.status(name), ConditionType::Delivered).starts_with("True");
-        let of_others = read.iter().filter(|record| record.call.name.as_deref().is_some_and(is_recorded));
-        assert_eq!(of_others.count(), 0, "only what is not as recorded is read: {read:?}");
-        assert_eq!(condition(&stage.status("plain-0"), ConditionType::Delivered), "False/SecretMissing");
-        assert!(operator.stop().success());
-    }
-    assert_eq!(everything(), before, "nothing was written, not even an event's worth");
 }
 
 /// A list or a watch that is never answered, at the start and later, does not keep the controller waiting for ever.
