@@ -80,7 +80,11 @@ fn choose_tls_provider() {
 /// Cancelled when the process is asked to stop.
 fn until_told() -> Result<CancellationToken, Failure> {
     let token = CancellationToken::new();
-    tokio::spawn(stop_on_signal(token.clone(), signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?));
+    tokio::spawn(stop_on_signal(
+        token.clone(),
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    ));
     Ok(token)
 }
 

@@ -56,14 +56,31 @@ impl<'a> Person<'a> {
     fn in_groups(stage: &'a Stage, name: &str, groups: &[&str], cluster_roles: &[&str]) -> Self {
         let control_plane = &stage.cluster.control_plane;
         let groups = groups.iter().map(|group| (*group).to_owned()).collect();
-        let auth = Auth::ClientCert { user: name.to_owned(), groups };
+        let auth = Auth::ClientCert {
+            user: name.to_owned(),
+            groups,
+        };
         let kubeconfig = control_plane
-            .write_kubeconfig(&format!("{}-{name}", stage.namespace), control_plane.url(), auth)
+            .write_kubeconfig(
+                &format!("{}-{name}", stage.namespace),
+                control_plane.url(),
+                auth,
+            )
             .unwrap_or_else(|error| panic!("{error}"));
-        let person = Self { stage, name: name.to_owned(), kubeconfig };
+        let person = Self {
+            stage,
+            name: name.to_owned(),
+            kubeconfig,
+        };
         for role in cluster_roles {
             let binding = format!("{name}-{role}");
-            stage.kubectl(&["create", "rolebinding", &binding, &format!("--clusterrole={role}"), &format!("--user={name}")]);
+            stage.kubectl(&[
+                "create",
+                "rolebinding",
+                &binding,
+                &format!("--clusterrole={role}"),
+                &format!("--user={name}"),
+            ]);
         }
         if !cluster_roles.is_empty() {
             person.wait_may("get", "claviger.dev", "apikeys", "any");
@@ -84,14 +101,19 @@ impl<'a> Person<'a> {
             })
             .to_string(),
         );
-        self.stage.kubectl(&["create", "rolebinding", &given, &format!("--role={given}"), &format!("--user={}", self.name)]);
+        self.stage.kubectl(&[
+            "create",
+            "rolebinding",
+            &given,
+            &format!("--role={given}"),
+            &format!("--user={}", self.name),
+        ]);
         self.wait_may(verb, group, resource, names.first().unwrap_or(&"any"));
     }
 
     /// Waits until the API server knows a right that was just given.
     fn wait_may(&self, verb: &str, group: &str, resource: &str, name: &str) {
-        let attributes =
-            json!({ "namespace": self.stage.namespace, "verb": verb, "group": group, "resource": resource, "name": name });
+        let attributes = json!({ "namespace": self.stage.namespace, "verb": verb, "group": group, "resource": resource, "name": name });
         let review = json!({
             "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
             "spec": { "user": self.name, "resourceAttributes": attributes },
@@ -99,7 +121,11 @@ impl<'a> Person<'a> {
         wait::until(&format!("{} may {verb} {resource}", self.name), || {
             let asked = ["create", "-o", "jsonpath={.status.allowed}", "-f", "-"];
             let answer = self.stage.cluster.kubectl_with(&asked, &review.to_string());
-            if answer == "true" { Ok(()) } else { Err(answer) }
+            if answer == "true" {
+                Ok(())
+            } else {
+                Err(answer)
+            }
         });
     }
 
@@ -107,25 +133,48 @@ impl<'a> Person<'a> {
     fn try_kubectl(&self, arguments: &[&str], input: &str) -> (bool, String) {
         let kubeconfig = self.kubeconfig.display().to_string();
         // Said twice, the later counts.
-        let all = [&["--kubeconfig", &kubeconfig, "-n", &self.stage.namespace], arguments].concat();
+        let all = [
+            &["--kubeconfig", &kubeconfig, "-n", &self.stage.namespace],
+            arguments,
+        ]
+        .concat();
         let output = self.stage.cluster.try_kubectl(&all, input);
-        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let said = format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
         (output.status.success(), said)
     }
 
     /// Runs kubectl as them; it must succeed.
     fn kubectl(&self, arguments: &[&str], input: &str) -> String {
         let (succeeded, said) = self.try_kubectl(arguments, input);
-        assert!(succeeded, "{} kubectl {}: {said}", self.name, arguments.join(" "));
+        assert!(
+            succeeded,
+            "{} kubectl {}: {said}",
+            self.name,
+            arguments.join(" ")
+        );
         said
     }
 
     /// Runs kubectl as them; it must be refused with these words.
     fn refused(&self, arguments: &[&str], input: &str, words: &[&str]) {
         let (succeeded, said) = self.try_kubectl(arguments, input);
-        assert!(!succeeded, "{} kubectl {}: {said}", self.name, arguments.join(" "));
+        assert!(
+            !succeeded,
+            "{} kubectl {}: {said}",
+            self.name,
+            arguments.join(" ")
+        );
         for word in words {
-            assert!(said.contains(word), "{} kubectl {}: {word:?} is not in {said:?}", self.name, arguments.join(" "));
+            assert!(
+                said.contains(word),
+                "{} kubectl {}: {word:?} is not in {said:?}",
+                self.name,
+                arguments.join(" ")
+            );
         }
     }
 
@@ -141,21 +190,48 @@ impl<'a> Person<'a> {
 
     /// Merges something into an ApiKey.
     fn patches(&self, name: &str, patch: &Value) -> String {
-        self.kubectl(&["patch", "apikey", name, "--type=merge", "-p", &patch.to_string()], "")
+        self.kubectl(
+            &[
+                "patch",
+                "apikey",
+                name,
+                "--type=merge",
+                "-p",
+                &patch.to_string(),
+            ],
+            "",
+        )
     }
 
     /// Merges something into an ApiKey, and is refused with these words.
     fn may_not_patch(&self, name: &str, patch: &Value, words: &[&str]) {
-        self.refused(&["patch", "apikey", name, "--type=merge", "-p", &patch.to_string()], "", words);
+        self.refused(
+            &[
+                "patch",
+                "apikey",
+                name,
+                "--type=merge",
+                "-p",
+                &patch.to_string(),
+            ],
+            "",
+            words,
+        );
     }
 }
 
 /// The resourceVersion of an ApiKey.
 fn resource_version(stage: &Stage, name: &str) -> String {
-    stage.apikey(name).metadata.resource_version.unwrap_or_default()
+    stage
+        .apikey(name)
+        .metadata
+        .resource_version
+        .unwrap_or_default()
 }
 
 /// `role-1` to `role-16`.
 fn numbered(beginning: &str, count: usize) -> Vec<String> {
-    (1..=count).map(|number| format!("{beginning}{number}")).collect()
+    (1..=count)
+        .map(|number| format!("{beginning}{number}"))
+        .collect()
 }

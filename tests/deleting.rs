@@ -30,10 +30,22 @@ fn every_way_of_deleting_takes_the_secret_and_recreates_nothing() {
         stage.declare(cascade, "{}");
         stage.wait_issued(cascade);
         let uid = stage.secret(cascade).unwrap().uid();
-        stage.kubectl(&["delete", "apikey", cascade, &format!("--cascade={cascade}"), "--timeout=80s"]);
-        assert!(stage.secret(cascade).is_none(), "{cascade}: the Secret {uid:?} went first");
+        stage.kubectl(&[
+            "delete",
+            "apikey",
+            cascade,
+            &format!("--cascade={cascade}"),
+            "--timeout=80s",
+        ]);
+        assert!(
+            stage.secret(cascade).is_none(),
+            "{cascade}: the Secret {uid:?} went first"
+        );
         pass(&stage, &format!("after-{cascade}"));
-        assert!(stage.secret(cascade).is_none(), "{cascade}: nothing is created again");
+        assert!(
+            stage.secret(cascade).is_none(),
+            "{cascade}: nothing is created again"
+        );
     }
     assert!(operator.stop().success());
     history.check();
@@ -49,15 +61,30 @@ fn an_edited_or_stripped_secret_of_ours_goes_too() {
     for name in ["edited", "stripped"] {
         stage.wait_issued(name);
         // While it is edited, nothing on it is mended: what is stripped then stays so.
-        stage.patch(&format!("secret/{name}"), r#"{"stringData": {"api-key": "something else"}}"#);
-        wait_condition(&stage, name, ConditionType::Delivered, "False/SecretChanged");
+        stage.patch(
+            &format!("secret/{name}"),
+            r#"{"stringData": {"api-key": "something else"}}"#,
+        );
+        wait_condition(
+            &stage,
+            name,
+            ConditionType::Delivered,
+            "False/SecretChanged",
+        );
     }
     stage.patch(
         "secret/stripped",
-        &json!({ "metadata": { "labels": { LABEL_APIKEY: null }, "ownerReferences": null } }).to_string(),
+        &json!({ "metadata": { "labels": { LABEL_APIKEY: null }, "ownerReferences": null } })
+            .to_string(),
     );
     pass(&stage, "marker");
-    assert!(!stage.secret("stripped").unwrap().labels().contains_key(LABEL_APIKEY));
+    assert!(
+        !stage
+            .secret("stripped")
+            .unwrap()
+            .labels()
+            .contains_key(LABEL_APIKEY)
+    );
     for name in ["edited", "stripped"] {
         stage.kubectl(&["delete", "apikey", name, "--timeout=80s"]);
         assert!(stage.secret(name).is_none(), "{name}");
@@ -73,11 +100,20 @@ fn a_secret_that_somebody_holds_is_waited_for() {
     let operator = eager(&stage);
     stage.declare("k", "{}");
     stage.wait_issued("k");
-    stage.patch("secret/k", r#"{"metadata": {"finalizers": ["example.com/hold"]}}"#);
+    stage.patch(
+        "secret/k",
+        r#"{"metadata": {"finalizers": ["example.com/hold"]}}"#,
+    );
     stage.kubectl(&["delete", "apikey", "k", "--wait=false"]);
-    wait_secret(&stage, "k", "is being deleted", |secret| secret.metadata.deletion_timestamp.is_some());
+    wait_secret(&stage, "k", "is being deleted", |secret| {
+        secret.metadata.deletion_timestamp.is_some()
+    });
     pass(&stage, "marker");
-    assert_eq!(stage.apikey("k").finalizers(), [FINALIZER], "it waits for its Secret");
+    assert_eq!(
+        stage.apikey("k").finalizers(),
+        [FINALIZER],
+        "it waits for its Secret"
+    );
     stage.patch("secret/k", r#"{"metadata": {"finalizers": null}}"#);
     stage.wait_gone("k");
     assert!(stage.secret("k").is_none());
@@ -89,18 +125,35 @@ fn a_secret_that_somebody_holds_is_waited_for() {
 fn an_apikey_that_was_never_issued_goes() {
     let stage = Stage::new("never-issued");
     let history = stage.history();
-    stage.kubectl(&["create", "secret", "generic", "blocked", "--from-literal=api-key=theirs"]);
+    stage.kubectl(&[
+        "create",
+        "secret",
+        "generic",
+        "blocked",
+        "--from-literal=api-key=theirs",
+    ]);
     // As from a manifest that carries the finalizer, deleted before any controller came.
-    let unseen = crate::support::stage::manifest("unseen", "{}")
-        .replace("{name: unseen}", &format!("{{name: unseen, finalizers: [{FINALIZER}]}}"));
+    let unseen = crate::support::stage::manifest("unseen", "{}").replace(
+        "{name: unseen}",
+        &format!("{{name: unseen, finalizers: [{FINALIZER}]}}"),
+    );
     stage.apply(&unseen);
     stage.kubectl(&["delete", "apikey", "unseen", "--wait=false"]);
     let operator = eager(&stage);
     stage.wait_gone("unseen");
     stage.declare("blocked", "{}");
-    wait_condition(&stage, "blocked", ConditionType::Delivered, "False/SecretConflict");
+    wait_condition(
+        &stage,
+        "blocked",
+        ConditionType::Delivered,
+        "False/SecretConflict",
+    );
     stage.kubectl(&["delete", "apikey", "blocked", "--timeout=80s"]);
-    assert_eq!(stage.mounted("blocked")["api-key"], "theirs", "the Secret in the way stays");
+    assert_eq!(
+        stage.mounted("blocked")["api-key"],
+        "theirs",
+        "the Secret in the way stays"
+    );
     assert!(operator.stop().success());
     history.check();
 }
@@ -126,9 +179,19 @@ fn an_apikey_created_again_while_the_controller_was_away_gets_a_new_key() {
     let uid = stage.apikey("k").uid();
     assert_ne!((&new.hash, &new.key_id), (&old.hash, &old.key_id));
     pass(&stage, "marker");
-    assert_ne!(stage.mounted("k")["api-key"], old_key, "the old key never revives");
+    assert_ne!(
+        stage.mounted("k")["api-key"],
+        old_key,
+        "the old key never revives"
+    );
     assert_eq!(
-        stage.secret("k").unwrap().owner_references().iter().map(|owner| Some(owner.uid.clone())).collect::<Vec<_>>(),
+        stage
+            .secret("k")
+            .unwrap()
+            .owner_references()
+            .iter()
+            .map(|owner| Some(owner.uid.clone()))
+            .collect::<Vec<_>>(),
         [uid]
     );
     assert_eq!(stage.status("k").versions.len(), 1);
@@ -141,7 +204,13 @@ fn a_namespace_goes_with_its_keys() {
     let stage = Stage::new("namespace-goes");
     let history = stage.history();
     let operator = eager(&stage);
-    stage.kubectl(&["create", "secret", "generic", "blocked", "--from-literal=api-key=theirs"]);
+    stage.kubectl(&[
+        "create",
+        "secret",
+        "generic",
+        "blocked",
+        "--from-literal=api-key=theirs",
+    ]);
     stage.declare("active", "{}");
     stage.declare("revoked", "{revoked: true}");
     stage.declare("blocked", "{}");
@@ -149,9 +218,21 @@ fn a_namespace_goes_with_its_keys() {
     stage.wait_issued("active");
     stage.wait_issued("missing");
     stage.kubectl(&["delete", "secret", "missing"]);
-    wait_condition(&stage, "missing", ConditionType::Delivered, "False/SecretMissing");
-    wait_condition(&stage, "blocked", ConditionType::Delivered, "False/SecretConflict");
-    stage.cluster.kubectl(&["delete", "namespace", &stage.namespace, "--timeout=85s"]);
+    wait_condition(
+        &stage,
+        "missing",
+        ConditionType::Delivered,
+        "False/SecretMissing",
+    );
+    wait_condition(
+        &stage,
+        "blocked",
+        ConditionType::Delivered,
+        "False/SecretConflict",
+    );
+    stage
+        .cluster
+        .kubectl(&["delete", "namespace", &stage.namespace, "--timeout=85s"]);
     assert!(stage.find("active").is_none() && stage.secret("active").is_none());
     assert!(operator.stop().success());
     history.check();
@@ -170,12 +251,18 @@ fn a_secret_that_went_first_keeps_nothing() {
     stage.kubectl(&["delete", "apikey", "one", "--timeout=80s"]);
     // Everything in one go, in the order in which a namespace may be emptied.
     assert!(operator.stop().success());
-    stage.cluster.kubectl(&["delete", "namespace", &stage.namespace, "--wait=false"]);
+    stage
+        .cluster
+        .kubectl(&["delete", "namespace", &stage.namespace, "--wait=false"]);
     wait::until_true("its Secrets are gone", || stage.secret("two").is_none());
     wait::until_true("the ApiKey waits", || stage.apikey("two").is_deleting());
     let operator = stage.operator().start_ready();
     wait::until_true("the namespace is gone", || {
-        !stage.cluster.try_kubectl(&["get", "namespace", &stage.namespace], "").status.success()
+        !stage
+            .cluster
+            .try_kubectl(&["get", "namespace", &stage.namespace], "")
+            .status
+            .success()
     });
     assert!(operator.stop().success());
     history.check();

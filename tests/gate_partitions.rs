@@ -49,12 +49,19 @@ impl Room {
     fn on(cluster: &Arc<Cluster>, name: &str) -> Self {
         let stage = Stage::on(cluster, name);
         let operator = stage.operator().start_ready();
-        Self { proxy: cluster.proxy(), stage, _operator: operator }
+        Self {
+            proxy: cluster.proxy(),
+            stage,
+            _operator: operator,
+        }
     }
 
     /// A gate behind the proxy.
     fn gate(&self, arguments: &[&str]) -> Gate {
-        Gate::builder(&self.stage.cluster).via(&self.proxy).args(arguments).start()
+        Gate::builder(&self.stage.cluster)
+            .via(&self.proxy)
+            .args(arguments)
+            .start()
     }
 
     /// Issues keys for the protected API.
@@ -74,7 +81,8 @@ impl Room {
     }
 
     fn revoke(&self, name: &str) {
-        self.stage.patch(&format!("apikey/{name}"), "{\"spec\": {\"revoked\": true}}");
+        self.stage
+            .patch(&format!("apikey/{name}"), "{\"spec\": {\"revoked\": true}}");
         self.stage.wait_phase(name, Phase::Revoked);
     }
 
@@ -88,18 +96,23 @@ fn wait_code(gate: &Gate, key: &str, code: &str) {
 }
 
 fn wait_route(gate: &Gate, settings: &str, key: &str, code: &str) {
-    wait::until(&format!("the answer is {code}"), || match gate.ask(settings, key) {
-        (_, answer) if answer == code => Ok(()),
-        other => Err(format!("{other:?}")),
+    wait::until(&format!("the answer is {code}"), || {
+        match gate.ask(settings, key) {
+            (_, answer) if answer == code => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
     });
 }
 
 /// Waits until it is not ready, for a reason with these words.
 fn wait_unready(gate: &Gate, words: &[&str]) {
-    wait::until(&format!("it is not ready and says {words:?}"), || match gate.get("/readyz") {
-        Some((503, reason)) if words.iter().all(|word| reason.contains(word)) => Ok(()),
-        other => Err(format!("{other:?}")),
-    });
+    wait::until(
+        &format!("it is not ready and says {words:?}"),
+        || match gate.get("/readyz") {
+            Some((503, reason)) if words.iter().all(|word| reason.contains(word)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        },
+    );
 }
 
 /// Incidents 16, 17, 22: during a rotation with an overlap both keys pass. Then the gate is cut off: what lasts goes on, and what
@@ -109,7 +122,10 @@ fn a_gate_that_is_cut_off_goes_by_its_own_clock() {
     let gate = room.gate(&[]);
     gate.wait_ready();
     let [lasting] = room.issue(["lasting"]);
-    let old = room.issue_one("turned", "{audiences: [invoices-api], rotation: {overlap: 20s}}");
+    let old = room.issue_one(
+        "turned",
+        "{audiences: [invoices-api], rotation: {overlap: 20s}}",
+    );
     let short = room.issue_one("short", "{audiences: [invoices-api], expiry: {after: 20s}}");
     for key in [&lasting, &old, &short] {
         wait_code(&gate, key, "VALID");
@@ -119,16 +135,26 @@ fn a_gate_that_is_cut_off_goes_by_its_own_clock() {
     let new = room.key("turned");
     assert_ne!(old, new);
     wait_code(&gate, &new, "VALID");
-    assert_eq!(gate.ask(ROUTE, &old), (200, "VALID".to_owned()), "within the overlap");
+    assert_eq!(
+        gate.ask(ROUTE, &old),
+        (200, "VALID".to_owned()),
+        "within the overlap"
+    );
     room.proxy.set_upstream_down(true);
-    wait::until_true("it knows that it is cut off", || gate.logs().contains("the watch is begun anew"));
+    wait::until_true("it knows that it is cut off", || {
+        gate.logs().contains("the watch is begun anew")
+    });
     assert_eq!(gate.ask(ROUTE, &lasting), (200, "VALID".to_owned()));
     wait_code(&gate, &short, "EXPIRED");
     wait_code(&gate, &old, "ROTATED");
     for key in [&lasting, &new] {
         assert_eq!(gate.ask(ROUTE, key), (200, "VALID".to_owned()));
     }
-    assert_eq!(gate.get("/readyz").map(|(code, _)| code), Some(200), "it was told to serve on, however old it is");
+    assert_eq!(
+        gate.get("/readyz").map(|(code, _)| code),
+        Some(200),
+        "it was told to serve on, however old it is"
+    );
 }
 
 /// Incidents 16: an installation that would rather refuse than be late with a revocation.
@@ -145,19 +171,34 @@ fn a_gate_that_may_be_no_older_refuses_all_until_it_knows_better() {
     wait_code(&gate, &revoked, "UNAVAILABLE");
     assert_eq!(gate.ask(ROUTE, &kept), (503, "UNAVAILABLE".to_owned()));
     wait_unready(&gate, &["--max-staleness", "apikeys: "]);
-    assert_eq!(gate.get("/healthz").map(|(code, _)| code), Some(200), "a restart would not help");
+    assert_eq!(
+        gate.get("/healthz").map(|(code, _)| code),
+        Some(200),
+        "a restart would not help"
+    );
     room.proxy.set_upstream_down(false);
     let first = wait::until("it answers again", || match gate.ask(ROUTE, &revoked) {
         (503, code) => Err(code),
         answer => Ok(answer),
     });
-    assert_eq!(first, (401, "REVOKED".to_owned()), "nothing passes before what has happened is known");
+    assert_eq!(
+        first,
+        (401, "REVOKED".to_owned()),
+        "nothing passes before what has happened is known"
+    );
     wait_code(&gate, &kept, "VALID");
     gate.wait_ready();
     wait::until("the log tells both", || {
         let log = gate.logs();
-        let (ended, begun) = (log.find("no verdict is given any more"), log.rfind("verdicts are given"));
-        if ended.is_some() && ended < begun { Ok(()) } else { Err(log) }
+        let (ended, begun) = (
+            log.find("no verdict is given any more"),
+            log.rfind("verdicts are given"),
+        );
+        if ended.is_some() && ended < begun {
+            Ok(())
+        } else {
+            Err(log)
+        }
     });
 }
 
@@ -181,23 +222,42 @@ fn what_went_while_no_watch_ran_is_refused() {
         let reader = format!("{}-reader", room.stage.namespace);
         room.stage.role(&reader, &["read"]);
         let [deleted, revoked, kept] = room.issue(["deleted", "revoked", "kept"]);
-        let granted = room.issue_one("granted", &format!("{{audiences: [invoices-api], roles: [{reader}]}}"));
+        let granted = room.issue_one(
+            "granted",
+            &format!("{{audiences: [invoices-api], roles: [{reader}]}}"),
+        );
         let gate = room.gate(&[]);
         gate.wait_ready();
         let reading = format!("{ROUTE}&permissions=read");
-        for (settings, key) in [(ROUTE, &deleted), (ROUTE, &revoked), (ROUTE, &kept), (&reading, &granted)] {
+        for (settings, key) in [
+            (ROUTE, &deleted),
+            (ROUTE, &revoked),
+            (ROUTE, &kept),
+            (&reading, &granted),
+        ] {
             assert_eq!(gate.ask(settings, key), (200, "VALID".to_owned()));
         }
         let watches = ["apikeys", "apikeyroles"];
-        wait::until_true("it watches", || watches.iter().all(|resource| room.proxy.open_watches(resource) > 0));
+        wait::until_true("it watches", || {
+            watches
+                .iter()
+                .all(|resource| room.proxy.open_watches(resource) > 0)
+        });
         for resource in watches {
             room.proxy.swallow_watch_events(resource);
         }
         room.delete("deleted");
         room.revoke("revoked");
         room.stage.role(&reader, &["write"]);
-        assert!(room.proxy.wait_stopped_events("apikeys", 2, LIMIT) && room.proxy.wait_stopped_events("apikeyroles", 1, LIMIT));
-        assert_eq!(gate.ask(ROUTE, &deleted), (200, "VALID".to_owned()), "it cannot know");
+        assert!(
+            room.proxy.wait_stopped_events("apikeys", 2, LIMIT)
+                && room.proxy.wait_stopped_events("apikeyroles", 1, LIMIT)
+        );
+        assert_eq!(
+            gate.ask(ROUTE, &deleted),
+            (200, "VALID".to_owned()),
+            "it cannot know"
+        );
         for resource in watches {
             room.proxy.expire_watches_as(resource, gone);
         }
@@ -214,7 +274,10 @@ fn what_happened_while_it_was_cut_off_takes_effect_afterwards() {
     let reader = format!("{}-reader", room.stage.namespace);
     room.stage.role(&reader, &["read"]);
     let [deleted, revoked] = room.issue(["deleted", "revoked"]);
-    let granted = room.issue_one("granted", &format!("{{audiences: [invoices-api], roles: [{reader}]}}"));
+    let granted = room.issue_one(
+        "granted",
+        &format!("{{audiences: [invoices-api], roles: [{reader}]}}"),
+    );
     let gate = room.gate(&[]);
     gate.wait_ready();
     let reading = format!("{ROUTE}&permissions=read");
@@ -226,8 +289,16 @@ fn what_happened_while_it_was_cut_off_takes_effect_afterwards() {
     room.revoke("revoked");
     room.stage.kubectl(&["delete", "apikeyrole", &reader]);
     let [new] = room.issue(["new"]);
-    assert_eq!(gate.ask(ROUTE, &new), (401, "NOT_FOUND".to_owned()), "it cannot know");
-    assert_eq!(gate.ask(ROUTE, &revoked), (200, "VALID".to_owned()), "nor this: --max-staleness is for those who mind");
+    assert_eq!(
+        gate.ask(ROUTE, &new),
+        (401, "NOT_FOUND".to_owned()),
+        "it cannot know"
+    );
+    assert_eq!(
+        gate.ask(ROUTE, &revoked),
+        (200, "VALID".to_owned()),
+        "nor this: --max-staleness is for those who mind"
+    );
     room.proxy.set_upstream_down(false);
     wait_code(&gate, &deleted, "NOT_FOUND");
     wait_code(&gate, &revoked, "REVOKED");
@@ -278,16 +349,36 @@ fn a_gate_that_starts_without_an_api_server_says_so_and_waits() {
 fn a_gate_without_a_right_says_which() {
     let room = Room::new("rightless");
     let [key] = room.issue(["key"]);
-    let deny = |resource| room.proxy.on(Matcher::call(Verb::List, resource), When::Before, Fault::Respond(403)).always();
+    let deny = |resource| {
+        room.proxy
+            .on(
+                Matcher::call(Verb::List, resource),
+                When::Before,
+                Fault::Respond(403),
+            )
+            .always()
+    };
     let denied = [deny("apikeys"), deny("apikeyroles")];
     let gate = room.gate(&[]);
-    let words =
-        ["cannot list", "grant this right with RBAC", "list and watch on apikeys.claviger.dev", "--cluster-objects=false"];
+    let words = [
+        "cannot list",
+        "grant this right with RBAC",
+        "list and watch on apikeys.claviger.dev",
+        "--cluster-objects=false",
+    ];
     wait_unready(&gate, &words);
-    assert!(words.iter().all(|word| gate.logs().contains(word)), "{}", gate.logs());
+    assert!(
+        words.iter().all(|word| gate.logs().contains(word)),
+        "{}",
+        gate.logs()
+    );
     denied[0].remove();
     wait_unready(&gate, &["list and watch on apikeyroles.claviger.dev"]);
-    assert_eq!(gate.ask(ROUTE, &key), (503, "UNAVAILABLE".to_owned()), "what its roles allow is not known");
+    assert_eq!(
+        gate.ask(ROUTE, &key),
+        (503, "UNAVAILABLE".to_owned()),
+        "what its roles allow is not known"
+    );
     denied[1].remove();
     gate.wait_ready();
     assert_eq!(gate.ask(ROUTE, &key), (200, "VALID".to_owned()));
@@ -296,7 +387,14 @@ fn a_gate_without_a_right_says_which() {
 fn definitions_that_come_later_are_waited_for() {
     let cluster = Cluster::without_definitions();
     let gate = Gate::builder(&cluster).start();
-    wait_unready(&gate, &["apikeys.claviger.dev is not known", "CustomResourceDefinition", "claviger manifests"]);
+    wait_unready(
+        &gate,
+        &[
+            "apikeys.claviger.dev is not known",
+            "CustomResourceDefinition",
+            "claviger manifests",
+        ],
+    );
     cluster.install_definitions();
     gate.wait_ready();
 }

@@ -44,7 +44,12 @@ const AFTER: [Duration; 2] = [Duration::ZERO, Duration::from_secs(3)];
 fn a_thousand_requests_a_second_see_no_rotation() {
     let stage = Stage::new("under-load");
     // It looks at gates where they report.
-    let start_operator = || stage.operator().args(&["--lease-namespace", NAMESPACE]).start_ready();
+    let start_operator = || {
+        stage
+            .operator()
+            .args(&["--lease-namespace", NAMESPACE])
+            .start_ready()
+    };
     let mut operator = start_operator();
     stage.declare(
         "k",
@@ -54,7 +59,11 @@ fn a_thousand_requests_a_second_see_no_rotation() {
     // A container that is started again keeps the name of its pod.
     let start = |number: usize, address: &str| {
         Gate::builder(&stage.cluster)
-            .args(&["--access-log=off", "--log-level=info", &format!("--listen={address}")])
+            .args(&[
+                "--access-log=off",
+                "--log-level=info",
+                &format!("--listen={address}"),
+            ])
             .reporting_as(&format!("{}-{number}", stage.namespace))
             .start_ready()
     };
@@ -106,25 +115,48 @@ fn a_thousand_requests_a_second_see_no_rotation() {
         told.refused.len(),
     );
     assert_eq!(told.keys, ROTATIONS + 1, "the clients saw every version");
-    assert!(gates_killed >= ROTATIONS / 2 && controllers_killed >= ROTATIONS / 5, "they were killed");
-    assert!(told.requests > 500 * ROTATIONS, "there was load: {} requests", told.requests);
-    assert!(told.refused.is_empty(), "{:?}\n{}", &told.refused[..told.refused.len().min(10)], envoy.log());
+    assert!(
+        gates_killed >= ROTATIONS / 2 && controllers_killed >= ROTATIONS / 5,
+        "they were killed"
+    );
+    assert!(
+        told.requests > 500 * ROTATIONS,
+        "there was load: {} requests",
+        told.requests
+    );
+    assert!(
+        told.refused.is_empty(),
+        "{:?}\n{}",
+        &told.refused[..told.refused.len().min(10)],
+        envoy.log()
+    );
 }
 
 /// A key that was given out before a gate had heard of it would be refused there. Gates say in their `Gate` how far they are.
 fn a_rotated_key_is_given_out_when_the_gates_know_it() {
     let stage = Stage::new("known");
     let proxy = stage.cluster.proxy();
-    let _operator = stage.operator_via(&proxy).args(&["--gate-wait=1m"]).start_ready();
+    let _operator = stage
+        .operator_via(&proxy)
+        .args(&["--gate-wait=1m"])
+        .start_ready();
     gate_has_reached(&stage, 1);
     stage.declare("k", "{}");
-    assert_eq!(stage.wait_issued("k").version, Some(1), "nobody could know its first key any sooner");
+    assert_eq!(
+        stage.wait_issued("k").version,
+        Some(1),
+        "nobody could know its first key any sooner"
+    );
     let before = stage.mounted("k")["api-key"].clone();
 
     let announced_at = announce_second(&stage);
     gate_has_reached(&stage, announced_at - 1);
     assert!(proxy.wait_quiet(Duration::from_millis(700), wait::LIMIT, Call::is_mutation));
-    assert_eq!(stage.mounted("k")["api-key"], before, "the key before it is what everybody has");
+    assert_eq!(
+        stage.mounted("k")["api-key"],
+        before,
+        "the key before it is what everybody has"
+    );
     gate_has_reached(&stage, announced_at);
     stage.wait_rotated("k", 1);
     assert_ne!(stage.mounted("k")["api-key"], before);
@@ -150,7 +182,10 @@ fn a_controller_that_ends_hands_out_what_it_held_back() {
 fn a_controller_that_ends_hands_out_what_its_watch_never_showed() {
     let stage = Stage::new("leaving-blind");
     let proxy = stage.cluster.proxy();
-    let operator = stage.operator_via(&proxy).args(&["--gate-wait=1m"]).start_ready();
+    let operator = stage
+        .operator_via(&proxy)
+        .args(&["--gate-wait=1m"])
+        .start_ready();
     gate_has_reached(&stage, 1);
     stage.declare("k", "{}");
     stage.wait_issued("k");
@@ -186,28 +221,51 @@ fn announce_second(stage: &Stage) -> u64 {
 fn announced_second(stage: &Stage) -> u64 {
     let announced = wait::until("the next version is announced", || {
         let apikey = stage.apikey("k");
-        let listed = apikey.status.as_ref().is_some_and(|status| status.newest_announced().is_some());
-        if listed { Ok(apikey) } else { Err(format!("{:?}", apikey.status)) }
+        let listed = apikey
+            .status
+            .as_ref()
+            .is_some_and(|status| status.newest_announced().is_some());
+        if listed {
+            Ok(apikey)
+        } else {
+            Err(format!("{:?}", apikey.status))
+        }
     });
-    announced.metadata.resource_version.expect("a version").parse().expect("a number")
+    announced
+        .metadata
+        .resource_version
+        .expect("a version")
+        .parse()
+        .expect("a number")
 }
 
 /// A gate that is dead says nothing any more, and for half a minute nobody knows that it is.
 fn a_dead_gate_holds_a_rotation_up_for_a_moment() {
     let stage = Stage::new("dead");
-    let operator = stage.operator().args(&["--lease-namespace", NAMESPACE]).start_ready();
+    let operator = stage
+        .operator()
+        .args(&["--lease-namespace", NAMESPACE])
+        .start_ready();
     stage.declare("k", "{}");
     stage.wait_issued("k");
     let name = format!("{}-gate", stage.namespace);
-    let gate = Gate::builder(&stage.cluster).reporting_as(&name).start_ready();
+    let gate = Gate::builder(&stage.cluster)
+        .reporting_as(&name)
+        .start_ready();
     gate.kill();
     stage.raise("k", 1);
     stage.wait_rotated("k", 1);
     wait::until("it says why it took so long", || {
         let log = operator.logs();
-        if log.contains("is not waited for any longer") { Ok(()) } else { Err(log) }
+        if log.contains("is not waited for any longer") {
+            Ok(())
+        } else {
+            Err(log)
+        }
     });
-    stage.cluster.kubectl(&["delete", "gate", &name, "-n", NAMESPACE]);
+    stage
+        .cluster
+        .kubectl(&["delete", "gate", &name, "-n", NAMESPACE]);
 }
 
 /// As long as its address is still listed, Envoy tries it.
@@ -248,8 +306,10 @@ struct Load {
 
 impl Load {
     fn start(stage: &Stage, envoy: &Proxy) -> Self {
-        let (secrets, now): (Api<Secret>, _) =
-            (Api::namespaced(stage.cluster.client(), &stage.namespace), stage.mounted("k")["api-key"].clone());
+        let (secrets, now): (Api<Secret>, _) = (
+            Api::namespaced(stage.cluster.client(), &stage.namespace),
+            stage.mounted("k")["api-key"].clone(),
+        );
         let read = Arc::new(Mutex::new(vec![(now, Instant::now())]));
         let load = Self {
             begun: Instant::now(),
@@ -269,7 +329,10 @@ impl Load {
                 refused: load.refused.clone(),
             };
             let (address, stop) = (envoy.address, load.stop.clone());
-            load.clients.spawn_on(async move { stop.run_until_cancelled(client.run(address)).await }, runtime().handle());
+            load.clients.spawn_on(
+                async move { stop.run_until_cancelled(client.run(address)).await },
+                runtime().handle(),
+            );
         }
         load.clients.close();
         load
@@ -298,12 +361,17 @@ async fn follow(secrets: Api<Secret>, read: Read) {
     let params = WatchParams::default().fields("metadata.name=k");
     let mut since = "0".to_owned();
     loop {
-        let Ok(events) = secrets.watch(&params, &since).await else { continue };
+        let Ok(events) = secrets.watch(&params, &since).await else {
+            continue;
+        };
         let mut events = events.boxed();
         while let Ok(Some(event)) = events.try_next().await {
             if let WatchEvent::Added(secret) | WatchEvent::Modified(secret) = event {
                 since = secret.metadata.resource_version.unwrap_or_default();
-                let key = secret.data.and_then(|data| String::from_utf8(data.get("api-key")?.0.clone()).ok()).expect("a key");
+                let key = secret
+                    .data
+                    .and_then(|data| String::from_utf8(data.get("api-key")?.0.clone()).ok())
+                    .expect("a key");
                 let mut read = read.lock().expect("nobody panicked here");
                 if read.last().is_none_or(|(last, _)| *last != key) {
                     read.push((key, Instant::now()));
@@ -330,13 +398,19 @@ impl Client {
             let held = {
                 let read = self.read.lock().expect("nobody panicked here");
                 let (first, _) = read.first().expect("a key");
-                read.iter().rfind(|(_, since)| since.elapsed() >= self.after).map_or(first, |(key, _)| key).clone()
+                read.iter()
+                    .rfind(|(_, since)| since.elapsed() >= self.after)
+                    .map_or(first, |(key, _)| key)
+                    .clone()
             };
             let answer = asker.ask("/reports", &held).await;
             self.requests.fetch_add(1, Ordering::Relaxed);
             if !matches!(&answer, Ok((200, _))) {
                 let tail = &held[held.len() - 6..];
-                self.refused.lock().expect("no client panicked here").push(format!("{tail}: {answer:?}"));
+                self.refused
+                    .lock()
+                    .expect("no client panicked here")
+                    .push(format!("{tail}: {answer:?}"));
                 if answer.is_err() {
                     asker = Asker::connect(address).await.expect("Envoy listens");
                 }

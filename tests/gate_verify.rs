@@ -14,7 +14,13 @@ use crate::support::stage::Stage;
 use crate::support::wait;
 
 pub(crate) fn stories() -> Vec<Story> {
-    [away::stories(), bodies::stories(), callers::stories(), verdicts::stories()].concat()
+    [
+        away::stories(),
+        bodies::stories(),
+        callers::stories(),
+        verdicts::stories(),
+    ]
+    .concat()
 }
 
 const AUDIENCE: &str = "invoices-api";
@@ -35,16 +41,33 @@ fn caller(stage: &Stage, name: &str, may: May) -> String {
     match may {
         May::Everywhere => {
             let own = format!("{}-{name}", stage.namespace);
-            stage.cluster.kubectl(&["create", "clusterrole", &own, verb, resource]);
-            stage.cluster.kubectl(&["create", "clusterrolebinding", &own, &format!("--clusterrole={own}"), &account]);
+            stage
+                .cluster
+                .kubectl(&["create", "clusterrole", &own, verb, resource]);
+            stage.cluster.kubectl(&[
+                "create",
+                "clusterrolebinding",
+                &own,
+                &format!("--clusterrole={own}"),
+                &account,
+            ]);
         }
         May::Here => {
             stage.kubectl(&["create", "role", name, verb, resource]);
-            stage.kubectl(&["create", "rolebinding", name, &format!("--role={name}"), &account]);
+            stage.kubectl(&[
+                "create",
+                "rolebinding",
+                name,
+                &format!("--role={name}"),
+                &account,
+            ]);
         }
         May::Nowhere => {}
     }
-    stage.kubectl(&["create", "token", name, "--audience=claviger-gate"]).trim().to_owned()
+    stage
+        .kubectl(&["create", "token", name, "--audience=claviger-gate"])
+        .trim()
+        .to_owned()
 }
 
 /// What a caller is answered.
@@ -54,17 +77,28 @@ fn ask(gate: &Gate, path: &str, token: Option<&str>, body: &(impl ToString + ?Si
         Some(token) => question.bearer(token),
         None => question,
     };
-    question.ask(gate.plain_address()).expect("the gate answers")
+    question
+        .ask(gate.plain_address())
+        .expect("the gate answers")
 }
 
 /// The verdict on a key at the usual audience.
 fn verdict(gate: &Gate, token: &str, key: &str) -> Value {
-    told(&ask(gate, "/v1/verify", Some(token), &json!({ "key": key, "audience": AUDIENCE })))
+    told(&ask(
+        gate,
+        "/v1/verify",
+        Some(token),
+        &json!({ "key": key, "audience": AUDIENCE }),
+    ))
 }
 
 /// A verdict, which is one.
 fn told(answer: &Answer) -> Value {
-    assert_eq!((answer.status, answer.header("cache-control")), (200, Some("no-store")), "{answer:?}");
+    assert_eq!(
+        (answer.status, answer.header("cache-control")),
+        (200, Some("no-store")),
+        "{answer:?}"
+    );
     assert_eq!(answer.header("content-type"), Some("application/json"));
     answer.json()
 }
@@ -72,8 +106,17 @@ fn told(answer: &Answer) -> Value {
 /// Waits until a caller's right is known to the API server, and what it said before is forgotten.
 fn wait_admitted(gate: &Gate, token: &str, namespace: Option<&str>) {
     wait::until("the caller is let in", || {
-        let answer = ask(gate, "/v1/verify", Some(token), &json!({ "key": "", "audience": AUDIENCE, "namespace": namespace }));
-        if answer.status == 200 { Ok(()) } else { Err(format!("{answer:?}")) }
+        let answer = ask(
+            gate,
+            "/v1/verify",
+            Some(token),
+            &json!({ "key": "", "audience": AUDIENCE, "namespace": namespace }),
+        );
+        if answer.status == 200 {
+            Ok(())
+        } else {
+            Err(format!("{answer:?}"))
+        }
     });
 }
 
@@ -87,5 +130,8 @@ fn issued(stage: &Stage, name: &str, spec: &str) -> String {
 /// A well-formed key that was never issued.
 fn stranger() -> String {
     let prefix = claviger::key::DEFAULT_PREFIX.parse().expect("a prefix");
-    claviger::key::Key::mint(&prefix, &mut claviger::key::OsRandom).expect("a key").expose().to_owned()
+    claviger::key::Key::mint(&prefix, &mut claviger::key::OsRandom)
+        .expect("a key")
+        .expose()
+        .to_owned()
 }

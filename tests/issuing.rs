@@ -18,9 +18,16 @@ fn a_key_is_issued_once_expires_is_revoked_and_deleted() {
     assert_eq!(condition(&status, ConditionType::Usable), "True/Active");
     let status = stage.wait_phase("short", Phase::Expired);
     assert_eq!(condition(&status, ConditionType::Ready), "True/Expired");
-    let late = status.expired_at.unwrap().0.duration_since(status.expires_at.unwrap().0);
+    let late = status
+        .expired_at
+        .unwrap()
+        .0
+        .duration_since(status.expires_at.unwrap().0);
     assert!(late.as_secs() >= 0, "never early");
-    stage.patch("apikey/plain", "{\"spec\": {\"revoked\": true, \"revocationReason\": \"a leak\"}}");
+    stage.patch(
+        "apikey/plain",
+        "{\"spec\": {\"revoked\": true, \"revocationReason\": \"a leak\"}}",
+    );
     stage.wait_phase("plain", Phase::Revoked);
     stage.kubectl(&["delete", "apikey", "plain", "--timeout=60s"]);
     assert!(stage.secret("plain").is_none(), "the Secret went first");

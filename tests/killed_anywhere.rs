@@ -83,7 +83,10 @@ fn deleting_survives_every_crash_and_every_fault() {
         trigger: |stage| drop(stage.kubectl(&["delete", "apikey", "k", "--wait=false"])),
         end: |stage| {
             stage.wait_gone("k");
-            assert!(stage.secret("k").is_none(), "the Secret went with the ApiKey");
+            assert!(
+                stage.secret("k").is_none(),
+                "the Secret went with the ApiKey"
+            );
         },
         from_creation: false,
     });
@@ -128,11 +131,19 @@ fn retiring_survives_every_crash_and_every_fault() {
         trigger: |stage| {
             let replaced = stage.status("k").versions[0].replaced_at.clone().unwrap().0;
             let overlap = Timestamp::now().duration_since(replaced).as_secs() + 4;
-            stage.patch("apikey/k", &format!("{{\"spec\": {{\"rotation\": {{\"overlap\": \"{overlap}s\"}}}}}}"));
+            stage.patch(
+                "apikey/k",
+                &format!("{{\"spec\": {{\"rotation\": {{\"overlap\": \"{overlap}s\"}}}}}}"),
+            );
         },
         end: |stage| {
-            let status = stage.wait("k", "retires", |status| status.versions[0].phase == VersionPhase::Retired);
-            assert!(status.versions[0].retires_at.clone().unwrap().0 <= Timestamp::now(), "not before its end");
+            let status = stage.wait("k", "retires", |status| {
+                status.versions[0].phase == VersionPhase::Retired
+            });
+            assert!(
+                status.versions[0].retires_at.clone().unwrap().0 <= Timestamp::now(),
+                "not before its end"
+            );
             stage.wait_issued("k");
         },
         from_creation: false,
@@ -147,12 +158,26 @@ fn collecting_survives_every_crash_and_every_fault() {
             stage.declare("k", "{secret: {retention: UntilCollected}}");
             stage.wait_issued("k");
         },
-        trigger: |stage| drop(stage.kubectl(&["annotate", "secret", "k", &format!("{ANNOTATION_COLLECTED}=true")])),
+        trigger: |stage| {
+            drop(stage.kubectl(&[
+                "annotate",
+                "secret",
+                "k",
+                &format!("{ANNOTATION_COLLECTED}=true"),
+            ]))
+        },
         end: |stage| {
             let status = stage.wait("k", "was collected", |status| status.secret_ref.is_none());
             assert!(stage.secret("k").is_none(), "its Secret is gone");
-            let said = [ConditionType::Delivered, ConditionType::Ready, ConditionType::Usable];
-            assert_eq!(said.map(|type_| condition(&status, type_)), ["False/Collected", "True/Issued", "True/Active"]);
+            let said = [
+                ConditionType::Delivered,
+                ConditionType::Ready,
+                ConditionType::Usable,
+            ];
+            assert_eq!(
+                said.map(|type_| condition(&status, type_)),
+                ["False/Collected", "True/Issued", "True/Active"]
+            );
         },
         from_creation: false,
     });
@@ -184,8 +209,16 @@ fn importing_survives_every_crash_and_every_fault() {
         trigger: |stage| stage.declare("k", "{source: {secretRef: {name: legacy, key: token}}}"),
         end: |stage| {
             let status = stage.wait_issued("k");
-            assert_eq!(stage.mounted("legacy")["token"], stage.mounted("k")["api-key"], "the same key in both");
-            assert_eq!(status.versions.len(), 1, "and no other was minted: {status:?}");
+            assert_eq!(
+                stage.mounted("legacy")["token"],
+                stage.mounted("k")["api-key"],
+                "the same key in both"
+            );
+            assert_eq!(
+                status.versions.len(),
+                1,
+                "and no other was minted: {status:?}"
+            );
         },
         from_creation: false,
     });
@@ -198,12 +231,21 @@ fn importing_by_hash_survives_every_crash_and_every_fault() {
         before: |_| {},
         trigger: |stage| {
             let hash = Hash::of(b"known elsewhere");
-            stage.declare("k", &format!("{{source: {{hash: \"{hash}\", tail: where}}}}"));
+            stage.declare(
+                "k",
+                &format!("{{source: {{hash: \"{hash}\", tail: where}}}}"),
+            );
         },
         end: |stage| {
             let status = stage.wait_phase("k", Phase::Active);
             assert_eq!(status.hash, Some(Hash::of(b"known elsewhere").to_string()));
-            assert_eq!((status.versions.len(), condition(&status, ConditionType::Ready).as_str()), (1, "True/Imported"));
+            assert_eq!(
+                (
+                    status.versions.len(),
+                    condition(&status, ConditionType::Ready).as_str()
+                ),
+                (1, "True/Imported")
+            );
             assert!(stage.secret("k").is_none(), "nothing is delivered");
         },
         from_creation: false,
@@ -216,14 +258,17 @@ fn adopting_survives_every_crash_and_every_fault() {
         cluster: Cluster::shared(),
         before: |stage| stage.hold("k", "api-key"),
         trigger: |stage| {
-            let adopt = format!("metadata: {{name: k, annotations: {{{ANNOTATION_ADOPT}: \"true\"}}}}");
+            let adopt =
+                format!("metadata: {{name: k, annotations: {{{ANNOTATION_ADOPT}: \"true\"}}}}");
             stage.apply(&manifest("k", "{}").replace("metadata: {name: k}", &adopt));
         },
         end: |stage| {
             let status = stage.wait_issued("k");
             assert_eq!(status.versions.len(), 1, "no other was minted: {status:?}");
             wait::until_true("the Secret says whose it is", || {
-                stage.secret("k").is_some_and(|secret| secret.labels().contains_key(LABEL_APIKEY))
+                stage
+                    .secret("k")
+                    .is_some_and(|secret| secret.labels().contains_key(LABEL_APIKEY))
             });
         },
         from_creation: false,
@@ -243,10 +288,23 @@ fn rotate(stage: &Stage) {
 fn rotated(stage: &Stage) {
     stage.wait("k", "is rotated", |status| status.revision == Some(1));
     let status = stage.wait_issued("k");
-    let phases: Vec<_> = status.versions.iter().map(|version| version.phase).collect();
-    assert_eq!(phases, [VersionPhase::Retiring, VersionPhase::Current], "{status:?}");
+    let phases: Vec<_> = status
+        .versions
+        .iter()
+        .map(|version| version.phase)
+        .collect();
+    assert_eq!(
+        phases,
+        [VersionPhase::Retiring, VersionPhase::Current],
+        "{status:?}"
+    );
     let old = &status.versions[0];
-    assert!(old.retires_at.as_ref().is_some_and(|end| end.0 > Timestamp::now()), "{status:?}");
+    assert!(
+        old.retires_at
+            .as_ref()
+            .is_some_and(|end| end.0 > Timestamp::now()),
+        "{status:?}"
+    );
 }
 
 impl Stage {
@@ -260,6 +318,9 @@ impl Stage {
             "metadata": { "name": secret },
             "stringData": { entry: key.expose() },
         });
-        self.cluster.kubectl_with(&["-n", &self.namespace, "create", "-f", "-"], &text.to_string());
+        self.cluster.kubectl_with(
+            &["-n", &self.namespace, "create", "-f", "-"],
+            &text.to_string(),
+        );
     }
 }

@@ -12,7 +12,12 @@ use crate::support::Story;
 use crate::support::stage::Stage;
 
 pub(crate) fn stories() -> Vec<Story> {
-    [reporting::stories(), standing::stories(), writing::stories()].concat()
+    [
+        reporting::stories(),
+        standing::stories(),
+        writing::stories(),
+    ]
+    .concat()
 }
 
 /// Whose rights are those of a gate, as far as its reports go.
@@ -39,21 +44,38 @@ subjects:
 fn stage(name: &str) -> Stage {
     let stage = Stage::new(name);
     let subject = format!("name: gate, namespace: {}", stage.namespace);
-    stage.apply(&ACCOUNT.replace("ServiceAccount, name: gate", &format!("ServiceAccount, {subject}")));
+    stage.apply(&ACCOUNT.replace(
+        "ServiceAccount, name: gate",
+        &format!("ServiceAccount, {subject}"),
+    ));
     stage
 }
 
 /// What the account of gates does with kubectl.
 fn as_gate(stage: &Stage, arguments: &[&str], input: &str) -> (bool, String) {
     let account = format!("--as=system:serviceaccount:{}:gate", stage.namespace);
-    let output = stage.cluster.try_kubectl(&[&["-n", &stage.namespace, &account], arguments].concat(), input);
-    (output.status.success(), format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
+    let output = stage.cluster.try_kubectl(
+        &[&["-n", &stage.namespace, &account], arguments].concat(),
+        input,
+    );
+    (
+        output.status.success(),
+        format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        ),
+    )
 }
 
 /// A gate writes its object.
 fn report(stage: &Stage, name: &str, spec: &Value) {
     let object = json!({ "apiVersion": "claviger.dev/v1alpha1", "kind": "Gate", "metadata": { "name": name }, "spec": spec });
-    let (done, said) = as_gate(stage, &["apply", "--server-side", "--force-conflicts", "-f", "-"], &object.to_string());
+    let (done, said) = as_gate(
+        stage,
+        &["apply", "--server-side", "--force-conflicts", "-f", "-"],
+        &object.to_string(),
+    );
     assert!(done, "{said}");
 }
 
@@ -72,7 +94,9 @@ fn shown(status: &ApiKeyStatus) -> Option<Timestamp> {
 }
 
 fn wait_shown(stage: &Stage, name: &str, at: Timestamp) {
-    stage.wait(name, &format!("was used at {at}"), |status| shown(status) == Some(at));
+    stage.wait(name, &format!("was used at {at}"), |status| {
+        shown(status) == Some(at)
+    });
 }
 
 fn issue(stage: &Stage, names: &[&str]) {

@@ -45,24 +45,50 @@ fn secrets_of_others_cost_no_memory() {
     println!(
         "resident: {before} KiB alone, {unlabelled} KiB with 30 MB of others, {labelled} KiB with the same labelled as ours"
     );
-    assert!(unlabelled < before + BOUND_KIB, "{before} KiB before, {unlabelled} KiB with foreign Secrets");
-    assert!(labelled < before + BOUND_KIB, "{before} KiB before, {labelled} KiB with foreign Secrets labelled as ours");
+    assert!(
+        unlabelled < before + BOUND_KIB,
+        "{before} KiB before, {unlabelled} KiB with foreign Secrets"
+    );
+    assert!(
+        labelled < before + BOUND_KIB,
+        "{before} KiB before, {labelled} KiB with foreign Secrets labelled as ours"
+    );
 
     drop(operator);
     let operator = Builder::for_cluster(&cluster).via(&proxy).start_ready();
     look_at_everything(&keys, &operator, &proxy, "restarted");
     let restarted = operator.resident_kib();
     println!("resident: {restarted} KiB after a restart among them");
-    assert!(restarted < before + BOUND_KIB, "{before} KiB before, {restarted} KiB after a restart");
+    assert!(
+        restarted < before + BOUND_KIB,
+        "{before} KiB before, {restarted} KiB after a restart"
+    );
 
-    let asked: Vec<_> = proxy.calls().into_iter().map(|record| record.call).filter(|call| call.resource == "secrets").collect();
-    let many: Vec<_> = asked.iter().filter(|call| matches!(call.verb, Verb::List | Verb::Watch)).collect();
+    let asked: Vec<_> = proxy
+        .calls()
+        .into_iter()
+        .map(|record| record.call)
+        .filter(|call| call.resource == "secrets")
+        .collect();
+    let many: Vec<_> = asked
+        .iter()
+        .filter(|call| matches!(call.verb, Verb::List | Verb::Watch))
+        .collect();
     assert!(many.len() >= 8, "it has listed and watched Secrets");
     for call in many {
-        assert_eq!(call.parameter("labelSelector"), Some(LABEL), "{call}: only ours are asked for");
+        assert_eq!(
+            call.parameter("labelSelector"),
+            Some(LABEL),
+            "{call}: only ours are asked for"
+        );
     }
-    let foreign = asked.iter().find(|call| call.namespace.as_deref() == Some(&others.namespace));
-    assert!(foreign.is_none(), "none of the others' Secrets is asked for: {foreign:?}");
+    let foreign = asked
+        .iter()
+        .find(|call| call.namespace.as_deref() == Some(&others.namespace));
+    assert!(
+        foreign.is_none(),
+        "none of the others' Secrets is asked for: {foreign:?}"
+    );
 }
 
 /// Lets the controller see everything anew, and issue one more key after it.
@@ -79,7 +105,9 @@ fn relist(proxy: &Proxy) {
         let lists = || proxy.count(|call| Matcher::call(Verb::List, resource).matches(call));
         let before = lists();
         proxy.expire_watches(resource);
-        wait::until_true("it lists anew", || lists() > before && proxy.open_watches(resource) > 0);
+        wait::until_true("it lists anew", || {
+            lists() > before && proxy.open_watches(resource) > 0
+        });
     }
     assert!(proxy.wait_quiet(std::time::Duration::from_millis(500), LIMIT, |_| true));
 }
@@ -89,21 +117,45 @@ impl Stage {
     fn fill(&self) {
         let api: Api<Secret> = Api::namespaced(self.cluster.client(), &self.namespace);
         let made = futures::stream::iter(0..FOREIGN).map(|number| {
-            let (api, data) = (api.clone(), BTreeMap::from([("blob".to_owned(), ByteString(vec![b'x'; SIZE]))]));
-            let metadata = ObjectMeta { name: Some(format!("foreign-{number}")), ..ObjectMeta::default() };
-            let secret = Secret { metadata, data: Some(data), ..Secret::default() };
+            let (api, data) = (
+                api.clone(),
+                BTreeMap::from([("blob".to_owned(), ByteString(vec![b'x'; SIZE]))]),
+            );
+            let metadata = ObjectMeta {
+                name: Some(format!("foreign-{number}")),
+                ..ObjectMeta::default()
+            };
+            let secret = Secret {
+                metadata,
+                data: Some(data),
+                ..Secret::default()
+            };
             async move { api.create(&PostParams::default(), &secret).await }
         });
-        runtime().block_on(made.buffer_unordered(8).try_for_each(async |_| Ok(()))).unwrap();
+        runtime()
+            .block_on(made.buffer_unordered(8).try_for_each(async |_| Ok(())))
+            .unwrap();
     }
 
     /// Puts the label on them that we select ours by.
     fn label(&self) {
         let api: Api<Secret> = Api::namespaced(self.cluster.client(), &self.namespace);
         let labelled = futures::stream::iter(0..FOREIGN).map(|number| {
-            let (api, patch) = (api.clone(), json!({ "metadata": { "labels": { LABEL: format!("nobody-{number}") } } }));
-            async move { api.patch_metadata(&format!("foreign-{number}"), &PatchParams::default(), &Patch::Merge(patch)).await }
+            let (api, patch) = (
+                api.clone(),
+                json!({ "metadata": { "labels": { LABEL: format!("nobody-{number}") } } }),
+            );
+            async move {
+                api.patch_metadata(
+                    &format!("foreign-{number}"),
+                    &PatchParams::default(),
+                    &Patch::Merge(patch),
+                )
+                .await
+            }
         });
-        runtime().block_on(labelled.buffer_unordered(8).try_for_each(async |_| Ok(()))).unwrap();
+        runtime()
+            .block_on(labelled.buffer_unordered(8).try_for_each(async |_| Ok(())))
+            .unwrap();
     }
 }

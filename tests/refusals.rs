@@ -45,7 +45,13 @@ fn an_apikey_deleted_after_a_delivery_without_an_answer_goes() {
     let _operator = stage.operator_via(&proxy).start_ready();
     let create = Matcher::call(Verb::Create, "secrets");
     let fault = proxy.on(create, When::After, Fault::Respond(500)).always();
-    let reads = proxy.on(Matcher::call(Verb::Get, "secrets"), When::Before, Fault::Respond(500)).always();
+    let reads = proxy
+        .on(
+            Matcher::call(Verb::Get, "secrets"),
+            When::Before,
+            Fault::Respond(500),
+        )
+        .always();
     stage.declare("k", "{}");
     assert!(fault.fired(LIMIT), "it delivers");
     stage.kubectl(&["delete", "apikey", "k", "--wait=false"]);
@@ -63,10 +69,22 @@ fn a_delivery_in_doubt_is_found_though_the_quota_is_used_up() {
     stage.kubectl(&["create", "quota", "one", "--hard=secrets=1"]);
     // The controller that counts is not part of this control plane: the count is begun by hand, and admission goes on with it.
     let status = "{\"status\": {\"hard\": {\"secrets\": \"1\"}, \"used\": {\"secrets\": \"0\"}}}";
-    stage.kubectl(&["patch", "quota", "one", "--subresource=status", "--type=merge", "-p", status]);
+    stage.kubectl(&[
+        "patch",
+        "quota",
+        "one",
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        status,
+    ]);
     let proxy = stage.cluster.proxy();
     let _operator = stage.operator_via(&proxy).start_ready();
-    let fault = proxy.on(Matcher::call(Verb::Create, "secrets").ordinal(1), When::After, Fault::Respond(500));
+    let fault = proxy.on(
+        Matcher::call(Verb::Create, "secrets").ordinal(1),
+        When::After,
+        Fault::Respond(500),
+    );
     stage.declare("k", "{}");
     assert!(fault.fired(LIMIT), "it delivers");
     let status = stage.wait_issued("k");
@@ -79,18 +97,38 @@ fn a_delivery_in_doubt_is_found_though_the_quota_is_used_up() {
 fn a_policy_that_quotes_the_key_is_not_quoted() {
     let stage = Stage::new("quoting");
     let operator = stage.operator().start_ready();
-    let _forbidden = stage.forbid_secrets("CREATE", "'no such secret here: ' + string(object.data['api-key'])");
+    let _forbidden = stage.forbid_secrets(
+        "CREATE",
+        "'no such secret here: ' + string(object.data['api-key'])",
+    );
     wait::until("the policy quotes what it refuses", || {
-        let create = ["create", "secret", "generic", "probe", "--from-literal=api-key=quoted-word-for-word", "--dry-run=server"];
+        let create = [
+            "create",
+            "secret",
+            "generic",
+            "probe",
+            "--from-literal=api-key=quoted-word-for-word",
+            "--dry-run=server",
+        ];
         let said = String::from_utf8_lossy(&stage.try_kubectl(&create).stderr).into_owned();
         // In base64, as the request has it.
-        if said.contains("cXVvdGVkLXdvcmQtZm9yLXdvcmQ=") { Ok(()) } else { Err(said) }
+        if said.contains("cXVvdGVkLXdvcmQtZm9yLXdvcmQ=") {
+            Ok(())
+        } else {
+            Err(said)
+        }
     });
     stage.declare("k", "{}");
     let status = stage.wait_reason("k", ConditionType::Delivered, "DeliveryRefused");
     let said = serde_json::to_string(&status).unwrap();
-    assert!(said.contains("the answer is withheld: it quotes the key"), "{said}");
-    assert_eq!(condition(&status, ConditionType::Stalled), "True/DeliveryRefused");
+    assert!(
+        said.contains("the answer is withheld: it quotes the key"),
+        "{said}"
+    );
+    assert_eq!(
+        condition(&status, ConditionType::Stalled),
+        "True/DeliveryRefused"
+    );
     stage.wait_event("k", "DeliveryRefused");
     assert!(operator.stop().success());
 }
@@ -101,13 +139,26 @@ fn a_policy_that_quotes_the_key_in_use_is_not_quoted() {
     let operator = stage.operator().start_ready();
     stage.declare("k", "{}");
     stage.wait_issued("k");
-    let _forbidden = stage.forbid_secrets("UPDATE", "'it was ' + string(oldObject.data['api-key'])");
-    let write = || stage.try_kubectl(&["annotate", "secret", "k", "probe=1", "--overwrite", "--dry-run=server"]);
+    let _forbidden =
+        stage.forbid_secrets("UPDATE", "'it was ' + string(oldObject.data['api-key'])");
+    let write = || {
+        stage.try_kubectl(&[
+            "annotate",
+            "secret",
+            "k",
+            "probe=1",
+            "--overwrite",
+            "--dry-run=server",
+        ])
+    };
     wait::until_true("the policy is in force", || !write().status.success());
     stage.patch("apikey/k", r#"{"spec": {"revision": 1, "secret": {"template": {"metadata": {"labels": {"a": "b"}}}}}}"#);
     let status = stage.wait_reason("k", ConditionType::Ready, "DeliveryRefused");
     let said = serde_json::to_string(&status).unwrap();
-    assert!(said.contains("the answer is withheld: it quotes a key"), "{said}");
+    assert!(
+        said.contains("the answer is withheld: it quotes a key"),
+        "{said}"
+    );
     stage.wait_event("k", "DeliveryRefused");
     assert!(operator.stop().success());
 }
@@ -117,15 +168,32 @@ fn a_template_with_the_tail_is_delivered_as_asked() {
     let stage = Stage::new("tailed");
     let proxy = stage.cluster.proxy();
     let _operator = stage.operator_via(&proxy).start_ready();
-    stage.declare("k", "{secret: {template: {data: {SHOWN: 'ends in ${tail}', ID: '${keyId}'}}}}");
+    stage.declare(
+        "k",
+        "{secret: {template: {data: {SHOWN: 'ends in ${tail}', ID: '${keyId}'}}}}",
+    );
     let status = stage.wait_issued("k");
     let mounted = stage.mounted("k");
-    assert_eq!(mounted["SHOWN"], format!("ends in {}", status.tail.clone().unwrap()));
+    assert_eq!(
+        mounted["SHOWN"],
+        format!("ends in {}", status.tail.clone().unwrap())
+    );
     assert_eq!(Some(&mounted["ID"]), status.key_id.as_ref());
-    assert!(proxy.wait_quiet(Duration::from_millis(500), LIMIT, Call::is_mutation), "it comes to rest");
-    stage.declare("k", "{owner: someone, secret: {template: {data: {SHOWN: 'ends in ${tail}', ID: '${keyId}'}}}}");
-    let status = stage.wait("k", "was looked at again", |status| status.observed_generation == Some(2));
-    assert_eq!(condition(&status, ConditionType::Delivered), "True/Delivered");
+    assert!(
+        proxy.wait_quiet(Duration::from_millis(500), LIMIT, Call::is_mutation),
+        "it comes to rest"
+    );
+    stage.declare(
+        "k",
+        "{owner: someone, secret: {template: {data: {SHOWN: 'ends in ${tail}', ID: '${keyId}'}}}}",
+    );
+    let status = stage.wait("k", "was looked at again", |status| {
+        status.observed_generation == Some(2)
+    });
+    assert_eq!(
+        condition(&status, ConditionType::Delivered),
+        "True/Delivered"
+    );
     assert_eq!(condition(&status, ConditionType::Ready), "True/Issued");
 }
 
@@ -140,7 +208,9 @@ fn an_edited_entry_of_the_template_is_mended_by_asking_for_it_anew() {
     stage.declare("k", "{}");
     stage.wait_reason("k", ConditionType::Delivered, "Delivered");
     stage.declare("k", "{secret: {template: {data: {ID: '${keyId}'}}}}");
-    wait::until_true("the entry is there", || stage.mounted("k").contains_key("ID"));
+    wait::until_true("the entry is there", || {
+        stage.mounted("k").contains_key("ID")
+    });
     let status = stage.wait_reason("k", ConditionType::Ready, "Issued");
     assert_eq!(Some(&stage.mounted("k")["ID"]), status.key_id.as_ref());
     assert_eq!(status.hash, issued.hash, "and the key is the same");

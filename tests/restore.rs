@@ -20,7 +20,14 @@ use crate::support::wait;
 
 /// The stories of all files.
 pub(crate) fn stories() -> Vec<Story> {
-    [commands::stories(), order::stories(), velero::stories(), adopting::stories(), anew::stories()].concat()
+    [
+        commands::stories(),
+        order::stories(),
+        velero::stories(),
+        adopting::stories(),
+        anew::stories(),
+    ]
+    .concat()
 }
 
 /// A copy of an object as a backup keeps it: nothing of where it came from, but its labels and annotations.
@@ -38,7 +45,17 @@ fn portable<K: kube::Resource + Clone + serde::Serialize>(object: &K) -> String 
 
 /// Puts the status of an ApiKey back from a copy.
 fn put_status_back(stage: &Stage, copy: &str) {
-    stage.cluster.kubectl_with(&["-n", &stage.namespace, "replace", "--subresource=status", "-f", "-"], copy);
+    stage.cluster.kubectl_with(
+        &[
+            "-n",
+            &stage.namespace,
+            "replace",
+            "--subresource=status",
+            "-f",
+            "-",
+        ],
+        copy,
+    );
 }
 
 /// All that a Secret holds.
@@ -50,10 +67,18 @@ fn data(stage: &Stage, name: &str) -> Option<BTreeMap<String, ByteString>> {
 fn wait_owned(stage: &Stage, name: &str) {
     wait::until(&format!("Secret {name} belongs to its ApiKey"), || {
         let (apikey, secret) = (stage.apikey(name), stage.secret(name).ok_or("none")?);
-        let recorded = apikey.status.as_ref().and_then(|status| status.secret_ref.as_ref()).map(|recorded| recorded.uid.clone());
+        let recorded = apikey
+            .status
+            .as_ref()
+            .and_then(|status| status.secret_ref.as_ref())
+            .map(|recorded| recorded.uid.clone());
         let owners = secret.owner_references();
         let owned = owners.len() == 1 && Some(&owners[0].uid) == apikey.uid().as_ref();
         let labelled = secret.labels().get(LABEL_APIKEY).map(String::as_str) == Some(name);
-        if owned && labelled && recorded == secret.uid() { Ok(()) } else { Err(format!("{:?} {recorded:?}", secret.metadata)) }
+        if owned && labelled && recorded == secret.uid() {
+            Ok(())
+        } else {
+            Err(format!("{:?} {recorded:?}", secret.metadata))
+        }
     });
 }

@@ -43,30 +43,52 @@ fn a_declared_interval_rotates_in_its_last_tenth_and_the_old_version_retires() {
     let stage = Stage::new("interval");
     let history = stage.history();
     let _operator = stage.operator().start_ready();
-    stage.declare_many("month", KEYS, r#"{"rotation": {"every": "30d", "overlap": "1h"}}"#);
+    stage.declare_many(
+        "month",
+        KEYS,
+        r#"{"rotation": {"every": "30d", "overlap": "1h"}}"#,
+    );
     stage.declare("k", "{rotation: {every: 5s, overlap: 2s}}");
     let mut early = Vec::new();
     for number in 0..KEYS {
         let status = stage.wait_issued(&format!("month-{number}"));
         let activated = status.versions[0].activated_at.clone().unwrap().0;
         let wait = status.rotates_at.unwrap().0.duration_since(activated);
-        let (least, most) = (SignedDuration::from_hours(27 * 24), SignedDuration::from_hours(30 * 24));
-        assert!((least..=most).contains(&wait), "between nine tenths of it and all of it: {wait:?}");
+        let (least, most) = (
+            SignedDuration::from_hours(27 * 24),
+            SignedDuration::from_hours(30 * 24),
+        );
+        assert!(
+            (least..=most).contains(&wait),
+            "between nine tenths of it and all of it: {wait:?}"
+        );
         early.push(wait.as_secs());
     }
     early.sort_unstable();
     early.dedup();
-    assert!(early.len() > KEYS / 2, "each at a moment of its own: {early:?}");
+    assert!(
+        early.len() > KEYS / 2,
+        "each at a moment of its own: {early:?}"
+    );
     let first = stage.status("k");
-    let status = stage.wait("k", "has its third version", |status| status.version >= Some(3));
+    let status = stage.wait("k", "has its third version", |status| {
+        status.version >= Some(3)
+    });
     let [one, two] = [&status.versions[0], &status.versions[1]];
     assert_eq!(one.hash, first.hash.unwrap());
     assert_eq!((one.version, one.phase), (1, VersionPhase::Retired));
     for old in [one, two] {
-        let [activated, replaced, retires] =
-            [&old.activated_at, &old.replaced_at, &old.retires_at].map(|time| time.clone().unwrap().0);
-        assert!(replaced.duration_since(activated) >= SignedDuration::from_secs(4), "not before nine tenths of it: {old:?}");
-        assert_eq!(retires.duration_since(replaced), SignedDuration::from_secs(2), "the overlap: {old:?}");
+        let [activated, replaced, retires] = [&old.activated_at, &old.replaced_at, &old.retires_at]
+            .map(|time| time.clone().unwrap().0);
+        assert!(
+            replaced.duration_since(activated) >= SignedDuration::from_secs(4),
+            "not before nine tenths of it: {old:?}"
+        );
+        assert_eq!(
+            retires.duration_since(replaced),
+            SignedDuration::from_secs(2),
+            "the overlap: {old:?}"
+        );
     }
     stage.wait_event("k", "Rotated");
     stage.wait_event("k", "Retired");
@@ -79,26 +101,50 @@ fn lowering_the_overlap_ends_a_leaked_version_at_once() {
     let stage = Stage::new("leaked");
     let history = stage.history();
     let _operator = stage.operator().start_ready();
-    let overlap = |text: &str| stage.merge("k", json!({ "spec": { "rotation": { "overlap": text } } }));
+    let overlap =
+        |text: &str| stage.merge("k", json!({ "spec": { "rotation": { "overlap": text } } }));
     stage.declare("k", "{}");
     stage.wait_issued("k");
     stage.raise("k", 1);
     let old = first(&stage.wait_rotated("k", 1));
-    let passes = |version: &Version| version.retires_at.clone().unwrap().0.duration_since(version.replaced_at.clone().unwrap().0);
-    assert_eq!((old.phase, passes(&old)), (VersionPhase::Retiring, SignedDuration::from_hours(24)), "a day by default");
+    let passes = |version: &Version| {
+        version
+            .retires_at
+            .clone()
+            .unwrap()
+            .0
+            .duration_since(version.replaced_at.clone().unwrap().0)
+    };
+    assert_eq!(
+        (old.phase, passes(&old)),
+        (VersionPhase::Retiring, SignedDuration::from_hours(24)),
+        "a day by default"
+    );
     overlap("2h");
-    let lowered = first(&stage.wait("k", "ends sooner", |status| passes(&first(status)) == SignedDuration::from_hours(2)));
+    let lowered = first(&stage.wait("k", "ends sooner", |status| {
+        passes(&first(status)) == SignedDuration::from_hours(2)
+    }));
     overlap("20h");
     let generation = stage.apikey("k").metadata.generation;
-    let status = stage.wait("k", "was looked at", |status| status.observed_generation == generation);
-    assert_eq!(first(&status).retires_at, lowered.retires_at, "raising it extends nothing");
+    let status = stage.wait("k", "was looked at", |status| {
+        status.observed_generation == generation
+    });
+    assert_eq!(
+        first(&status).retires_at,
+        lowered.retires_at,
+        "raising it extends nothing"
+    );
     overlap("0s");
-    let status = stage.wait("k", "has ended it", |status| first(status).phase == VersionPhase::Retired);
+    let status = stage.wait("k", "has ended it", |status| {
+        first(status).phase == VersionPhase::Retired
+    });
     assert!(first(&status).retires_at.unwrap().0 <= Timestamp::now());
     stage.wait_event("k", "Retired");
     overlap("20h");
     let generation = stage.apikey("k").metadata.generation;
-    let status = stage.wait("k", "was looked at", |status| status.observed_generation == generation);
+    let status = stage.wait("k", "was looked at", |status| {
+        status.observed_generation == generation
+    });
     assert_eq!(first(&status).phase, VersionPhase::Retired, "for good");
     stage.wait_issued("k");
     history.check();
@@ -113,15 +159,27 @@ fn a_revision_raised_again_and_again_delivers_once_for_each_that_was_seen() {
     stage.declare("k", "{}");
     stage.wait_issued("k");
     let hold = Hold::new();
-    proxy.on(Matcher::call(Verb::Patch, "secrets"), When::Before, Fault::Delay(hold.clone()));
+    proxy.on(
+        Matcher::call(Verb::Patch, "secrets"),
+        When::Before,
+        Fault::Delay(hold.clone()),
+    );
     stage.raise("k", 1);
     assert!(hold.reached(LIMIT), "it delivers");
     stage.raise("k", 2);
     stage.raise("k", 3);
     hold.release();
     let status = stage.wait_rotated("k", 3);
-    let asked: Vec<_> = status.versions.iter().map(|version| version.revision).collect();
-    assert_eq!(asked, [None, Some(1), Some(3)], "what nobody saw was not asked for");
+    let asked: Vec<_> = status
+        .versions
+        .iter()
+        .map(|version| version.revision)
+        .collect();
+    assert_eq!(
+        asked,
+        [None, Some(1), Some(3)],
+        "what nobody saw was not asked for"
+    );
     // Each as soon as the one before was acted on: several in one second.
     for revision in 4..=6 {
         stage.raise("k", revision);
@@ -131,10 +189,17 @@ fn a_revision_raised_again_and_again_delivers_once_for_each_that_was_seen() {
     stage.raise("k", 8);
     let status = stage.wait_rotated("k", 8);
     let versions = status.versions.len();
-    assert!((7..=8).contains(&versions), "one for each of four to six, one or two for the last two: {status:?}");
+    assert!(
+        (7..=8).contains(&versions),
+        "one for each of four to six, one or two for the last two: {status:?}"
+    );
     stage.wait_issued("k");
     history.check();
-    assert_eq!(values(&history.states())["k"].len(), versions, "each value for a version");
+    assert_eq!(
+        values(&history.states())["k"].len(),
+        versions,
+        "each value for a version"
+    );
 }
 
 /// Incidents 5, 21: what stands in the spec and was acted on is no reason to rotate, be it after a restart or an apply.
@@ -145,7 +210,11 @@ fn a_revision_is_acted_on_once() {
     let operator = stage.operator_via(&proxy).start_ready();
     stage.declare("k", "{revision: 3}");
     let status = stage.wait_issued("k");
-    assert_eq!((status.version, status.revision), (Some(1), Some(3)), "the first version is for it");
+    assert_eq!(
+        (status.version, status.revision),
+        (Some(1), Some(3)),
+        "the first version is for it"
+    );
     stage.declare("k", "{revision: 4}");
     let status = stage.wait_rotated("k", 4);
     assert_eq!(status.version, Some(2));
@@ -155,7 +224,9 @@ fn a_revision_is_acted_on_once() {
     proxy.reset();
     let operator = stage.operator_via(&proxy).start_ready();
     wait::until_true("it has looked", || {
-        operator.metric("claviger_reconcile_duration_seconds_count").is_some_and(|looked| looked >= 1.0)
+        operator
+            .metric("claviger_reconcile_duration_seconds_count")
+            .is_some_and(|looked| looked >= 1.0)
     });
     stage.declare("k", "{revision: 4}");
     rest(&proxy);
@@ -177,19 +248,41 @@ fn the_ninth_version_waits_until_one_retires() {
     }
     stage.raise("k", 8);
     let status = stage.wait_reason("k", ConditionType::Ready, "RotationWaits");
-    assert_eq!((status.version, status.versions.len()), (Some(8), 8), "it waits: {status:?}");
-    assert_eq!(condition(&status, ConditionType::Stalled), "False/NotStalled");
-    assert_eq!(condition(&status, ConditionType::Delivered), "True/Delivered");
+    assert_eq!(
+        (status.version, status.versions.len()),
+        (Some(8), 8),
+        "it waits: {status:?}"
+    );
+    assert_eq!(
+        condition(&status, ConditionType::Stalled),
+        "False/NotStalled"
+    );
+    assert_eq!(
+        condition(&status, ConditionType::Delivered),
+        "True/Delivered"
+    );
     let text = message(&status, ConditionType::Ready);
     let end = first(&status).retires_at.unwrap().0;
     assert!(text.contains(&format!("it waits until {end}")), "{text}");
     stage.wait_event("k", "RotationWaits");
     // The oldest ends in a moment, by itself.
-    let overlap = Timestamp::now().duration_since(first(&status).replaced_at.unwrap().0).as_secs() + 3;
-    stage.merge("k", json!({ "spec": { "rotation": { "overlap": format!("{overlap}s") } } }));
+    let overlap = Timestamp::now()
+        .duration_since(first(&status).replaced_at.unwrap().0)
+        .as_secs()
+        + 3;
+    stage.merge(
+        "k",
+        json!({ "spec": { "rotation": { "overlap": format!("{overlap}s") } } }),
+    );
     let status = stage.wait_rotated("k", 8);
-    assert_eq!((status.version, first(&status).phase), (Some(9), VersionPhase::Retired));
-    assert_eq!(condition(&stage.wait_issued("k"), ConditionType::Ready), "True/Issued");
+    assert_eq!(
+        (status.version, first(&status).phase),
+        (Some(9), VersionPhase::Retired)
+    );
+    assert_eq!(
+        condition(&stage.wait_issued("k"), ConditionType::Ready),
+        "True/Issued"
+    );
     history.check();
 }
 
@@ -205,9 +298,18 @@ fn only_the_last_five_retired_versions_stay_listed() {
         stage.wait_rotated("k", revision);
     }
     let status = stage.wait_issued("k");
-    let listed: Vec<_> = status.versions.iter().map(|version| (version.version, version.phase)).collect();
+    let listed: Vec<_> = status
+        .versions
+        .iter()
+        .map(|version| (version.version, version.phase))
+        .collect();
     let retired = (6..=10).map(|number| (number, VersionPhase::Retired));
-    assert_eq!(listed, retired.chain([(11, VersionPhase::Current)]).collect::<Vec<_>>());
+    assert_eq!(
+        listed,
+        retired
+            .chain([(11, VersionPhase::Current)])
+            .collect::<Vec<_>>()
+    );
     history.check();
     assert_eq!(values(&history.states())["k"].len(), 11);
 }
@@ -224,18 +326,35 @@ fn a_version_that_was_to_end_while_nobody_worked_ends_before_anything_else() {
     let end = first(&stage.wait_rotated("k", 1)).retires_at.unwrap().0;
     operator.kill();
     wait::until_true("its end has come", || Timestamp::now() > end);
-    assert_eq!(first(&stage.status("k")).phase, VersionPhase::Retiring, "nobody worked");
+    assert_eq!(
+        first(&stage.status("k")).phase,
+        VersionPhase::Retiring,
+        "nobody worked"
+    );
     stage.raise("k", 2);
     stage.patch("secret/k", r#"{"metadata": {"labels": null}}"#);
     proxy.reset();
     proxy.record_bodies(true);
     let _operator = stage.operator_via(&proxy).start_ready();
     stage.wait_rotated("k", 2);
-    let writes: Vec<_> = proxy.mutations().into_iter().filter(|record| Matcher::work().matches(&record.call)).collect();
+    let writes: Vec<_> = proxy
+        .mutations()
+        .into_iter()
+        .filter(|record| Matcher::work().matches(&record.call))
+        .collect();
     assert_eq!(writes[0].call.target(), "apikeys/status", "{writes:?}");
     let versions = writes[0].request_json().unwrap()["status"]["versions"].clone();
-    let phases: Vec<_> = versions.as_array().unwrap().iter().map(|version| version["phase"].as_str().unwrap()).collect();
-    assert_eq!(phases, ["Retired", "Current"], "the first write ends it and begins nothing");
+    let phases: Vec<_> = versions
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|version| version["phase"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        phases,
+        ["Retired", "Current"],
+        "the first write ends it and begins nothing"
+    );
     stage.wait_event("k", "Retired");
     history.check();
 }
@@ -247,18 +366,29 @@ fn applying_the_same_manifest_during_a_rotation_moves_nothing() {
     let proxy = stage.cluster.proxy();
     let _operator = stage.operator_via(&proxy).start_ready();
     let marks = "labels: {app.kubernetes.io/instance: shop}, annotations: {argocd.argoproj.io/tracking-id: shop}";
-    let apply =
-        |spec: &str| stage.apply(&manifest("k", spec).replace("metadata: {name: k}", &format!("metadata: {{name: k, {marks}}}")));
+    let apply = |spec: &str| {
+        stage.apply(&manifest("k", spec).replace(
+            "metadata: {name: k}",
+            &format!("metadata: {{name: k, {marks}}}"),
+        ))
+    };
     apply("{rotation: {overlap: 1h}}");
     stage.wait_issued("k");
     let health = || kstatus(&serde_json::to_value(stage.apikey("k")).unwrap());
     wait::until_true("it is done", || health() == "Current");
     let hold = Hold::new();
-    proxy.on(Matcher::call(Verb::Patch, "secrets"), When::Before, Fault::Delay(hold.clone()));
+    proxy.on(
+        Matcher::call(Verb::Patch, "secrets"),
+        When::Before,
+        Fault::Delay(hold.clone()),
+    );
     apply("{rotation: {overlap: 1h}, revision: 1}");
     assert!(hold.reached(LIMIT), "it delivers");
     assert_eq!(health(), "InProgress");
-    assert_eq!(condition(&stage.status("k"), ConditionType::Usable), "True/Active");
+    assert_eq!(
+        condition(&stage.status("k"), ConditionType::Usable),
+        "True/Active"
+    );
     let during = stage.apikey("k").metadata;
     assert!(apply("{rotation: {overlap: 1h}, revision: 1}").contains("unchanged"));
     assert_eq!(stage.apikey("k").metadata.generation, during.generation);
@@ -267,13 +397,28 @@ fn applying_the_same_manifest_during_a_rotation_moves_nothing() {
     wait::until_true("it is done again", || health() == "Current");
     rest(&proxy);
     let before = stage.apikey("k");
-    assert!(apply("{rotation: {overlap: 1h}, revision: 1}").contains("unchanged"), "no difference for ever");
+    assert!(
+        apply("{rotation: {overlap: 1h}, revision: 1}").contains("unchanged"),
+        "no difference for ever"
+    );
     rest(&proxy);
-    assert_eq!(stage.apikey("k").resource_version(), before.resource_version());
+    assert_eq!(
+        stage.apikey("k").resource_version(),
+        before.resource_version()
+    );
     assert_eq!(before.status.unwrap().version, Some(2));
     let secret = stage.secret("k").unwrap();
-    assert!(!secret.labels().contains_key("app.kubernetes.io/instance"), "{:?}", secret.labels());
-    assert!(!secret.annotations().contains_key("argocd.argoproj.io/tracking-id"), "nothing marks it for pruning");
+    assert!(
+        !secret.labels().contains_key("app.kubernetes.io/instance"),
+        "{:?}",
+        secret.labels()
+    );
+    assert!(
+        !secret
+            .annotations()
+            .contains_key("argocd.argoproj.io/tracking-id"),
+        "nothing marks it for pruning"
+    );
     history.check();
 }
 
@@ -284,14 +429,19 @@ fn first(status: &ApiKeyStatus) -> Version {
 
 /// Waits until the controller has come to rest.
 fn rest(proxy: &Proxy) {
-    assert!(proxy.wait_quiet(Duration::from_millis(700), LIMIT, Call::is_mutation), "the controller comes to rest");
+    assert!(
+        proxy.wait_quiet(Duration::from_millis(700), LIMIT, Call::is_mutation),
+        "the controller comes to rest"
+    );
 }
 
 impl Stage {
     /// Merges something into an ApiKey, without the detour by kubectl.
     pub(crate) fn merge(&self, name: &str, patch: Value) {
         let api: Api<ApiKey> = Api::namespaced(self.cluster.client(), &self.namespace);
-        runtime().block_on(api.patch(name, &PatchParams::default(), &Patch::Merge(patch))).expect("it is accepted");
+        runtime()
+            .block_on(api.patch(name, &PatchParams::default(), &Patch::Merge(patch)))
+            .expect("it is accepted");
     }
 
     /// Asks for the next version.
@@ -302,8 +452,10 @@ impl Stage {
     /// Waits until a revision was acted on, and nothing is under way.
     pub(crate) fn wait_rotated(&self, name: &str, revision: usize) -> ApiKeyStatus {
         let revision = i64::try_from(revision).expect("a small number");
-        self.wait(name, &format!("has acted on revision {revision}"), |status| {
-            status.revision == Some(revision) && status.newest_announced().is_none()
-        })
+        self.wait(
+            name,
+            &format!("has acted on revision {revision}"),
+            |status| status.revision == Some(revision) && status.newest_announced().is_none(),
+        )
     }
 }

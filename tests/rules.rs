@@ -91,7 +91,10 @@ impl Kind {
     fn schema(self) -> Value {
         let file = format!("{}.claviger.dev.yaml", self.plural());
         let all = manifests::all().expect("definitions");
-        let (_, yaml) = all.into_iter().find(|(name, _)| *name == file).expect("its definition");
+        let (_, yaml) = all
+            .into_iter()
+            .find(|(name, _)| *name == file)
+            .expect("its definition");
         let definition: Value = serde_saphyr::from_str(&yaml).expect("YAML");
         definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
     }
@@ -123,7 +126,11 @@ impl Part {
     }
 
     fn field(self) -> &'static str {
-        if self == Self::Status { "status" } else { "spec" }
+        if self == Self::Status {
+            "status"
+        } else {
+            "spec"
+        }
     }
 
     /// What is written for `value`. A policy that does not choose its namespaces is told to hold for none, so that no other
@@ -131,7 +138,9 @@ impl Part {
     fn written(self, stage: &Stage, value: &Value) -> Value {
         let mut value = value.clone();
         if let (Self::Policy, Some(fields)) = (self, value.as_object_mut()) {
-            fields.entry("namespaces").or_insert_with(|| json!({ "matchLabels": { STORY: stage.namespace } }));
+            fields
+                .entry("namespaces")
+                .or_insert_with(|| json!({ "matchLabels": { STORY: stage.namespace } }));
         }
         value
     }
@@ -146,7 +155,12 @@ struct Swept<'a>(&'a Stage, Kind);
 impl Drop for Swept<'_> {
     fn drop(&mut self) {
         if !matches!(self.1, Kind::Key | Kind::Gate) {
-            let _ = self.0.try_kubectl(&["delete", self.1.plural(), "-l", &format!("{STORY}={}", self.0.namespace)]);
+            let _ = self.0.try_kubectl(&[
+                "delete",
+                self.1.plural(),
+                "-l",
+                &format!("{STORY}={}", self.0.namespace),
+            ]);
         }
     }
 }
@@ -168,12 +182,21 @@ struct Rule {
 
 impl Rule {
     fn new(what: &str, broken: Value, says: &str, nearest: Value) -> Self {
-        Self { what: what.to_owned(), before: None, broken, says: says.to_owned(), nearest }
+        Self {
+            what: what.to_owned(),
+            before: None,
+            broken,
+            says: says.to_owned(),
+            nearest,
+        }
     }
 
     /// A rule about a change from `before`.
     fn change(what: &str, before: Value, broken: Value, says: &str, nearest: Value) -> Self {
-        Self { before: Some(before), ..Self::new(what, broken, says, nearest) }
+        Self {
+            before: Some(before),
+            ..Self::new(what, broken, says, nearest)
+        }
     }
 }
 
@@ -182,13 +205,23 @@ fn tell(stage: &Stage, part: Part, rules: &[Rule]) {
     let _swept = Swept(stage, part.kind());
     let name = |number: usize| format!("{}-rule-{number}", stage.namespace);
     let named = |pick: fn(&Rule) -> Option<&Value>| -> String {
-        let picked = rules.iter().enumerate().filter_map(|(number, rule)| Some((name(number), pick(rule)?)));
-        picked.map(|(name, value)| document(stage, part, &name, value)).collect()
+        let picked = rules
+            .iter()
+            .enumerate()
+            .filter_map(|(number, rule)| Some((name(number), pick(rule)?)));
+        picked
+            .map(|(name, value)| document(stage, part, &name, value))
+            .collect()
     };
-    let (before, broken, nearest) =
-        (named(|rule| rule.before.as_ref()), named(|rule| Some(&rule.broken)), named(|rule| Some(&rule.nearest)));
+    let (before, broken, nearest) = (
+        named(|rule| rule.before.as_ref()),
+        named(|rule| Some(&rule.broken)),
+        named(|rule| Some(&rule.nearest)),
+    );
     if part == Part::Status {
-        let plain: String = (0..rules.len()).map(|number| document(stage, Part::Spec, &name(number), &json!({}))).collect();
+        let plain: String = (0..rules.len())
+            .map(|number| document(stage, Part::Spec, &name(number), &json!({})))
+            .collect();
         accepted(stage, Part::Spec, &plain, &[]);
     }
     if !before.is_empty() {
@@ -197,24 +230,42 @@ fn tell(stage: &Stage, part: Part, rules: &[Rule]) {
     for dry in [&["--dry-run=server"][..], &[]] {
         let answers = refusals(stage, part, &broken, dry);
         for (number, rule) in rules.iter().enumerate() {
-            let answer =
-                answers.get(&name(number)).unwrap_or_else(|| panic!("{}: not refused {dry:?}: {}", rule.what, rule.broken));
+            let answer = answers
+                .get(&name(number))
+                .unwrap_or_else(|| panic!("{}: not refused {dry:?}: {}", rule.what, rule.broken));
             for says in rule.says.split(" … ") {
-                assert!(answer.contains(says), "{} {dry:?}: {says:?} is not in: {answer}", rule.what);
+                assert!(
+                    answer.contains(says),
+                    "{} {dry:?}: {says:?} is not in: {answer}",
+                    rule.what
+                );
             }
         }
     }
     let live = stored(stage, part);
     for (number, rule) in rules.iter().enumerate() {
-        let before = rule.before.as_ref().map(|before| part.written(stage, before));
-        assert_eq!(live.get(&name(number)), before.as_ref(), "{}: what was refused has changed nothing", rule.what);
+        let before = rule
+            .before
+            .as_ref()
+            .map(|before| part.written(stage, before));
+        assert_eq!(
+            live.get(&name(number)),
+            before.as_ref(),
+            "{}: what was refused has changed nothing",
+            rule.what
+        );
     }
     accepted(stage, part, &nearest, &["--dry-run=server"]);
     accepted(stage, part, &nearest, &[]);
     let live = stored(stage, part);
     for (number, rule) in rules.iter().enumerate() {
         let nearest = part.written(stage, &rule.nearest);
-        assert_eq!(live.get(&name(number)), Some(&nearest), "{}: kept as it was written, nothing added", rule.what);
+        assert_eq!(
+            live.get(&name(number)),
+            Some(&nearest),
+            "{}: kept as it was written, nothing added",
+            rule.what
+        );
     }
 }
 
@@ -236,27 +287,45 @@ fn command(stage: &Stage, part: Part, more: &[&str]) -> Vec<String> {
         Part::Spec | Part::Role | Part::Policy | Part::Gate => &["apply"],
         Part::Status => &["replace", "--subresource=status"],
     };
-    [&["-n", &stage.namespace][..], verb, more, &["-f", "-"]].concat().into_iter().map(str::to_owned).collect()
+    [&["-n", &stage.namespace][..], verb, more, &["-f", "-"]]
+        .concat()
+        .into_iter()
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Applies manifests that must all be taken, without a warning.
 fn accepted(stage: &Stage, part: Part, manifests: &str, more: &[&str]) {
     let command = command(stage, part, more);
-    let output = stage.cluster.try_kubectl(&command.iter().map(String::as_str).collect::<Vec<_>>(), manifests);
+    let output = stage.cluster.try_kubectl(
+        &command.iter().map(String::as_str).collect::<Vec<_>>(),
+        manifests,
+    );
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.is_empty(), "{}: {said}", command.join(" "));
+    assert!(
+        output.status.success() && said.is_empty(),
+        "{}: {said}",
+        command.join(" ")
+    );
 }
 
 /// Applies manifests that are to be refused, and returns the answer to each by its name.
 fn refusals(stage: &Stage, part: Part, manifests: &str, more: &[&str]) -> BTreeMap<String, String> {
     let command = command(stage, part, more);
-    let output = stage.cluster.try_kubectl(&command.iter().map(String::as_str).collect::<Vec<_>>(), manifests);
+    let output = stage.cluster.try_kubectl(
+        &command.iter().map(String::as_str).collect::<Vec<_>>(),
+        manifests,
+    );
     let mut answers = BTreeMap::new();
     let mut about = String::new();
     let quoted = format!("\"{}-rule-", stage.namespace);
     for line in String::from_utf8_lossy(&output.stderr).lines() {
         if let Some((_, rest)) = line.split_once(&quoted) {
-            about = format!("{}{}", &quoted[1..], rest.split('"').next().unwrap_or_default());
+            about = format!(
+                "{}{}",
+                &quoted[1..],
+                rest.split('"').next().unwrap_or_default()
+            );
         }
         let answer: &mut String = answers.entry(about.clone()).or_default();
         answer.push_str(line);
@@ -271,7 +340,12 @@ fn stored(stage: &Stage, part: Part) -> BTreeMap<String, Value> {
     let all = stage.kubectl(&["get", part.kind().plural(), "-l", &selector, "-o", "json"]);
     let all: Value = serde_json::from_str(&all).expect("JSON");
     let items = all["items"].as_array().expect("a list");
-    let named = items.iter().map(|one| (one["metadata"]["name"].as_str().expect("a name").to_owned(), one[part.field()].clone()));
+    let named = items.iter().map(|one| {
+        (
+            one["metadata"]["name"].as_str().expect("a name").to_owned(),
+            one[part.field()].clone(),
+        )
+    });
     named.filter(|(_, value)| !value.is_null()).collect()
 }
 
@@ -282,12 +356,18 @@ fn letters(count: usize) -> String {
 
 /// A list of so many different texts.
 fn list(count: usize) -> Value {
-    (0..count).map(|number| json!(format!("x{number}"))).collect()
+    (0..count)
+        .map(|number| json!(format!("x{number}")))
+        .collect()
 }
 
 /// A map of so many entries.
 fn map(count: usize) -> Value {
-    Value::Object((0..count).map(|number| (format!("x{number}"), json!("y"))).collect())
+    Value::Object(
+        (0..count)
+            .map(|number| (format!("x{number}"), json!("y")))
+            .collect(),
+    )
 }
 
 /// A map of one entry.

@@ -39,7 +39,11 @@ fn a_key_is_issued_once_while_the_watches_show_nothing() {
     let proxy = stage.cluster.proxy();
     let _operator = stage.operator_via(&proxy).start_ready();
     let hold = Hold::new();
-    proxy.on(Matcher::call(Verb::Patch, "apikeys"), When::Before, Fault::Delay(hold.clone()));
+    proxy.on(
+        Matcher::call(Verb::Patch, "apikeys"),
+        When::Before,
+        Fault::Delay(hold.clone()),
+    );
     stage.declare("key", "{}");
     assert!(hold.reached(LIMIT), "it has seen the key");
     proxy.hold_watches("apikeys");
@@ -54,8 +58,12 @@ fn a_key_is_issued_once_while_the_watches_show_nothing() {
     rest(&proxy);
     assert_eq!(stage.status("key"), issued);
     let wrote = writes(&proxy);
-    let expected =
-        [("patch apikeys", 1), ("update apikeys/status", 2), ("create secrets", 1)].map(|(kind, n)| (kind.to_owned(), n));
+    let expected = [
+        ("patch apikeys", 1),
+        ("update apikeys/status", 2),
+        ("create secrets", 1),
+    ]
+    .map(|(kind, n)| (kind.to_owned(), n));
     assert_eq!(wrote, BTreeMap::from(expected), "each step once");
     history.check();
 }
@@ -69,14 +77,27 @@ fn what_is_written_from_a_stale_view_is_refused() {
     let proxy = stage.cluster.proxy();
     let _operator = stage.operator_via(&proxy).start_ready();
     let hold = Hold::new();
-    proxy.on(Matcher::call(Verb::Patch, "apikeys"), When::Before, Fault::Delay(hold.clone()));
+    proxy.on(
+        Matcher::call(Verb::Patch, "apikeys"),
+        When::Before,
+        Fault::Delay(hold.clone()),
+    );
     stage.declare("key", "{}");
     assert!(hold.reached(LIMIT), "it has seen the key");
     proxy.hold_watches("apikeys");
-    stage.patch("apikey/key", "{\"spec\": {\"description\": \"edited behind its back\"}}");
+    stage.patch(
+        "apikey/key",
+        "{\"spec\": {\"description\": \"edited behind its back\"}}",
+    );
     hold.release();
     let refused = |count: usize| {
-        let conflicts = || proxy.calls().iter().filter(|record| record.upstream == Some(409)).count();
+        let conflicts = || {
+            proxy
+                .calls()
+                .iter()
+                .filter(|record| record.upstream == Some(409))
+                .count()
+        };
         wait::until_true("writes are refused", || conflicts() >= count);
     };
     refused(2);
@@ -95,21 +116,34 @@ fn keys_that_wait_for_the_first_list_of_secrets_all_go_on() {
     let stage = Stage::on(&Cluster::own_without_finalizer_policy(), "listing");
     let proxy = stage.cluster.proxy();
     let hold = Hold::new();
-    let list = Matcher::call(Verb::List, "secrets").filter(|call| call.parameter("limit") != Some("1"));
-    proxy.on(list, When::Before, Fault::Delay(hold.clone())).always();
+    let list =
+        Matcher::call(Verb::List, "secrets").filter(|call| call.parameter("limit") != Some("1"));
+    proxy
+        .on(list, When::Before, Fault::Delay(hold.clone()))
+        .always();
     stage.declare_many("early", 4, "{}");
-    let times = ["--concurrency=4", "--request-timeout=30s", "--announce-grace=31s"];
+    let times = [
+        "--concurrency=4",
+        "--request-timeout=30s",
+        "--announce-grace=31s",
+    ];
     let operator = stage.operator_via(&proxy).args(&times).start_ready();
     assert!(hold.reached(LIMIT));
-    wait::until_true("all places are taken", || operator.metric("claviger_objects_working") == Some(4.0));
+    wait::until_true("all places are taken", || {
+        operator.metric("claviger_objects_working") == Some(4.0)
+    });
     stage.declare_many("late", 4, "{}");
-    wait::until_true("the others wait for theirs", || operator.metric("claviger_objects_waiting") == Some(4.0));
+    wait::until_true("the others wait for theirs", || {
+        operator.metric("claviger_objects_waiting") == Some(4.0)
+    });
     stage.kubectl(&["delete", "apikey", "late-0", "late-2"]);
     hold.release();
     stage.wait_many(6, Phase::Active);
-    wait::until("nobody waits any more", || match operator.metric("claviger_objects_waiting") {
-        Some(0.0) => Ok(()),
-        other => Err(format!("{other:?}")),
+    wait::until("nobody waits any more", || {
+        match operator.metric("claviger_objects_waiting") {
+            Some(0.0) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
     });
 }
 
@@ -120,7 +154,11 @@ fn events_that_are_lost_until_a_relist_mint_nothing_twice() {
     let history = stage.history();
     let proxy = stage.cluster.proxy();
     let _operator = stage.operator_via(&proxy).start_ready();
-    stage.apply(&["kept", "revoked", "deleted"].map(|name| crate::support::stage::manifest(name, "{}")).concat());
+    stage.apply(
+        &["kept", "revoked", "deleted"]
+            .map(|name| crate::support::stage::manifest(name, "{}"))
+            .concat(),
+    );
     stage.wait_many(3, Phase::Active);
     rest(&proxy);
     let kept = stage.apikey("kept");
@@ -130,8 +168,14 @@ fn events_that_are_lost_until_a_relist_mint_nothing_twice() {
     stage.patch("apikey/revoked", "{\"spec\": {\"revoked\": true}}");
     stage.kubectl(&["delete", "apikey", "deleted", "--wait=false"]);
     stage.kubectl(&["delete", "secret", "kept"]);
-    assert!(proxy.wait_stopped_events("apikeys", 3, LIMIT), "all three are lost");
-    assert!(proxy.wait_stopped_events("secrets", 1, LIMIT), "and so is the Secret's end");
+    assert!(
+        proxy.wait_stopped_events("apikeys", 3, LIMIT),
+        "all three are lost"
+    );
+    assert!(
+        proxy.wait_stopped_events("secrets", 1, LIMIT),
+        "and so is the Secret's end"
+    );
     assert_eq!(stage.find("declared").unwrap().status, None);
     proxy.expire_watches("apikeys");
     proxy.expire_watches("secrets");
@@ -139,7 +183,11 @@ fn events_that_are_lost_until_a_relist_mint_nothing_twice() {
     stage.wait_phase("revoked", Phase::Revoked);
     stage.wait_gone("deleted");
     let status = stage.wait_reason("kept", ConditionType::Delivered, "SecretMissing");
-    assert_eq!(status.hash, kept.status.unwrap().hash, "its key is not replaced");
+    assert_eq!(
+        status.hash,
+        kept.status.unwrap().hash,
+        "its key is not replaced"
+    );
     rest(&proxy);
     assert!(stage.secret("kept").is_none());
     assert!(stage.secret("deleted").is_none());
@@ -157,7 +205,10 @@ fn a_secret_that_went_before_the_watch_ever_showed_it_is_missed() {
     stage.declare("key", "{}");
     let issued = stage.wait_issued("key");
     stage.kubectl(&["delete", "secret", "key"]);
-    assert!(proxy.wait_stopped_events("secrets", 2, LIMIT), "both are lost");
+    assert!(
+        proxy.wait_stopped_events("secrets", 2, LIMIT),
+        "both are lost"
+    );
     proxy.expire_watches("secrets");
     let status = stage.wait_reason("key", ConditionType::Delivered, "SecretMissing");
     assert_eq!(status.hash, issued.hash, "its key is not replaced");
@@ -181,7 +232,11 @@ fn watches_that_break_again_and_again_mint_nothing_twice() {
             let open = || proxy.open_watches("apikeys") > 0 && proxy.open_watches("secrets") > 0;
             wait::until_true("it watches again", open);
             for resource in ["apikeys", "secrets"] {
-                if cuts % 4 == 3 { proxy.expire_watches(resource) } else { proxy.cut_watches(resource) }
+                if cuts % 4 == 3 {
+                    proxy.expire_watches(resource)
+                } else {
+                    proxy.cut_watches(resource)
+                }
             }
             cuts += 1;
         }
@@ -198,7 +253,10 @@ fn a_key_made_anew_within_one_blink_of_the_watch_gets_its_own() {
     // Without a finalizer: it goes while the controller sees nothing.
     let stage = Stage::on(&Cluster::own_without_finalizer_policy(), "blink");
     let proxy = stage.cluster.proxy();
-    let _operator = stage.operator_via(&proxy).args(&["--finalizer=false"]).start_ready();
+    let _operator = stage
+        .operator_via(&proxy)
+        .args(&["--finalizer=false"])
+        .start_ready();
     stage.declare("known", "{}");
     let first = stage.wait_issued("known");
     rest(&proxy);
@@ -207,19 +265,31 @@ fn a_key_made_anew_within_one_blink_of_the_watch_gets_its_own() {
     // One that it knew, and one that it never saw: ADDED, DELETED, ADDED.
     stage.declare("unknown", "{}");
     stage.kubectl(&["delete", "apikey", "known", "unknown"]);
-    wait::until_true("the Secret is collected with its owner", || stage.secret("known").is_none());
+    wait::until_true("the Secret is collected with its owner", || {
+        stage.secret("known").is_none()
+    });
     stage.declare("known", "{}");
     stage.declare("unknown", "{}");
-    assert!(proxy.wait_stopped_events("apikeys", 5, LIMIT), "all of it is lost");
+    assert!(
+        proxy.wait_stopped_events("apikeys", 5, LIMIT),
+        "all of it is lost"
+    );
     proxy.expire_watches("apikeys");
     proxy.expire_watches("secrets");
     let second = stage.wait_issued("known");
     assert_eq!(second.version, Some(1), "a new ApiKey counts from 1");
-    assert_ne!(second.hash, first.hash, "and the old key does not come back");
+    assert_ne!(
+        second.hash, first.hash,
+        "and the old key does not come back"
+    );
     assert_ne!(second.key_id, first.key_id);
     stage.wait_issued("unknown");
     rest(&proxy);
-    assert_eq!(accepted(&proxy, "create secrets"), 3, "one for each ApiKey that lived to see it");
+    assert_eq!(
+        accepted(&proxy, "create secrets"),
+        3,
+        "one for each ApiKey that lived to see it"
+    );
 }
 
 /// Incidents 10: a controller on an old snapshot still believes in an ApiKey whose name another has by now: it touches neither
@@ -227,26 +297,48 @@ fn a_key_made_anew_within_one_blink_of_the_watch_gets_its_own() {
 fn a_key_made_anew_behind_a_stale_controller_is_left_alone() {
     let stage = Stage::new("snapshot");
     let proxy = stage.cluster.proxy();
-    let old = stage.operator_via(&proxy).args(&["--finalizer=false"]).start_ready();
+    let old = stage
+        .operator_via(&proxy)
+        .args(&["--finalizer=false"])
+        .start_ready();
     stage.declare("key", "{}");
     let first = stage.wait_issued("key");
     rest(&proxy);
     proxy.hold_watches("apikeys");
     let _fresh = stage.operator().args(&["--finalizer=false"]).start_ready();
     stage.kubectl(&["delete", "apikey", "key"]);
-    wait::until_true("the Secret is collected with its owner", || stage.secret("key").is_none());
+    wait::until_true("the Secret is collected with its owner", || {
+        stage.secret("key").is_none()
+    });
     stage.declare("key", "{}");
     let second = stage.wait_issued("key");
     let secret = stage.secret("key").unwrap();
     // It sees the Secrets come and go and takes them for the old ApiKey's.
-    let refused = || proxy.calls().iter().any(|r| r.call.target() == "apikeys/status" && r.upstream == Some(409));
-    wait::until("its report about the old ApiKey is refused", || if refused() { Ok(()) } else { Err(old.logs()) });
-    assert_eq!(accepted(&proxy, "delete secrets") + accepted(&proxy, "patch secrets"), 0);
+    let refused = || {
+        proxy
+            .calls()
+            .iter()
+            .any(|r| r.call.target() == "apikeys/status" && r.upstream == Some(409))
+    };
+    wait::until("its report about the old ApiKey is refused", || {
+        if refused() { Ok(()) } else { Err(old.logs()) }
+    });
+    assert_eq!(
+        accepted(&proxy, "delete secrets") + accepted(&proxy, "patch secrets"),
+        0
+    );
     proxy.release_watches("apikeys");
     rest(&proxy);
-    assert_eq!(stage.secret("key").unwrap().resource_version(), secret.resource_version(), "the new Secret is untouched");
+    assert_eq!(
+        stage.secret("key").unwrap().resource_version(),
+        secret.resource_version(),
+        "the new Secret is untouched"
+    );
     assert_eq!(stage.status("key"), second);
-    assert_ne!(second.hash, first.hash, "and the old key does not come back");
+    assert_ne!(
+        second.hash, first.hash,
+        "and the old key does not come back"
+    );
 }
 
 /// Incidents 14 and 1: the API server crashes and comes back, twice, while keys are issued.
@@ -258,7 +350,9 @@ fn an_api_server_that_crashes_under_load_loses_no_key() {
     let operator = stage.operator().start_ready();
     stage.declare_many("key", KEYS, "{}");
     for part in [1, 2] {
-        wait::until_true("some are issued", || stage.secrets().len() >= part * KEYS / 4);
+        wait::until_true("some are issued", || {
+            stage.secrets().len() >= part * KEYS / 4
+        });
         cluster.control_plane.kill_api_server().unwrap();
         cluster.control_plane.start_api_server().unwrap();
     }
@@ -268,25 +362,47 @@ fn an_api_server_that_crashes_under_load_loses_no_key() {
     assert_eq!(stage.secrets_agree(), KEYS);
     // The audit log knows every Secret that ever came into being.
     let mut created: BTreeMap<String, usize> = BTreeMap::new();
-    for line in std::fs::read_to_string(cluster.control_plane.audit_log()).unwrap().lines() {
-        let Ok(event) = serde_json::from_str::<Value>(line) else { continue };
+    for line in std::fs::read_to_string(cluster.control_plane.audit_log())
+        .unwrap()
+        .lines()
+    {
+        let Ok(event) = serde_json::from_str::<Value>(line) else {
+            continue;
+        };
         let object = &event["objectRef"];
         if object["resource"] != "secrets" || object["namespace"] != stage.namespace.as_str() {
             continue;
         }
-        let carried_out = event["stage"] == "ResponseComplete" && event["responseStatus"]["code"] == 201;
+        let carried_out =
+            event["stage"] == "ResponseComplete" && event["responseStatus"]["code"] == 201;
         if event["verb"] == "create" && carried_out {
-            *created.entry(object["name"].as_str().unwrap().to_owned()).or_default() += 1;
+            *created
+                .entry(object["name"].as_str().unwrap().to_owned())
+                .or_default() += 1;
         }
-        assert!(matches!(event["verb"].as_str(), Some("create" | "get" | "list" | "watch")), "{event}");
+        assert!(
+            matches!(
+                event["verb"].as_str(),
+                Some("create" | "get" | "list" | "watch")
+            ),
+            "{event}"
+        );
     }
     assert!(created.values().all(|times| *times == 1), "{created:?}");
-    assert!(leaks::audit(&cluster).keys == KEYS, "no other key was ever in a Secret");
+    assert!(
+        leaks::audit(&cluster).keys == KEYS,
+        "no other key was ever in a Secret"
+    );
 }
 
 /// Incidents 4: after a crash between announcing and delivering, only a typed 404 lets the next version be minted.
 fn a_secret_that_cannot_be_read_mints_nothing() {
-    let faults = [("500", Fault::Respond(500)), ("403", Fault::Respond(403)), ("hang", Fault::Hang), ("drop", Fault::Drop)];
+    let faults = [
+        ("500", Fault::Respond(500)),
+        ("403", Fault::Respond(403)),
+        ("hang", Fault::Hang),
+        ("drop", Fault::Drop),
+    ];
     for (name, fault) in faults {
         let stage = Stage::new(&format!("unreadable-{name}"));
         let history = stage.history();
@@ -297,7 +413,9 @@ fn a_secret_that_cannot_be_read_mints_nothing() {
         stage.declare("key", "{}");
         assert!(killed.fired(LIMIT), "it is killed when it has announced");
         let before = stage.status("key");
-        let fault = proxy.on(Matcher::call(Verb::Get, "secrets"), When::Before, fault).always();
+        let fault = proxy
+            .on(Matcher::call(Verb::Get, "secrets"), When::Before, fault)
+            .always();
         proxy.reset();
         let _operator = stage.operator_via(&proxy).start_ready();
         assert!(fault.fired_times(3, LIMIT), "it asks again and again");
@@ -305,7 +423,11 @@ fn a_secret_that_cannot_be_read_mints_nothing() {
         assert_eq!(versions, before.versions, "{name}: nothing is minted");
         assert_eq!(accepted(&proxy, "create secrets"), 0, "{name}");
         fault.remove();
-        assert_eq!(stage.wait_issued("key").version, Some(2), "{name}: a 404 decides");
+        assert_eq!(
+            stage.wait_issued("key").version,
+            Some(2),
+            "{name}: a 404 decides"
+        );
         history.check();
     }
 }
@@ -317,13 +439,32 @@ fn an_apikey_that_cannot_be_read_mints_nothing() {
     let history = stage.history();
     let proxy = stage.cluster.proxy();
     let _operator = stage.operator_via(&proxy).start_ready();
-    proxy.on(Matcher::call(Verb::Create, "secrets"), When::Before, Fault::Drop);
-    let failing = |code| -> Rule { proxy.on(Matcher::call(Verb::Get, "apikeys"), When::Before, Fault::Respond(code)).times(2) };
+    proxy.on(
+        Matcher::call(Verb::Create, "secrets"),
+        When::Before,
+        Fault::Drop,
+    );
+    let failing = |code| -> Rule {
+        proxy
+            .on(
+                Matcher::call(Verb::Get, "apikeys"),
+                When::Before,
+                Fault::Respond(code),
+            )
+            .times(2)
+    };
     let faults = [failing(500), failing(403), failing(503)];
     stage.declare("key", "{}");
-    assert!(faults.iter().all(|fault| fault.fired_times(2, LIMIT)), "it asks until it knows");
+    assert!(
+        faults.iter().all(|fault| fault.fired_times(2, LIMIT)),
+        "it asks until it knows"
+    );
     let status = stage.wait_issued("key");
-    assert_eq!(status.version, Some(1), "the key in its hands is delivered, no other minted");
+    assert_eq!(
+        status.version,
+        Some(1),
+        "the key in its hands is delivered, no other minted"
+    );
     assert_eq!(status.versions.len(), 1);
     assert_eq!(accepted(&proxy, "update apikeys/status"), 2);
     history.check();
@@ -336,7 +477,11 @@ fn a_list_or_a_watch_that_is_never_answered_is_asked_for_anew() {
     // What is asked before it is ready has an end of its own.
     let working = |call: &Call| call.verb != Verb::List || call.parameter("limit") == Some("500");
     let hangs = |verb: Verb, resource: &'static str| -> Rule {
-        proxy.on(Matcher::call(verb, resource).filter(working), When::Before, Fault::Hang)
+        proxy.on(
+            Matcher::call(verb, resource).filter(working),
+            When::Before,
+            Fault::Hang,
+        )
     };
     let faults = [
         hangs(Verb::List, "secrets"),
@@ -344,8 +489,14 @@ fn a_list_or_a_watch_that_is_never_answered_is_asked_for_anew() {
         hangs(Verb::List, "apikeypolicies"),
         hangs(Verb::Watch, "secrets"),
     ];
-    let _operator = stage.operator_via(&proxy).args(&["--request-timeout=1s"]).start_ready();
-    assert!(faults.iter().all(|fault| fault.fired(LIMIT)), "none of them is answered");
+    let _operator = stage
+        .operator_via(&proxy)
+        .args(&["--request-timeout=1s"])
+        .start_ready();
+    assert!(
+        faults.iter().all(|fault| fault.fired(LIMIT)),
+        "none of them is answered"
+    );
     stage.declare("k", "{}");
     stage.wait_issued("k");
     let again = hangs(Verb::Watch, "apikeys");
@@ -357,14 +508,23 @@ fn a_list_or_a_watch_that_is_never_answered_is_asked_for_anew() {
 
 /// Waits until the controller has come to rest.
 fn rest(proxy: &Proxy) {
-    assert!(proxy.wait_quiet(Duration::from_millis(700), LIMIT, Call::is_mutation), "the controller comes to rest");
+    assert!(
+        proxy.wait_quiet(Duration::from_millis(700), LIMIT, Call::is_mutation),
+        "the controller comes to rest"
+    );
 }
 
 /// What the API server has carried out, events left aside.
 fn writes(proxy: &Proxy) -> BTreeMap<String, usize> {
     let mut writes = BTreeMap::new();
-    for record in proxy.mutations().iter().filter(|record| record.accepted() && record.call.resource != "events") {
-        *writes.entry(format!("{} {}", record.call.verb, record.call.target())).or_default() += 1;
+    for record in proxy
+        .mutations()
+        .iter()
+        .filter(|record| record.accepted() && record.call.resource != "events")
+    {
+        *writes
+            .entry(format!("{} {}", record.call.verb, record.call.target()))
+            .or_default() += 1;
     }
     writes
 }

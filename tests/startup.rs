@@ -34,23 +34,77 @@ stories![
 
 fn bad_flags_are_refused_with_what_to_write_instead() {
     for (arguments, code, words) in [
-        (&["--frobnicate"][..], 2, &["unexpected argument", "--frobnicate"][..]),
-        (&["--request-timeout=soon"], 2, &["--request-timeout", "soon", "30s"]),
+        (
+            &["--frobnicate"][..],
+            2,
+            &["unexpected argument", "--frobnicate"][..],
+        ),
+        (
+            &["--request-timeout=soon"],
+            2,
+            &["--request-timeout", "soon", "30s"],
+        ),
         (&["--request-timeout=0s"], 2, &["--request-timeout", "0s"]),
         (&["--concurrency=0"], 2, &["--concurrency", "1..=1024"]),
         (&["--log-format=xml"], 2, &["--log-format", "text", "json"]),
-        (&["--principal-domain=Not A Domain"], 2, &["--principal-domain", "keys.example.com"]),
+        (
+            &["--principal-domain=Not A Domain"],
+            2,
+            &["--principal-domain", "keys.example.com"],
+        ),
         (&["--admin-address=here"], 2, &["--admin-address", "here"]),
-        (&["--leader-election=false", "--log-level=lo=ud=er"], 1, &["--log-level", "lo=ud=er", "info"]),
-        (&["--leader-election=false", "--announce-grace=5s", "--request-timeout=5s"], 1, &["--announce-grace", "longer than"]),
-        (&["--leader-election=false", "--gate-wait=61s"], 1, &["--gate-wait", "1m or less"]),
-        (&[], 1, &["leader election needs a namespace", "--lease-namespace", "POD_NAMESPACE", "--leader-election=false"]),
-        (&["--lease-namespace=x", "--renew-deadline=15s"], 1, &["renew deadline", "lease duration"]),
-        (&["--lease-namespace=x", "--retry-period=9s"], 1, &["retry period", "renew deadline"]),
-        (&["--lease-namespace=x", "--lease-duration=1500ms"], 1, &["lease duration", "whole number of seconds"]),
+        (
+            &["--leader-election=false", "--log-level=lo=ud=er"],
+            1,
+            &["--log-level", "lo=ud=er", "info"],
+        ),
+        (
+            &[
+                "--leader-election=false",
+                "--announce-grace=5s",
+                "--request-timeout=5s",
+            ],
+            1,
+            &["--announce-grace", "longer than"],
+        ),
+        (
+            &["--leader-election=false", "--gate-wait=61s"],
+            1,
+            &["--gate-wait", "1m or less"],
+        ),
+        (
+            &[],
+            1,
+            &[
+                "leader election needs a namespace",
+                "--lease-namespace",
+                "POD_NAMESPACE",
+                "--leader-election=false",
+            ],
+        ),
+        (
+            &["--lease-namespace=x", "--renew-deadline=15s"],
+            1,
+            &["renew deadline", "lease duration"],
+        ),
+        (
+            &["--lease-namespace=x", "--retry-period=9s"],
+            1,
+            &["retry period", "renew deadline"],
+        ),
+        (
+            &["--lease-namespace=x", "--lease-duration=1500ms"],
+            1,
+            &["lease duration", "whole number of seconds"],
+        ),
     ] {
         let output = controller(arguments, None);
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", said(&output));
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{arguments:?}: {}",
+            said(&output)
+        );
         assert_says(&output, words);
         if code == 1 {
             assert_one_line(&output);
@@ -62,16 +116,28 @@ fn help_explains_every_flag() {
     let output = controller(&["--help"], None);
     assert!(output.status.success());
     let help = String::from_utf8(output.stdout).unwrap();
-    let flags: Vec<_> = help.lines().filter(|line| line.trim_start().starts_with("--")).collect();
+    let flags: Vec<_> = help
+        .lines()
+        .filter(|line| line.trim_start().starts_with("--"))
+        .collect();
     assert!(flags.len() >= 17, "{help}");
     for flag in &flags {
         let rest = help.split(flag).nth(1).unwrap();
-        let explained = rest.lines().nth(1).is_some_and(|line| line.trim().len() > 15 && !line.trim_start().starts_with('-'));
+        let explained = rest
+            .lines()
+            .nth(1)
+            .is_some_and(|line| line.trim().len() > 15 && !line.trim_start().starts_with('-'));
         assert!(explained, "{flag} is not explained:\n{help}");
     }
-    let output = Command::new(env!("CARGO_BIN_EXE_claviger")).arg("--help").output().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_claviger"))
+        .arg("--help")
+        .output()
+        .unwrap();
     let help = String::from_utf8(output.stdout).unwrap();
-    assert!(help.contains("controller") && help.contains("manifests"), "{help}");
+    assert!(
+        help.contains("controller") && help.contains("manifests"),
+        "{help}"
+    );
 }
 
 fn a_kubeconfig_that_is_missing_or_garbage_is_named() {
@@ -88,20 +154,43 @@ fn a_kubeconfig_that_is_missing_or_garbage_is_named() {
         assert_one_line(&output);
         let output = controller(&["--leader-election=false"], Some(file));
         assert_eq!(output.status.code(), Some(1));
-        assert_says(&output, &["no cluster to talk to", name, "--kubeconfig", "ServiceAccount"]);
+        assert_says(
+            &output,
+            &[
+                "no cluster to talk to",
+                name,
+                "--kubeconfig",
+                "ServiceAccount",
+            ],
+        );
         assert_one_line(&output);
     }
 }
 
 fn an_api_server_that_is_not_there_is_named() {
     let cluster = Cluster::shared();
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let server = format!("https://{free}");
     let file = kubeconfig(&cluster, "nowhere", &server, &cluster.token);
     let output = controller(&["--leader-election=false"], Some(&file));
     assert_eq!(output.status.code(), Some(1));
-    assert_last_line(&output, &["the API server at", &free.to_string(), "cannot be reached", "refused", "check --kubeconfig"]);
-    assert!(said(&output).contains("trying again"), "a server that is only late is given time");
+    assert_last_line(
+        &output,
+        &[
+            "the API server at",
+            &free.to_string(),
+            "cannot be reached",
+            "refused",
+            "check --kubeconfig",
+        ],
+    );
+    assert!(
+        said(&output).contains("trying again"),
+        "a server that is only late is given time"
+    );
 }
 
 fn an_api_server_that_is_too_old_is_refused() {
@@ -116,7 +205,10 @@ fn an_api_server_that_is_too_old_is_refused() {
         let version = version.to_string();
         for mut stream in listener.incoming().flatten() {
             let _ = stream.read(&mut [0; 4096]);
-            let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n", version.len());
+            let head = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n",
+                version.len()
+            );
             let _ = write!(stream, "{head}connection: close\r\n\r\n{version}");
         }
     });
@@ -128,36 +220,94 @@ fn an_api_server_that_is_too_old_is_refused() {
 
 fn credentials_that_nobody_knows_are_told_apart_from_missing_rights() {
     let cluster = Cluster::shared();
-    let file = kubeconfig(&cluster, "stranger", cluster.control_plane.url(), "not-a-token");
+    let file = kubeconfig(
+        &cluster,
+        "stranger",
+        cluster.control_plane.url(),
+        "not-a-token",
+    );
     let output = controller(&["--leader-election=false"], Some(&file));
     assert_eq!(output.status.code(), Some(1));
-    assert_last_line(&output, &["does not accept our credentials", "Unauthorized", "token"]);
+    assert_last_line(
+        &output,
+        &["does not accept our credentials", "Unauthorized", "token"],
+    );
 }
 
 /// Incidents 31: a ServiceAccount without rights, and one that may do a part.
 fn a_missing_right_is_named_by_verb_and_resource() {
     let stage = Stage::new("powerless");
     stage.kubectl(&["create", "serviceaccount", "powerless"]);
-    let token = stage.kubectl(&["create", "token", "powerless"]).trim().to_owned();
-    let file = kubeconfig(&stage.cluster, "powerless", stage.cluster.control_plane.url(), &token);
+    let token = stage
+        .kubectl(&["create", "token", "powerless"])
+        .trim()
+        .to_owned();
+    let file = kubeconfig(
+        &stage.cluster,
+        "powerless",
+        stage.cluster.control_plane.url(),
+        &token,
+    );
     let output = controller(&["--leader-election=false"], Some(&file));
     assert_eq!(output.status.code(), Some(1));
-    assert_last_line(&output, &["missing right", "\"list\"", "\"apikeys.claviger.dev\"", "in the whole cluster", "RBAC"]);
+    assert_last_line(
+        &output,
+        &[
+            "missing right",
+            "\"list\"",
+            "\"apikeys.claviger.dev\"",
+            "in the whole cluster",
+            "RBAC",
+        ],
+    );
 
     let namespace = format!("--namespace={}", stage.namespace);
     let output = controller(&["--leader-election=false", &namespace], Some(&file));
-    assert_last_line(&output, &["\"list\"", "\"apikeys.claviger.dev\"", &format!("in namespace {}", stage.namespace)]);
-    stage.kubectl(&["create", "role", "some", "--verb=get,list,watch", "--resource=apikeys.claviger.dev"]);
+    assert_last_line(
+        &output,
+        &[
+            "\"list\"",
+            "\"apikeys.claviger.dev\"",
+            &format!("in namespace {}", stage.namespace),
+        ],
+    );
+    stage.kubectl(&[
+        "create",
+        "role",
+        "some",
+        "--verb=get,list,watch",
+        "--resource=apikeys.claviger.dev",
+    ]);
     let account = format!("--serviceaccount={}:powerless", stage.namespace);
     stage.kubectl(&["create", "rolebinding", "some", "--role=some", &account]);
     let output = controller(&["--leader-election=false", &namespace], Some(&file));
     assert_eq!(output.status.code(), Some(1));
-    assert_last_line(&output, &["missing right", "\"list\"", "\"secrets\"", &format!("in namespace {}", stage.namespace)]);
+    assert_last_line(
+        &output,
+        &[
+            "missing right",
+            "\"list\"",
+            "\"secrets\"",
+            &format!("in namespace {}", stage.namespace),
+        ],
+    );
     // Roles, policies and namespaces are the cluster's own: without a right to them, it has to be told so.
-    stage.kubectl(&["create", "role", "more", "--verb=list", "--resource=secrets"]);
+    stage.kubectl(&[
+        "create",
+        "role",
+        "more",
+        "--verb=list",
+        "--resource=secrets",
+    ]);
     stage.kubectl(&["create", "rolebinding", "more", "--role=more", &account]);
     let output = controller(&["--leader-election=false", &namespace], Some(&file));
-    let wanted = ["missing right", "\"list\"", "\"apikeyroles.claviger.dev\"", "in the whole cluster", "--cluster-objects=false"];
+    let wanted = [
+        "missing right",
+        "\"list\"",
+        "\"apikeyroles.claviger.dev\"",
+        "in the whole cluster",
+        "--cluster-objects=false",
+    ];
     assert_last_line(&output, &wanted);
 }
 
@@ -166,15 +316,42 @@ fn a_missing_right_is_named_by_verb_and_resource() {
 fn a_right_that_goes_missing_later_is_named_and_waited_for() {
     let stage = Stage::new("deprived");
     let proxy = stage.cluster.proxy();
-    let deny = |target: &str, verb| proxy.on(Matcher::call(verb, target), When::Before, Fault::Respond(403)).always();
-    let rules = [deny("leases", Verb::Create), deny("apikeys/status", Verb::Update)];
+    let deny = |target: &str, verb| {
+        proxy
+            .on(
+                Matcher::call(verb, target),
+                When::Before,
+                Fault::Respond(403),
+            )
+            .always()
+    };
+    let rules = [
+        deny("leases", Verb::Create),
+        deny("apikeys/status", Verb::Update),
+    ];
     stage.allow_leases();
     let lease = format!("--lease-namespace={}", stage.namespace);
-    let operator = stage.operator_via(&proxy).args(&["--leader-election=true", &lease, "--max-backoff=1s"]).start_ready();
-    wait_said(&operator, &["not allowed to create leases.coordination.k8s.io", "get, create and update on leases"]);
+    let operator = stage
+        .operator_via(&proxy)
+        .args(&["--leader-election=true", &lease, "--max-backoff=1s"])
+        .start_ready();
+    wait_said(
+        &operator,
+        &[
+            "not allowed to create leases.coordination.k8s.io",
+            "get, create and update on leases",
+        ],
+    );
     rules[0].remove();
     stage.declare("key", "{}");
-    wait_said(&operator, &["update apikeys/status", "cannot update", "grant this right with RBAC"]);
+    wait_said(
+        &operator,
+        &[
+            "update apikeys/status",
+            "cannot update",
+            "grant this right with RBAC",
+        ],
+    );
     rules[1].remove();
     stage.wait_issued("key");
 }
@@ -182,17 +359,34 @@ fn a_right_that_goes_missing_later_is_named_and_waited_for() {
 fn a_missing_definition_is_waited_for() {
     let cluster = Cluster::without_definitions();
     let operator = Builder::for_cluster(&cluster).start();
-    wait_said(&operator, &["apikeys.claviger.dev is missing", "claviger manifests | kubectl apply", "waiting for it"]);
+    wait_said(
+        &operator,
+        &[
+            "apikeys.claviger.dev is missing",
+            "claviger manifests | kubectl apply",
+            "waiting for it",
+        ],
+    );
     let (code, answer) = operator.get("/readyz").unwrap();
     assert_eq!(code, 503);
     assert!(answer.contains("CustomResourceDefinition"), "{answer}");
-    assert_eq!(operator.get("/healthz").unwrap().0, 200, "waiting is no reason to be restarted");
+    assert_eq!(
+        operator.get("/healthz").unwrap().0,
+        200,
+        "waiting is no reason to be restarted"
+    );
     cluster.install_definitions();
-    wait::until_true("it goes on by itself", || operator.get("/readyz").is_some_and(|(code, _)| code == 200));
+    wait::until_true("it goes on by itself", || {
+        operator.get("/readyz").is_some_and(|(code, _)| code == 200)
+    });
     let stage = Stage::on(&cluster, "defined");
     stage.declare("key", "{}");
     stage.wait_issued("key");
-    assert_eq!(operator.logs().matches("is missing").count(), 1, "it says so once");
+    assert_eq!(
+        operator.logs().matches("is missing").count(),
+        1,
+        "it says so once"
+    );
     assert!(operator.stop().success());
 }
 
@@ -200,10 +394,28 @@ fn an_admin_address_that_is_taken_is_named() {
     let cluster = Cluster::shared();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let file = kubeconfig(&cluster, "taken", cluster.control_plane.url(), &cluster.token);
-    let output = controller(&["--leader-election=false", &format!("--admin-address={address}")], Some(&file));
+    let file = kubeconfig(
+        &cluster,
+        "taken",
+        cluster.control_plane.url(),
+        &cluster.token,
+    );
+    let output = controller(
+        &[
+            "--leader-election=false",
+            &format!("--admin-address={address}"),
+        ],
+        Some(&file),
+    );
     assert_eq!(output.status.code(), Some(1));
-    assert_last_line(&output, &["cannot listen on --admin-address", &address, "choose another"]);
+    assert_last_line(
+        &output,
+        &[
+            "cannot listen on --admin-address",
+            &address,
+            "choose another",
+        ],
+    );
 }
 
 fn health_and_metrics_tell_how_it_is() {
@@ -213,7 +425,11 @@ fn health_and_metrics_tell_how_it_is() {
     assert_eq!(operator.get("/healthz"), Some((200, "ok\n".to_owned())));
     assert_eq!(operator.get("/readyz"), Some((200, "ok\n".to_owned())));
     assert_eq!(operator.get("/elsewhere").unwrap().0, 404);
-    assert_eq!(operator.metric("claviger_next_expiry_seconds"), Some(-1.0), "none will");
+    assert_eq!(
+        operator.metric("claviger_next_expiry_seconds"),
+        Some(-1.0),
+        "none will"
+    );
     stage.declare("plain", "{}");
     stage.declare("lasting", "{expiry: {after: 90d}}");
     stage.declare("short", "{expiry: {after: 10s}}");
@@ -230,9 +446,15 @@ fn health_and_metrics_tell_how_it_is() {
         ("claviger_objects_waiting", 0.0),
         ("claviger_objects_working", 0.0),
         ("claviger_leading", 1.0),
-        ("claviger_api_writes_total{verb=\"create\",resource=\"secrets\"}", 3.0),
+        (
+            "claviger_api_writes_total{verb=\"create\",resource=\"secrets\"}",
+            3.0,
+        ),
         // The mark on the Secret of the key that has expired.
-        ("claviger_api_writes_total{verb=\"patch\",resource=\"secrets\"}", 1.0),
+        (
+            "claviger_api_writes_total{verb=\"patch\",resource=\"secrets\"}",
+            1.0,
+        ),
     ] {
         wait::until(name, || match operator.metric(name) {
             Some(now) if (now - value).abs() < f64::EPSILON => Ok(()),
@@ -240,7 +462,10 @@ fn health_and_metrics_tell_how_it_is() {
         });
     }
     let left = operator.metric("claviger_next_expiry_seconds").unwrap();
-    assert!((1.0..=90.0 * 86_400.0).contains(&left), "{left} s until lasting expires");
+    assert!(
+        (1.0..=90.0 * 86_400.0).contains(&left),
+        "{left} s until lasting expires"
+    );
     for name in [
         "claviger_reconciles_total{outcome=\"Changed\"}",
         "claviger_reconciles_total{outcome=\"Unchanged\"}",
@@ -248,28 +473,58 @@ fn health_and_metrics_tell_how_it_is() {
         "claviger_reconcile_duration_seconds_sum",
         "claviger_api_requests_total{verb=\"list\",resource=\"apikeys\",code=\"200\"}",
     ] {
-        assert!(operator.metric(name).is_some_and(|value| value > 0.0), "{name}\n{}", operator.metrics());
+        assert!(
+            operator.metric(name).is_some_and(|value| value > 0.0),
+            "{name}\n{}",
+            operator.metrics()
+        );
     }
     // What is being worked on, what fails and waits.
     let hold = Hold::new();
-    proxy.on(Matcher::call(Verb::Create, "secrets"), When::Before, Fault::Delay(hold.clone()));
+    proxy.on(
+        Matcher::call(Verb::Create, "secrets"),
+        When::Before,
+        Fault::Delay(hold.clone()),
+    );
     stage.declare("slow", "{}");
     assert!(hold.reached(LIMIT));
     assert_eq!(operator.metric("claviger_objects_working"), Some(1.0));
-    assert_eq!(operator.metric("claviger_keys{phase=\"Pending\"}"), Some(1.0));
+    assert_eq!(
+        operator.metric("claviger_keys{phase=\"Pending\"}"),
+        Some(1.0)
+    );
     hold.release();
     stage.wait_issued("slow");
-    let failing = proxy.on(Matcher::call(Verb::Update, "apikeys/status"), When::Before, Fault::Respond(500)).always();
+    let failing = proxy
+        .on(
+            Matcher::call(Verb::Update, "apikeys/status"),
+            When::Before,
+            Fault::Respond(500),
+        )
+        .always();
     stage.declare("failing", "{}");
     assert!(failing.fired_times(2, LIMIT));
-    wait::until_true("it waits", || operator.metric("claviger_objects_waiting") == Some(1.0));
-    assert!(operator.metric("claviger_reconcile_errors_total{kind=\"api\"}").is_some_and(|errors| errors >= 1.0));
-    assert!(operator.metric("claviger_reconciles_total{outcome=\"Failed\"}").is_some_and(|failed| failed >= 1.0));
+    wait::until_true("it waits", || {
+        operator.metric("claviger_objects_waiting") == Some(1.0)
+    });
+    assert!(
+        operator
+            .metric("claviger_reconcile_errors_total{kind=\"api\"}")
+            .is_some_and(|errors| errors >= 1.0)
+    );
+    assert!(
+        operator
+            .metric("claviger_reconciles_total{outcome=\"Failed\"}")
+            .is_some_and(|failed| failed >= 1.0)
+    );
     failing.remove();
     stage.wait_issued("failing");
     let metrics = operator.metrics();
     for word in ["lasting", "failing", &stage.namespace] {
-        assert!(!metrics.contains(word), "no series names an object: {word}\n{metrics}");
+        assert!(
+            !metrics.contains(word),
+            "no series names an object: {word}\n{metrics}"
+        );
     }
     assert!(metrics.ends_with("# EOF\n"), "the OpenMetrics text format");
 }
@@ -281,16 +536,28 @@ fn logs_in_json_name_the_object_they_are_about() {
     stage.wait_issued("key");
     assert!(operator.stop().success());
     let logs = operator.logs();
-    let lines: Vec<Value> = logs.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect();
+    let lines: Vec<Value> = logs
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}")))
+        .collect();
     for message in ["announced", "delivered"] {
-        let line = lines.iter().find(|line| line["message"] == message).unwrap_or_else(|| panic!("{message}: {logs}"));
+        let line = lines
+            .iter()
+            .find(|line| line["message"] == message)
+            .unwrap_or_else(|| panic!("{message}: {logs}"));
         assert_eq!(line["level"], "INFO");
         assert_eq!(line["version"], 1);
         let spans = line["spans"].as_array().unwrap();
-        let span = spans.iter().find(|span| span["name"] == "apikey").unwrap_or_else(|| panic!("{line}"));
+        let span = spans
+            .iter()
+            .find(|span| span["name"] == "apikey")
+            .unwrap_or_else(|| panic!("{line}"));
         assert_eq!(span["namespace"], stage.namespace.as_str());
         assert_eq!(span["apikey"], "key");
-        assert_eq!(span["uid"], stage.apikey("key").metadata.uid.unwrap().as_str());
+        assert_eq!(
+            span["uid"],
+            stage.apikey("key").metadata.uid.unwrap().as_str()
+        );
     }
 }
 
@@ -298,7 +565,10 @@ fn logs_in_json_name_the_object_they_are_about() {
 fn controller(arguments: &[&str], kubeconfig: Option<&Path>) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_claviger"));
     command.arg("controller").args(arguments).env_clear();
-    if !arguments.iter().any(|argument| argument.starts_with("--admin-address")) {
+    if !arguments
+        .iter()
+        .any(|argument| argument.starts_with("--admin-address"))
+    {
         command.arg("--admin-address=127.0.0.1:0");
     }
     if let Some(file) = kubeconfig {
@@ -308,7 +578,10 @@ fn controller(arguments: &[&str], kubeconfig: Option<&Path>) -> Output {
 }
 
 fn kubeconfig(cluster: &Arc<Cluster>, name: &str, server: &str, token: &str) -> std::path::PathBuf {
-    cluster.control_plane.write_kubeconfig(name, server, Auth::Token(token.to_owned())).unwrap()
+    cluster
+        .control_plane
+        .write_kubeconfig(name, server, Auth::Token(token.to_owned()))
+        .unwrap()
 }
 
 fn said(output: &Output) -> String {
@@ -340,6 +613,10 @@ fn assert_one_line(output: &Output) {
 fn wait_said(operator: &Operator, words: &[&str]) {
     wait::until(&format!("it says {words:?}"), || {
         let logs = operator.logs();
-        if words.iter().all(|word| logs.contains(word)) { Ok(()) } else { Err(logs) }
+        if words.iter().all(|word| logs.contains(word)) {
+            Ok(())
+        } else {
+            Err(logs)
+        }
     });
 }

@@ -59,7 +59,9 @@ fn main() {
     let mut arguments = Arguments::from_args();
     // They wait most of the time, for what the API server does or for a moment to come.
     let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-    arguments.test_threads.get_or_insert(cores + cores.div_ceil(2));
+    arguments
+        .test_threads
+        .get_or_insert(cores + cores.div_ceil(2));
     let mut all = Vec::new();
     all.extend(access::stories());
     all.extend(chart::stories());
@@ -108,8 +110,16 @@ fn main() {
     let told = libtest_mimic::run(&arguments, trials(all));
     killed_anywhere::print_total();
     // What the stories left behind is looked through when all of them have ended, whichever were told.
-    let everything = Arguments { filter: None, skip: Vec::new(), exact: false, ..arguments };
-    let audited = libtest_mimic::run(&everything, trials([no_leak::stories(), rights::stories()].concat()));
+    let everything = Arguments {
+        filter: None,
+        skip: Vec::new(),
+        exact: false,
+        ..arguments
+    };
+    let audited = libtest_mimic::run(
+        &everything,
+        trials([no_leak::stories(), rights::stories()].concat()),
+    );
     if told.has_failed() || audited.has_failed() {
         std::process::exit(101);
     }

@@ -41,21 +41,33 @@ fn the_readme_shows_the_way_out() {
 /// Runs a command as a person would type it.
 fn shell(cluster: &Cluster, command: &str) {
     let kubectl = cluster.control_plane.kubectl();
-    let path = format!("{}:{}", kubectl.parent().unwrap().display(), std::env::var("PATH").unwrap_or_default());
+    let path = format!(
+        "{}:{}",
+        kubectl.parent().unwrap().display(),
+        std::env::var("PATH").unwrap_or_default()
+    );
     let done = Command::new("sh")
         .args(["-c", command])
         .env("PATH", path)
         .env("KUBECONFIG", cluster.control_plane.kubeconfig())
         .output()
         .expect("a shell");
-    assert!(done.status.success(), "{command}: {}", String::from_utf8_lossy(&done.stderr));
+    assert!(
+        done.status.success(),
+        "{command}: {}",
+        String::from_utf8_lossy(&done.stderr)
+    );
 }
 
 /// Waits until an object is gone.
 fn wait_gone(cluster: &Cluster, object: &str) {
     wait::until(&format!("{object} is gone"), || {
         let left = cluster.try_kubectl(&["get", object, "-o", "yaml"], "");
-        if left.status.success() { Err(String::from_utf8_lossy(&left.stdout).into_owned()) } else { Ok(()) }
+        if left.status.success() {
+            Err(String::from_utf8_lossy(&left.stdout).into_owned())
+        } else {
+            Ok(())
+        }
     });
 }
 
@@ -75,8 +87,16 @@ fn the_definition_goes_and_comes_back_under_a_running_controller() {
     }
     let old = stage.status("k").hash;
     shell(&cluster, &format!("{REMOVE_DEFINITIONS} --timeout=85s"));
-    assert!(!cluster.try_kubectl(&["get", "crd", "apikeys.claviger.dev"], "").status.success());
-    assert!(stage.secret("k").is_none() && other.secret("k").is_none(), "the Secrets went before");
+    assert!(
+        !cluster
+            .try_kubectl(&["get", "crd", "apikeys.claviger.dev"], "")
+            .status
+            .success()
+    );
+    assert!(
+        stage.secret("k").is_none() && other.secret("k").is_none(),
+        "the Secrets went before"
+    );
     assert!(operator.runs());
     for history in histories {
         history.check();
@@ -116,21 +136,40 @@ fn without_a_controller_a_namespace_and_the_definition_go_by_the_documented_way_
     namespace_is_stuck(&cluster, &going);
     shell(&cluster, TAKE_FINALIZERS_OFF);
     wait_gone(&cluster, &format!("namespace/{}", going.namespace));
-    assert!(stage.find("k").is_some(), "whoever was not being deleted stays");
+    assert!(
+        stage.find("k").is_some(),
+        "whoever was not being deleted stays"
+    );
 
     // A controller that comes back puts its finalizer on again.
     let operator = Builder::for_cluster(&cluster).start_ready();
     wait::until("the finalizer is back", || {
         let finalizers = stage.apikey("k").finalizers().to_vec();
-        if finalizers == [FINALIZER] { Ok(()) } else { Err(format!("{finalizers:?}")) }
+        if finalizers == [FINALIZER] {
+            Ok(())
+        } else {
+            Err(format!("{finalizers:?}"))
+        }
     });
-    wait::until_true("on all of them", || stage.apikey("l").finalizers() == [FINALIZER]);
+    wait::until_true("on all of them", || {
+        stage.apikey("l").finalizers() == [FINALIZER]
+    });
     assert_eq!(stage.status("k").hash, old);
     assert!(operator.stop().success());
 
     cluster.kubectl(&["delete", "crd", "apikeys.claviger.dev", "--wait=false"]);
-    wait::until_true("the ApiKeys wait", || ["k", "l"].iter().all(|name| stage.apikey(name).is_deleting()));
-    assert!(cluster.try_kubectl(&["get", "crd", "apikeys.claviger.dev"], "").status.success(), "the definition is stuck");
+    wait::until_true("the ApiKeys wait", || {
+        ["k", "l"]
+            .iter()
+            .all(|name| stage.apikey(name).is_deleting())
+    });
+    assert!(
+        cluster
+            .try_kubectl(&["get", "crd", "apikeys.claviger.dev"], "")
+            .status
+            .success(),
+        "the definition is stuck"
+    );
     shell(&cluster, TAKE_FINALIZERS_OFF);
     wait_gone(&cluster, "crd/apikeys.claviger.dev");
     shell(&cluster, REMOVE_SECRETS);
@@ -140,7 +179,11 @@ fn without_a_controller_a_namespace_and_the_definition_go_by_the_documented_way_
     let history = stage.history();
     let operator = Builder::for_cluster(&cluster).start_ready();
     stage.declare("k", "{}");
-    assert_ne!(stage.wait_issued("k").hash, old, "the old key never revives");
+    assert_ne!(
+        stage.wait_issued("k").hash,
+        old,
+        "the old key never revives"
+    );
     assert!(operator.stop().success());
     history.check();
 }
@@ -148,8 +191,18 @@ fn without_a_controller_a_namespace_and_the_definition_go_by_the_documented_way_
 fn namespace_is_stuck(cluster: &Arc<Cluster>, stage: &Stage) {
     cluster.kubectl(&["delete", "namespace", &stage.namespace, "--wait=false"]);
     wait::until("the namespace says what it waits for", || {
-        let said = cluster.kubectl(&["get", "namespace", &stage.namespace, "-o", "jsonpath={.status.conditions[*].message}"]);
-        if said.contains(&format!("{FINALIZER} in 2 resource instances")) { Ok(()) } else { Err(said) }
+        let said = cluster.kubectl(&[
+            "get",
+            "namespace",
+            &stage.namespace,
+            "-o",
+            "jsonpath={.status.conditions[*].message}",
+        ]);
+        if said.contains(&format!("{FINALIZER} in 2 resource instances")) {
+            Ok(())
+        } else {
+            Err(said)
+        }
     });
     assert!(stage.apikey("k").is_deleting() && stage.apikey("l").is_deleting());
 }

@@ -18,15 +18,31 @@ const AT_ONCE: usize = 20_000;
 
 pub(crate) fn measure() {
     let rounds = setting("CLAVIGER_BENCH_ROUNDS", 9);
-    println!("\nthe decision in process: {rounds} rounds of {AT_ONCE} keys, in turn with SHA-256 and one look into a map\n");
-    println!("| {:<9} | {:>9} | {:>9} | {:>12} | {:<21} |", "shows", "keys", "decide ns", "hash + map ns", "ratio");
-    println!("|{}|", [11, 11, 11, 14, 23].map(|width| "-".repeat(width)).join("|"));
+    println!(
+        "\nthe decision in process: {rounds} rounds of {AT_ONCE} keys, in turn with SHA-256 and one look into a map\n"
+    );
+    println!(
+        "| {:<9} | {:>9} | {:>9} | {:>12} | {:<21} |",
+        "shows", "keys", "decide ns", "hash + map ns", "ratio"
+    );
+    println!(
+        "|{}|",
+        [11, 11, 11, 14, 23]
+            .map(|width| "-".repeat(width))
+            .join("|")
+    );
     let permissions: Expression = "invoices:read".parse().expect("an expression");
-    let needs = Needs { audience: Some(AUDIENCE), permissions: Some(&permissions), ..Needs::default() };
+    let needs = Needs {
+        audience: Some(AUDIENCE),
+        permissions: Some(&permissions),
+        ..Needs::default()
+    };
     let mut order = Numbers(2);
     for keys in SIZES {
         let desk = in_process(keys);
-        let map: HashMap<Hash, u64> = (0..keys).map(|number| (key(number).hash(), number)).collect();
+        let map: HashMap<Hash, u64> = (0..keys)
+            .map(|number| (key(number).hash(), number))
+            .collect();
         for case in Case::ALL {
             let expected = match case {
                 Case::Hit => Code::Valid,
@@ -35,10 +51,15 @@ pub(crate) fn measure() {
             };
             let (mut ours, mut theirs) = (Vec::new(), Vec::new());
             for round in 0..=rounds {
-                let texts: Vec<String> = (0..AT_ONCE).map(|_| shown(case, keys, &mut order)).collect();
+                let texts: Vec<String> = (0..AT_ONCE)
+                    .map(|_| shown(case, keys, &mut order))
+                    .collect();
                 let decisions = || {
                     per_key(&texts, |text| {
-                        let ask = Ask { shown: Shown::One(text), needs };
+                        let ask = Ask {
+                            shown: Shown::One(text),
+                            needs,
+                        };
                         let verdict = decide(&desk.index.load(), &ask, (desk.clock)());
                         assert_eq!(verdict.code, expected);
                     })

@@ -30,7 +30,10 @@ pub(crate) fn measure() {
     ];
     let dir = tempfile::tempdir().expect("a folder");
     let ports: Vec<SocketAddr> = backends.iter().map(|_| free_port()).collect();
-    let envoy = Envoy::start(dir.path(), &config(&ports, &backends.map(|(_, backend)| backend)));
+    let envoy = Envoy::start(
+        dir.path(),
+        &config(&ports, &backends.map(|(_, backend)| backend)),
+    );
     for port in &ports {
         wait_for(*port);
     }
@@ -38,14 +41,18 @@ pub(crate) fn measure() {
         "\nthrough Envoy (one worker, answering by itself), gRPC, {KEYS} keys: {rounds} rounds of {rate} requests a second for {} s each, in turn",
         WINDOW.as_secs_f64()
     );
-    println!("open loop: a request that had to wait for an earlier one is measured from when it was due\n");
+    println!(
+        "open loop: a request that had to wait for an earlier one is measured from when it was due\n"
+    );
     let mut order = Numbers(3);
     let mut latencies: Vec<Latencies> = backends.iter().map(|_| Latencies::default()).collect();
     for round in 0..=rounds {
         for number in 0..ports.len() {
             // Each is the first in turn.
             let at = (number + round) % ports.len();
-            let keys: Vec<String> = (0..requests(rate)).map(|_| shown(Case::Hit, KEYS, &mut order)).collect();
+            let keys: Vec<String> = (0..requests(rate))
+                .map(|_| shown(Case::Hit, KEYS, &mut order))
+                .collect();
             let mut times = ask(ports[at], &keys, rate);
             times.sort_by(f64::total_cmp);
             if round > 0 {
@@ -55,18 +62,40 @@ pub(crate) fn measure() {
         }
     }
     drop(envoy);
-    println!("| {:<10} | {:<22} | {:<24} |", "backend", "p50 us", "p99 us");
-    println!("|{}|", [12, 24, 26].map(|width| "-".repeat(width)).join("|"));
+    println!(
+        "| {:<10} | {:<22} | {:<24} |",
+        "backend", "p50 us", "p99 us"
+    );
+    println!(
+        "|{}|",
+        [12, 24, 26].map(|width| "-".repeat(width)).join("|")
+    );
     for ((name, _), Latencies { p50, p99 }) in backends.iter().zip(&latencies) {
-        println!("| {name:<10} | {:<22} | {:<24} |", spread(p50.iter().copied()).text(0), spread(p99.iter().copied()).text(0));
+        println!(
+            "| {name:<10} | {:<22} | {:<24} |",
+            spread(p50.iter().copied()).text(0),
+            spread(p99.iter().copied()).text(0)
+        );
     }
     let compare = |what: &str, ours: usize, theirs: usize| {
         let of = |pick: fn(&Latencies) -> &Vec<f64>| {
             let pairs = || pick(&latencies[ours]).iter().zip(pick(&latencies[theirs]));
-            (spread(pairs().map(|(ours, theirs)| ours - theirs)), spread(pairs().map(|(ours, theirs)| ours / theirs)))
+            (
+                spread(pairs().map(|(ours, theirs)| ours - theirs)),
+                spread(pairs().map(|(ours, theirs)| ours / theirs)),
+            )
         };
-        let (p50, p99) = (of(|latencies| &latencies.p50), of(|latencies| &latencies.p99));
-        println!("{what}: p50 {} us, ratio {}; p99 {} us, ratio {}", p50.0.text(0), p50.1.text(2), p99.0.text(0), p99.1.text(2));
+        let (p50, p99) = (
+            of(|latencies| &latencies.p50),
+            of(|latencies| &latencies.p99),
+        );
+        println!(
+            "{what}: p50 {} us, ratio {}; p99 {} us, ratio {}",
+            p50.0.text(0),
+            p50.1.text(2),
+            p99.0.text(0),
+            p99.1.text(2)
+        );
     };
     println!();
     compare("gate more than no filter", 2, 0);
@@ -82,7 +111,8 @@ struct Latencies {
 }
 
 fn requests(rate: u32) -> usize {
-    usize::try_from(rate).expect("a rate") * usize::try_from(WINDOW.as_millis()).expect("a time") / 1_000
+    usize::try_from(rate).expect("a rate") * usize::try_from(WINDOW.as_millis()).expect("a time")
+        / 1_000
 }
 
 /// Asks at a fixed rate. Microseconds of each request: from when it was sent, or from when it was due where its connection was
@@ -118,18 +148,28 @@ fn ask(address: SocketAddr, keys: &[String], rate: u32) -> Vec<f64> {
                 })
             })
             .collect();
-        threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect()
+        threads
+            .into_iter()
+            .flat_map(|thread| thread.join().expect("no panic"))
+            .collect()
     })
 }
 
 fn read_answer(stream: &mut TcpStream) {
     let (mut buffer, mut filled) = ([0; 4_096], 0);
-    while !buffer[..filled].windows(4).any(|window| window == b"\r\n\r\n") {
+    while !buffer[..filled]
+        .windows(4)
+        .any(|window| window == b"\r\n\r\n")
+    {
         let read = stream.read(&mut buffer[filled..]).expect("an answer");
         assert!(read > 0, "Envoy hung up");
         filled += read;
     }
-    assert!(buffer.starts_with(b"HTTP/1.1 204"), "{}", String::from_utf8_lossy(&buffer[..filled]));
+    assert!(
+        buffer.starts_with(b"HTTP/1.1 204"),
+        "{}",
+        String::from_utf8_lossy(&buffer[..filled])
+    );
 }
 
 /// A running Envoy.
@@ -143,11 +183,21 @@ impl Envoy {
             .output()
             .expect("bash runs");
         let found = String::from_utf8(found.stdout).expect("text");
-        let binary = found.lines().next().expect("dev/fetch-proxies.sh finds Envoy");
+        let binary = found
+            .lines()
+            .next()
+            .expect("dev/fetch-proxies.sh finds Envoy");
         let file = dir.join("envoy.yaml");
         fs::write(&file, config).expect("a file");
         let process = Command::new(binary)
-            .args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning", "-c"])
+            .args([
+                "--disable-hot-restart",
+                "--concurrency",
+                "1",
+                "--log-level",
+                "warning",
+                "-c",
+            ])
             .arg(file)
             .stdin(Stdio::null())
             .spawn()
@@ -164,13 +214,18 @@ impl Drop for Envoy {
 }
 
 fn free_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port")
+    TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a port")
 }
 
 fn wait_for(address: SocketAddr) {
     let begun = Instant::now();
     while TcpStream::connect(address).is_err() {
-        assert!(begun.elapsed() < Duration::from_secs(20), "Envoy does not listen");
+        assert!(
+            begun.elapsed() < Duration::from_secs(20),
+            "Envoy does not listen"
+        );
         std::thread::sleep(Duration::from_millis(50));
     }
 }

@@ -70,7 +70,11 @@ impl RandomSource for Numbers {
 
 /// The key with this number.
 pub(crate) fn key(number: u64) -> Key {
-    Key::mint(&Prefix::default(), &mut Numbers(number.wrapping_mul(0x2545_f491_4f6c_dd1d))).expect("no failure")
+    Key::mint(
+        &Prefix::default(),
+        &mut Numbers(number.wrapping_mul(0x2545_f491_4f6c_dd1d)),
+    )
+    .expect("no failure")
 }
 
 /// What requests of this case show to a gate that knows `keys` keys: one in no order after another, so that nothing but small

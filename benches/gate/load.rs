@@ -39,7 +39,9 @@ impl Load {
         for _ in 0..H2_CONNECTIONS {
             let stream = TcpStream::connect(address).await.expect("a connection");
             stream.set_nodelay(true).expect("no delay");
-            let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("a handshake");
+            let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+                .await
+                .expect("a handshake");
             tokio::spawn(connection);
             senders.push(sender);
         }
@@ -65,9 +67,12 @@ impl Load {
             }
             Self::Grpc(senders, uri) => {
                 let shares = shares(questions, senders.len() * STREAMS);
-                let senders = (0..senders.len() * STREAMS).map(|number| senders[number % senders.len()].clone());
-                let running: Vec<_> =
-                    senders.zip(shares).map(|(sender, share)| tasks.spawn_local(grpc(sender, uri.clone(), share))).collect();
+                let senders = (0..senders.len() * STREAMS)
+                    .map(|number| senders[number % senders.len()].clone());
+                let running: Vec<_> = senders
+                    .zip(shares)
+                    .map(|(sender, share)| tasks.spawn_local(grpc(sender, uri.clone(), share)))
+                    .collect();
                 tasks.await;
                 for task in running {
                     task.await.expect("no panic");
@@ -99,16 +104,24 @@ async fn http1(mut stream: TcpStream, questions: Vec<Bytes>, status: u16) -> Tcp
                 break;
             }
         }
-        assert!(buffer.starts_with(expected.as_bytes()), "{}", String::from_utf8_lossy(&buffer[..filled]));
+        assert!(
+            buffer.starts_with(expected.as_bytes()),
+            "{}",
+            String::from_utf8_lossy(&buffer[..filled])
+        );
     }
     stream
 }
 
 fn is_whole(answer: &[u8]) -> bool {
-    let Some(head) = answer.windows(4).position(|window| window == b"\r\n\r\n") else { return false };
+    let Some(head) = answer.windows(4).position(|window| window == b"\r\n\r\n") else {
+        return false;
+    };
     let text = std::str::from_utf8(&answer[..head]).expect("text");
-    let length =
-        text.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(0, |length| length.parse().expect("a number"));
+    let length = text
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "))
+        .map_or(0, |length| length.parse().expect("a number"));
     answer.len() >= head + 4 + length
 }
 

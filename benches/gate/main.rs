@@ -42,7 +42,10 @@ use tokio::runtime::Builder;
 use self::questions::Protocol;
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let arguments: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|argument| argument != "--bench")
+        .collect();
     // `cargo test --benches` starts this, too: only a benchmark run measures.
     if std::env::args().all(|argument| argument != "--bench") {
         return;
@@ -64,11 +67,16 @@ fn main() {
     if wanted("decide") {
         decide::measure();
     }
-    let protocols: Vec<Protocol> =
-        Protocol::ALL.into_iter().filter(|protocol| wanted("cpu") || named(protocol.short())).collect();
+    let protocols: Vec<Protocol> = Protocol::ALL
+        .into_iter()
+        .filter(|protocol| wanted("cpu") || named(protocol.short()))
+        .collect();
     if !protocols.is_empty() {
         pin("1");
-        let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
         runtime.block_on(cpu::measure(&protocols));
         pin("0-1");
     }
@@ -76,7 +84,11 @@ fn main() {
         envoy::measure();
     }
     if wanted("start") {
-        Builder::new_multi_thread().enable_all().build().expect("a runtime").block_on(start::measure());
+        Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime")
+            .block_on(start::measure());
     }
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     println!("\nload after     {}", load.trim());
@@ -84,10 +96,18 @@ fn main() {
 
 /// Keeps this process to some processors.
 fn pin(cpus: &str) {
-    let pinned = Command::new("taskset").args(["-a", "-p", "-c", cpus, &std::process::id().to_string()]).output();
-    assert!(pinned.is_ok_and(|pinned| pinned.status.success()), "taskset (util-linux) pins processes");
+    let pinned = Command::new("taskset")
+        .args(["-a", "-p", "-c", cpus, &std::process::id().to_string()])
+        .output();
+    assert!(
+        pinned.is_ok_and(|pinned| pinned.status.success()),
+        "taskset (util-linux) pins processes"
+    );
 }
 
 fn setting(name: &str, default: usize) -> usize {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+    std::env::var(name)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(default)
 }

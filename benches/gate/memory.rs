@@ -28,8 +28,14 @@ fn main() {
         return;
     }
     println!("\nheap of the index, counted at the allocator\n");
-    println!("| {:>9} | {:>13} | {:>15} |", "keys", "bytes per key", "blocks per key");
-    println!("|{}|", [11, 15, 17].map(|width| "-".repeat(width)).join("|"));
+    println!(
+        "| {:>9} | {:>13} | {:>15} |",
+        "keys", "bytes per key", "blocks per key"
+    );
+    println!(
+        "|{}|",
+        [11, 15, 17].map(|width| "-".repeat(width)).join("|")
+    );
     for keys in [1_000, 100_000, 1_000_000] {
         let region = Region::new(COUNTING);
         let writer = keys::writer(keys);
@@ -37,9 +43,16 @@ fn main() {
         let held = change.bytes_allocated - change.bytes_deallocated;
         let blocks = change.allocations - change.deallocations;
         let each = |count: usize| number(count) / number(usize::try_from(keys).expect("a count"));
-        println!("| {keys:>9} | {:>13.0} | {:>15.1} |", each(held), each(blocks));
+        println!(
+            "| {keys:>9} | {:>13.0} | {:>15.1} |",
+            each(held),
+            each(blocks)
+        );
         drop(writer);
-        assert!(keys < 100_000 || each(held) < BUDGET, "more than {BUDGET} bytes per key");
+        assert!(
+            keys < 100_000 || each(held) < BUDGET,
+            "more than {BUDGET} bytes per key"
+        );
     }
 }
 

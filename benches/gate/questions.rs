@@ -39,7 +39,8 @@ pub(crate) enum Asked {
 pub(crate) const TOKEN_LENGTH: usize = 900;
 
 impl Protocol {
-    pub(crate) const ALL: [Self; 4] = [Self::Forward, Self::Grpc, Self::Verify, Self::VerifyByToken];
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Forward, Self::Grpc, Self::Verify, Self::VerifyByToken];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -61,7 +62,13 @@ impl Protocol {
     }
 
     /// A request, as it goes over the wire: a whole one of HTTP/1.1, or a message of gRPC with its five bytes.
-    pub(crate) fn question(self, asked: Asked, case: Case, keys: u64, order: &mut Numbers) -> Bytes {
+    pub(crate) fn question(
+        self,
+        asked: Asked,
+        case: Case,
+        keys: u64,
+        order: &mut Numbers,
+    ) -> Bytes {
         let key = shown(case, keys, order);
         match self {
             Self::Forward => forward(segment(asked, case, "auth"), &key),
@@ -96,7 +103,8 @@ fn forward(segment: &str, key: &str) -> Bytes {
 }
 
 fn verify(segment: &str, key: &str) -> Bytes {
-    let body = format!(r#"{{"key":"{key}","audience":"{AUDIENCE}","permissions":"invoices:read"}}"#);
+    let body =
+        format!(r#"{{"key":"{key}","audience":"{AUDIENCE}","permissions":"invoices:read"}}"#);
     // A JWT, as far as the gate reads it: others are refused without a look at whose they are.
     let token = format!("e30.e30.{}", "t".repeat(TOKEN_LENGTH - "e30.e30.".len()));
     format!(
@@ -123,7 +131,10 @@ fn grpc(segment: &str, key: &str) -> Bytes {
         ("x-forwarded-proto", "https"),
         ("x-envoy-internal", "true"),
         ("x-request-id", "6f1c2a34-9b7d-4e21-8c55-0d9a3b7e1f42"),
-        ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+        (
+            "traceparent",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        ),
     ];
     let header = |(name, value): &(&str, &str)| HeaderValue {
         key: (*name).to_owned(),
@@ -137,7 +148,9 @@ fn grpc(segment: &str, key: &str) -> Bytes {
         host: "api.example.com".to_owned(),
         scheme: "https".to_owned(),
         protocol: "HTTP/2".to_owned(),
-        header_map: Some(HeaderMap { headers: headers.iter().map(header).collect() }),
+        header_map: Some(HeaderMap {
+            headers: headers.iter().map(header).collect(),
+        }),
         ..HttpRequest::default()
     };
     let peer = |address: &str, port: u32| Peer {
@@ -153,9 +166,15 @@ fn grpc(segment: &str, key: &str) -> Bytes {
     let check = CheckRequest {
         attributes: Some(AttributeContext {
             // Tells the no-op what to answer.
-            source: Some(Peer { service: segment.to_owned(), ..peer("10.1.2.3", 41_234) }),
+            source: Some(Peer {
+                service: segment.to_owned(),
+                ..peer("10.1.2.3", 41_234)
+            }),
             destination: Some(peer("10.9.8.7", 8_000)),
-            request: Some(Request { http: Some(http), ..Request::default() }),
+            request: Some(Request {
+                http: Some(http),
+                ..Request::default()
+            }),
             context_extensions: HashMap::from([
                 ("audience".to_owned(), AUDIENCE.to_owned()),
                 ("permissions".to_owned(), "invoices:read".to_owned()),
@@ -165,7 +184,11 @@ fn grpc(segment: &str, key: &str) -> Bytes {
     };
     let message = check.encode_to_vec();
     let mut frame = vec![0];
-    frame.extend(u32::try_from(message.len()).expect("a small message").to_be_bytes());
+    frame.extend(
+        u32::try_from(message.len())
+            .expect("a small message")
+            .to_be_bytes(),
+    );
     frame.extend(message);
     frame.into()
 }

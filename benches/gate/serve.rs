@@ -14,7 +14,9 @@ use axum::{Extension, Router};
 use claviger::gate::callers::{Callers, Method, Settings};
 use claviger::gate::server::{Bodies, Counters, Limits, Listener, Peer, serve};
 use claviger::gate::{Desk, ProxyCallers, router};
-use envoy_types::pb::envoy::service::auth::v3::authorization_server::{Authorization, AuthorizationServer};
+use envoy_types::pb::envoy::service::auth::v3::authorization_server::{
+    Authorization, AuthorizationServer,
+};
 use envoy_types::pb::envoy::service::auth::v3::{CheckRequest, CheckResponse};
 use envoy_types::pb::google::rpc;
 use http::{HeaderMap, StatusCode};
@@ -58,7 +60,14 @@ impl Server {
             line.trim().parse().expect("an address")
         };
         let (gate, gate_by_token, noop) = (address(), address(), address());
-        Self { _lifeline: process.stdin.take().expect("its input"), process, keys, gate, gate_by_token, noop }
+        Self {
+            _lifeline: process.stdin.take().expect("its input"),
+            process,
+            keys,
+            gate,
+            gate_by_token,
+            noop,
+        }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -91,10 +100,18 @@ pub(crate) async fn run(keys: u64) {
     let noop = noop(&gate, keys).await;
     let token = CancellationToken::new();
     for router in [gate, gate_by_token, noop] {
-        let listener = Listener::plain(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("a port");
+        let listener = Listener::plain(SocketAddr::from(([127, 0, 0, 1], 0)))
+            .await
+            .expect("a port");
         let mut out = std::io::stdout().lock();
         writeln!(out, "{}", listener.address().expect("an address")).expect("a reader");
-        tokio::spawn(serve(vec![listener], router, Limits::default(), Arc::new(Counters::default()), token.clone()));
+        tokio::spawn(serve(
+            vec![listener],
+            router,
+            Limits::default(),
+            Arc::new(Counters::default()),
+            token.clone(),
+        ));
     }
     let _ = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await;
 }
@@ -111,9 +128,17 @@ fn callers(method: Method) -> Callers {
             json!({ "allowed": true })
         };
         let body = kube::client::Body::from(serde_json::to_vec(&review).expect("JSON"));
-        Ok::<_, Infallible>(http::Response::builder().status(201).body(body).expect("an answer"))
+        Ok::<_, Infallible>(
+            http::Response::builder()
+                .status(201)
+                .body(body)
+                .expect("an answer"),
+        )
     });
-    let settings = Settings { methods: vec![method], ..Settings::default() };
+    let settings = Settings {
+        methods: vec![method],
+        ..Settings::default()
+    };
     Callers::new(Client::new(service, "default"), settings).expect("callers")
 }
 
@@ -155,17 +180,30 @@ async fn noop(gate: &Router, keys: u64) -> Router {
         let recorded = record(gate, Protocol::Verify, case, keys).await;
         verifies = verifies.route(
             &format!("/v1/{}", segment_of("verify")),
-            post(async move |State(()): State<()>, Extension(bodies): Extension<Bodies>, request: Request| {
-                let body = bodies.read(request.into_body(), 1 << 18).await;
-                body.map(|_| recorded.again()).expect("a body")
-            }),
+            post(
+                async move |State(()): State<()>,
+                            Extension(bodies): Extension<Bodies>,
+                            request: Request| {
+                    let body = bodies.read(request.into_body(), 1 << 18).await;
+                    body.map(|_| recorded.again()).expect("a body")
+                },
+            ),
         );
         let recorded = record(gate, Protocol::Grpc, case, keys).await;
         let message = CheckResponse::decode(&recorded.body[5..]).expect("an answer");
         checks.push((segment_of("auth"), message));
     }
-    let ok = rpc::Status { code: 0, ..rpc::Status::default() };
-    checks.push(("none", CheckResponse { status: Some(ok), ..CheckResponse::default() }));
+    let ok = rpc::Status {
+        code: 0,
+        ..rpc::Status::default()
+    };
+    checks.push((
+        "none",
+        CheckResponse {
+            status: Some(ok),
+            ..CheckResponse::default()
+        },
+    ));
     let empty = any(async |request: Request| {
         drop(request);
         Response::new(Body::empty())
@@ -173,7 +211,10 @@ async fn noop(gate: &Router, keys: u64) -> Router {
     forwards
         .merge(verifies)
         .route("/v1/none/{*route}", empty)
-        .route_service("/envoy.service.auth.v3.Authorization/{method}", AuthorizationServer::new(Noop { checks }))
+        .route_service(
+            "/envoy.service.auth.v3.Authorization/{method}",
+            AuthorizationServer::new(Noop { checks }),
+        )
 }
 
 /// What the gate answers.
@@ -189,22 +230,43 @@ async fn record(gate: &Router, protocol: Protocol, case: Case, keys: u64) -> Rec
         let (head, body) = text.split_once("\r\n\r\n").expect("a head");
         let mut lines = head.lines();
         let mut first = lines.next().expect("a line").split(' ');
-        let request = http::Request::builder().method(first.next().expect("a method")).uri(first.next().expect("a path"));
+        let request = http::Request::builder()
+            .method(first.next().expect("a method"))
+            .uri(first.next().expect("a path"));
         let headers = lines.filter_map(|line| line.split_once(": "));
         headers
-            .fold(request, |request, (name, value)| request.header(name, value))
-            .extension(Peer { address: SocketAddr::from(([127, 0, 0, 1], 1)), certified: false })
+            .fold(request, |request, (name, value)| {
+                request.header(name, value)
+            })
+            .extension(Peer {
+                address: SocketAddr::from(([127, 0, 0, 1], 1)),
+                certified: false,
+            })
             .body(Body::from(body.to_owned()))
     };
     let mut request = request.expect("a request");
     // As the server adds it to every request.
-    request.extensions_mut().insert(Bodies::new(&Limits::default()));
+    request
+        .extensions_mut()
+        .insert(Bodies::new(&Limits::default()));
     let response = gate.clone().oneshot(request).await.expect("an answer");
     let (head, body) = response.into_parts();
     let body = body.collect().await.expect("a body").to_bytes();
-    let expected = if protocol == Protocol::Forward && case != Case::Hit { 401 } else { 200 };
-    assert_eq!(head.status.as_u16(), expected, "{protocol:?} {case:?}: {body:?}");
-    Recorded { status: head.status, headers: head.headers, body }
+    let expected = if protocol == Protocol::Forward && case != Case::Hit {
+        401
+    } else {
+        200
+    };
+    assert_eq!(
+        head.status.as_u16(),
+        expected,
+        "{protocol:?} {case:?}: {body:?}"
+    );
+    Recorded {
+        status: head.status,
+        headers: head.headers,
+        body,
+    }
 }
 
 struct Noop {
@@ -213,9 +275,16 @@ struct Noop {
 
 #[tonic::async_trait]
 impl Authorization for Noop {
-    async fn check(&self, request: tonic::Request<CheckRequest>) -> Result<tonic::Response<CheckResponse>, tonic::Status> {
+    async fn check(
+        &self,
+        request: tonic::Request<CheckRequest>,
+    ) -> Result<tonic::Response<CheckResponse>, tonic::Status> {
         let check = request.into_inner();
-        let wanted = check.attributes.as_ref().and_then(|attributes| attributes.source.as_ref()).map(|source| &*source.service);
+        let wanted = check
+            .attributes
+            .as_ref()
+            .and_then(|attributes| attributes.source.as_ref())
+            .map(|source| &*source.service);
         // A real Envoy asks for none of them: its requests pass.
         let named = self.checks.iter().find(|(name, _)| Some(*name) == wanted);
         let (_, answer) = named.or(self.checks.first()).expect("a recorded answer");

@@ -45,7 +45,10 @@ pub(crate) async fn measure() {
             raw.push(list);
         }
     }
-    println!("start to ready {} s, {rounds} rounds, in turn", spread(ours.iter().copied()).text(2));
+    println!(
+        "start to ready {} s, {rounds} rounds, in turn",
+        spread(ours.iter().copied()).text(2)
+    );
     println!("raw paged list {} s", spread(raw.iter().copied()).text(2));
     println!("ratio          {}", ratios(&ours, &raw).text(2));
 }
@@ -83,10 +86,17 @@ async fn list(bed: &Bed, keys: usize) -> f64 {
     let mut listed = 0;
     loop {
         let request = Request::new(PATH).list(&params).expect("a request");
-        let page = bed.service_account.request_text(request).await.expect("a page");
+        let page = bed
+            .service_account
+            .request_text(request)
+            .await
+            .expect("a page");
         listed += page.matches(r#""kind":"ApiKey","#).count();
         // The metadata of the list comes last.
-        let next = page.rsplit_once(r#""continue":""#).and_then(|(_, rest)| rest.split_once('"')).map(|(next, _)| next);
+        let next = page
+            .rsplit_once(r#""continue":""#)
+            .and_then(|(_, rest)| rest.split_once('"'))
+            .map(|(next, _)| next);
         match next {
             Some(next) if !next.is_empty() => params.continue_token = Some(next.to_owned()),
             _ => break,
@@ -101,7 +111,12 @@ fn start(bed: &Bed) -> f64 {
     let log = tempfile::NamedTempFile::new().expect("a file");
     let begun = Instant::now();
     let mut process = Command::new(env!("CARGO_BIN_EXE_claviger"))
-        .args(["gate", "--listen=127.0.0.1:0", "--admin-address=127.0.0.1:0", "--report=false"])
+        .args([
+            "gate",
+            "--listen=127.0.0.1:0",
+            "--admin-address=127.0.0.1:0",
+            "--report=false",
+        ])
         .arg(format!("--kubeconfig={}", bed.kubeconfig()))
         .stdin(Stdio::null())
         .stdout(File::create(log.path()).expect("a file"))
@@ -110,7 +125,9 @@ fn start(bed: &Bed) -> f64 {
         .expect("a gate");
     let took = loop {
         let told = std::fs::read_to_string(log.path()).unwrap_or_default();
-        let address = told.split_once(" address=").and_then(|(_, rest)| rest.split_whitespace().next()?.parse().ok());
+        let address = told
+            .split_once(" address=")
+            .and_then(|(_, rest)| rest.split_whitespace().next()?.parse().ok());
         if address.is_some_and(is_ready) {
             break begun.elapsed().as_secs_f64();
         }
@@ -125,7 +142,10 @@ fn start(bed: &Bed) -> f64 {
 fn is_ready(address: SocketAddr) -> bool {
     let mut answer = String::new();
     let asked = TcpStream::connect(address).and_then(|mut stream| {
-        write!(stream, "GET /readyz HTTP/1.1\r\nhost: claviger\r\nconnection: close\r\n\r\n")?;
+        write!(
+            stream,
+            "GET /readyz HTTP/1.1\r\nhost: claviger\r\nconnection: close\r\n\r\n"
+        )?;
         stream.read_to_string(&mut answer)
     });
     asked.is_ok() && answer.starts_with("HTTP/1.1 200")

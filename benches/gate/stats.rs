@@ -13,13 +13,20 @@ pub(crate) fn spread(values: impl IntoIterator<Item = f64>) -> Spread {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
     let at = |share: usize| values[(values.len() - 1) * share / 4];
-    Spread { median: at(2), from: at(1), to: at(3) }
+    Spread {
+        median: at(2),
+        from: at(1),
+        to: at(3),
+    }
 }
 
 impl Spread {
     /// With so many digits after the point.
     pub(crate) fn text(&self, digits: usize) -> String {
-        format!("{:.digits$} [{:.digits$} to {:.digits$}]", self.median, self.from, self.to)
+        format!(
+            "{:.digits$} [{:.digits$} to {:.digits$}]",
+            self.median, self.from, self.to
+        )
     }
 }
 

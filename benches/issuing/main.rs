@@ -43,14 +43,20 @@ fn main() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let keys = setting("CLAVIGER_BENCH_KEYS", 1_000);
     let rounds = setting("CLAVIGER_BENCH_ROUNDS", 3);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
     runtime.block_on(measure(keys, rounds));
 }
 
 async fn measure(keys: usize, rounds: usize) {
     machine::describe();
     let bed = Bed::make().await;
-    println!("kubernetes     {}, etcd without fsync, all on this machine", bed.version().await);
+    println!(
+        "kubernetes     {}, etcd without fsync, all on this machine",
+        bed.version().await
+    );
 
     // Warms everything up, and gives the plain loop its bodies.
     bed.declare("warm-up", 100).await;
@@ -59,7 +65,9 @@ async fn measure(keys: usize, rounds: usize) {
     let sample = Sample::of(&bed, "warm-up", "key-0").await;
 
     println!("\nissuing {keys} keys, 16 at once, {rounds} rounds, alternating\n");
-    println!("round   controller keys/s   plain loop keys/s   ratio   writes/key (budget 4)   controller CPU ms/key");
+    println!(
+        "round   controller keys/s   plain loop keys/s   ratio   writes/key (budget 4)   controller CPU ms/key"
+    );
     let (mut ratios, mut ours, mut plain) = (Vec::new(), Vec::new(), Vec::new());
     let mut after_issuing = None;
     for round in 1..=rounds {
@@ -67,7 +75,11 @@ async fn measure(keys: usize, rounds: usize) {
         bed.declare(&mine, keys).await;
         bed.declare(&theirs, keys).await;
         // Neither is always the first.
-        let early = if round % 2 == 0 { Some(plain_loop::issue(&bed, &sample, &theirs, keys).await) } else { None };
+        let early = if round % 2 == 0 {
+            Some(plain_loop::issue(&bed, &sample, &theirs, keys).await)
+        } else {
+            None
+        };
         let (controller, took, cost) = issue(&bed, &mine, keys, &["--finalizer=true"]).await;
         after_issuing = Some(controller.cost().resident);
         controller.stop();
@@ -75,25 +87,52 @@ async fn measure(keys: usize, rounds: usize) {
             Some(took) => took,
             None => plain_loop::issue(&bed, &sample, &theirs, keys).await,
         };
-        let (a, b) = (keys as f64 / took.as_secs_f64(), keys as f64 / baseline.as_secs_f64());
+        let (a, b) = (
+            keys as f64 / took.as_secs_f64(),
+            keys as f64 / baseline.as_secs_f64(),
+        );
         let writes = cost.writes.ours as f64 / keys as f64;
-        println!("{round:>5}   {a:>17.0}   {b:>17.0}   {:>5.2}   {writes:>21.2}   {:>21.2}", a / b, cost.cpu_ms / keys as f64);
-        println!("        (and {:.2} events per key; {} reads)", cost.writes.events as f64 / keys as f64, cost.reads);
+        println!(
+            "{round:>5}   {a:>17.0}   {b:>17.0}   {:>5.2}   {writes:>21.2}   {:>21.2}",
+            a / b,
+            cost.cpu_ms / keys as f64
+        );
+        println!(
+            "        (and {:.2} events per key; {} reads)",
+            cost.writes.events as f64 / keys as f64,
+            cost.reads
+        );
         ratios.push(a / b);
         ours.push(a);
         plain.push(b);
         assert!((writes - BUDGET_WRITES).abs() < 0.5, "writes per key");
     }
-    println!("\nissue rate     {} keys/s, plain loop {} keys/s", spread(&mut ours, 0), spread(&mut plain, 0));
-    println!("ratio          {} (budget: at least {BUDGET_RATE})", spread(&mut ratios, 2));
+    println!(
+        "\nissue rate     {} keys/s, plain loop {} keys/s",
+        spread(&mut ours, 0),
+        spread(&mut plain, 0)
+    );
+    println!(
+        "ratio          {} (budget: at least {BUDGET_RATE})",
+        spread(&mut ratios, 2)
+    );
 
     bed.declare("bare", keys).await;
     let (controller, _, cost) = issue(&bed, "bare", keys, &["--finalizer=false"]).await;
     controller.stop();
-    println!("no finalizer   {:.2} writes/key (budget 3)", cost.writes.ours as f64 / keys as f64);
+    println!(
+        "no finalizer   {:.2} writes/key (budget 3)",
+        cost.writes.ours as f64 / keys as f64
+    );
 
     resync(&bed, keys).await;
-    memory(&bed, 100 + keys * (2 * rounds + 1), after_issuing.unwrap_or_default(), keys).await;
+    memory(
+        &bed,
+        100 + keys * (2 * rounds + 1),
+        after_issuing.unwrap_or_default(),
+        keys,
+    )
+    .await;
 }
 
 /// What a round cost.
@@ -104,10 +143,16 @@ struct Round {
 }
 
 /// Lets a controller issue the keys of a namespace, and says how long that took.
-async fn issue(bed: &Bed, namespace: &str, keys: usize, arguments: &[&str]) -> (Controller, Duration, Round) {
+async fn issue(
+    bed: &Bed,
+    namespace: &str,
+    keys: usize,
+    arguments: &[&str],
+) -> (Controller, Duration, Round) {
     let before = bed.writes().await;
     let meter = bed.meter(namespace, keys).await;
-    let controller = bed.controller(&[&[&format!("--namespace={namespace}")[..]], arguments].concat());
+    let controller =
+        bed.controller(&[&[&format!("--namespace={namespace}")[..]], arguments].concat());
     let took = meter.await.expect("the meter ends");
     let (cost, reads) = (controller.cost(), controller.reads());
     // Events trail behind; they are counted, too.
@@ -120,7 +165,15 @@ async fn issue(bed: &Bed, namespace: &str, keys: usize, arguments: &[&str]) -> (
         }
         seen = now;
     }
-    (controller, took, Round { writes: seen.since(&before), cpu_ms: cost.cpu_ms, reads })
+    (
+        controller,
+        took,
+        Round {
+            writes: seen.since(&before),
+            cpu_ms: cost.cpu_ms,
+            reads,
+        },
+    )
 }
 
 /// A new process looks at every key and has nothing to do.
@@ -137,7 +190,10 @@ async fn resync(bed: &Bed, keys: usize) {
         "\nrestart        {keys} keys looked at after {:.2} s (from the start of the process), {cpu_ms:.0} ms CPU in all",
         took.as_secs_f64()
     );
-    println!("idle resync    {} writes (budget 0), {} events, {} reads of single objects", done.ours, done.events, reads);
+    println!(
+        "idle resync    {} writes (budget 0), {} events, {} reads of single objects",
+        done.ours, done.events, reads
+    );
     assert_eq!(done.ours, 0, "a resync writes nothing");
 }
 
@@ -153,14 +209,31 @@ async fn memory(bed: &Bed, all: usize, after_issuing: u64, keys: usize) {
     let many = resident_with(bed, "--finalizer=true", all).await;
     let per = |resident: u64, count: usize| resident.saturating_sub(empty) as f64 / count as f64;
     println!("\nmemory (RSS)   {:.1} MiB with no ApiKey", mib(empty));
-    println!("               {:.1} MiB after issuing {keys}: {:.0} bytes each", mib(after_issuing), per(after_issuing, keys));
-    println!("               {:.1} MiB restarted with {keys}: {:.0} bytes each", mib(some), per(some, keys));
+    println!(
+        "               {:.1} MiB after issuing {keys}: {:.0} bytes each",
+        mib(after_issuing),
+        per(after_issuing, keys)
+    );
+    println!(
+        "               {:.1} MiB restarted with {keys}: {:.0} bytes each",
+        mib(some),
+        per(some, keys)
+    );
     let each = per(many, all);
-    println!("               {:.1} MiB restarted with {all}: {each:.0} bytes each (budget {BUDGET_MEMORY:.0})", mib(many));
+    println!(
+        "               {:.1} MiB restarted with {all}: {each:.0} bytes each (budget {BUDGET_MEMORY:.0})",
+        mib(many)
+    );
 }
 
 async fn resident_with(bed: &Bed, scope: &str, count: usize) -> u64 {
-    let controller = bed.controller(&[scope, "--finalizer=true"][..if scope.starts_with("--finalizer") { 1 } else { 2 }]);
+    let controller = bed.controller(
+        &[scope, "--finalizer=true"][..if scope.starts_with("--finalizer") {
+            1
+        } else {
+            2
+        }],
+    );
     controller.wait_unchanged(count).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let resident = controller.cost().resident;
@@ -176,9 +249,16 @@ fn mib(bytes: u64) -> f64 {
 fn spread(values: &mut [f64], digits: usize) -> String {
     values.sort_by(f64::total_cmp);
     let median = values[values.len() / 2];
-    format!("{median:.digits$} [{:.digits$} to {:.digits$}]", values[0], values[values.len() - 1])
+    format!(
+        "{median:.digits$} [{:.digits$} to {:.digits$}]",
+        values[0],
+        values[values.len() - 1]
+    )
 }
 
 fn setting(name: &str, default: usize) -> usize {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+    std::env::var(name)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(default)
 }

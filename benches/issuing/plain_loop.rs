@@ -24,11 +24,17 @@ impl Sample {
     /// Takes the bodies from a key that the controller has issued.
     pub(crate) async fn of(bed: &Bed, namespace: &str, name: &str) -> Self {
         let get = async |path: &str| {
-            let request =
-                Request::new(format!("{path}/namespaces/{namespace}/{}", if path == GROUP { "apikeys" } else { "secrets" }));
+            let request = Request::new(format!(
+                "{path}/namespaces/{namespace}/{}",
+                if path == GROUP { "apikeys" } else { "secrets" }
+            ));
             let client = &bed.service_account;
             client
-                .request::<Value>(request.get(name, &kube::api::GetParams::default()).expect("a request"))
+                .request::<Value>(
+                    request
+                        .get(name, &kube::api::GetParams::default())
+                        .expect("a request"),
+                )
                 .await
                 .expect("an answer")
         };
@@ -43,46 +49,81 @@ impl Sample {
         for later in ["version", "hash", "tail", "issuedAt", "secretRef"] {
             announced.as_object_mut().expect("an object").remove(later);
         }
-        announced["versions"][0].as_object_mut().expect("an object").remove("activatedAt");
+        announced["versions"][0]
+            .as_object_mut()
+            .expect("an object")
+            .remove("activatedAt");
         for condition in announced["conditions"].as_array_mut().expect("conditions") {
             condition["status"] = json!("False");
         }
-        secret["data"] = json!({ "api-key": k8s_openapi::ByteString(key.expose().as_bytes().to_vec()) });
-        for servers in ["uid", "resourceVersion", "creationTimestamp", "managedFields"] {
-            secret["metadata"].as_object_mut().expect("an object").remove(servers);
+        secret["data"] =
+            json!({ "api-key": k8s_openapi::ByteString(key.expose().as_bytes().to_vec()) });
+        for servers in [
+            "uid",
+            "resourceVersion",
+            "creationTimestamp",
+            "managedFields",
+        ] {
+            secret["metadata"]
+                .as_object_mut()
+                .expect("an object")
+                .remove(servers);
         }
-        Self { announced, active, secret }
+        Self {
+            announced,
+            active,
+            secret,
+        }
     }
 }
 
 /// Issues the keys of a namespace in a plain loop, and says how long that took.
 pub(crate) async fn issue(bed: &Bed, sample: &Sample, namespace: &str, keys: usize) -> Duration {
     let path = format!("{GROUP}/namespaces/{namespace}/apikeys");
-    let list = Request::new(&path).list(&kube::api::ListParams::default()).expect("a request");
+    let list = Request::new(&path)
+        .list(&kube::api::ListParams::default())
+        .expect("a request");
     let list: Value = bed.service_account.request(list).await.expect("a list");
     let meter = bed.meter(namespace, keys).await;
     let items = list["items"].as_array().expect("items").clone();
     assert_eq!(items.len(), keys, "all are declared");
-    futures::stream::iter(items).for_each_concurrent(16, |item| issue_one(&bed.service_account, sample, namespace, item)).await;
+    futures::stream::iter(items)
+        .for_each_concurrent(16, |item| {
+            issue_one(&bed.service_account, sample, namespace, item)
+        })
+        .await;
     meter.await.expect("the meter ends")
 }
 
 async fn issue_one(client: &Client, sample: &Sample, namespace: &str, apikey: Value) {
-    let name = apikey["metadata"]["name"].as_str().expect("a name").to_owned();
+    let name = apikey["metadata"]["name"]
+        .as_str()
+        .expect("a name")
+        .to_owned();
     let apikeys = Request::new(format!("{GROUP}/namespaces/{namespace}/apikeys"));
-    let put = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+    let put = PostParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PostParams::default()
+    };
 
     let patch = json!({ "metadata": {
         "resourceVersion": apikey["metadata"]["resourceVersion"],
         "uid": apikey["metadata"]["uid"],
         "finalizers": [FINALIZER],
     } });
-    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-    let request = apikeys.patch(&name, &params, &Patch::Merge(&patch)).expect("a request");
+    let params = PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    let request = apikeys
+        .patch(&name, &params, &Patch::Merge(&patch))
+        .expect("a request");
     let apikey: Value = client.request(request).await.expect("the finalizer");
 
     let body = with_status(apikey, sample.announced.clone());
-    let request = apikeys.replace_subresource("status", &name, &put, body).expect("a request");
+    let request = apikeys
+        .replace_subresource("status", &name, &put, body)
+        .expect("a request");
     let apikey: Value = client.request(request).await.expect("the announcement");
 
     let mut secret = sample.secret.clone();
@@ -92,7 +133,9 @@ async fn issue_one(client: &Client, sample: &Sample, namespace: &str, apikey: Va
     secret["metadata"]["ownerReferences"][0]["name"] = json!(name);
     secret["metadata"]["ownerReferences"][0]["uid"] = apikey["metadata"]["uid"].clone();
     let secrets = Request::new(format!("/api/v1/namespaces/{namespace}/secrets"));
-    let request = secrets.create(&put, secret.to_string().into_bytes()).expect("a request");
+    let request = secrets
+        .create(&put, secret.to_string().into_bytes())
+        .expect("a request");
     let secret: Value = client.request(request).await.expect("the Secret");
 
     let mut active = sample.active.clone();
@@ -102,12 +145,17 @@ async fn issue_one(client: &Client, sample: &Sample, namespace: &str, apikey: Va
         "uid": secret["metadata"]["uid"],
         "resourceVersion": secret["metadata"]["resourceVersion"],
     });
-    let request = apikeys.replace_subresource("status", &name, &put, with_status(apikey, active)).expect("a request");
+    let request = apikeys
+        .replace_subresource("status", &name, &put, with_status(apikey, active))
+        .expect("a request");
     let _: Value = client.request(request).await.expect("the activation");
 }
 
 fn with_status(mut apikey: Value, status: Value) -> Vec<u8> {
-    apikey["metadata"].as_object_mut().expect("an object").remove("managedFields");
+    apikey["metadata"]
+        .as_object_mut()
+        .expect("an object")
+        .remove("managedFields");
     apikey["status"] = status;
     apikey.to_string().into_bytes()
 }

@@ -32,15 +32,30 @@ impl Binaries {
             .output()
             .map_err(|error| Error::Binaries(format!("cannot run bash: {error}")))?;
         if !output.status.success() {
-            return Err(Error::Binaries(format!("build-control-plane.sh ended with {}", output.status)));
+            return Err(Error::Binaries(format!(
+                "build-control-plane.sh ended with {}",
+                output.status
+            )));
         }
         let answer = String::from_utf8_lossy(&output.stdout);
-        let [directory, helm] = answer.lines().map(PathBuf::from).collect::<Vec<_>>().try_into().map_err(|_| {
-            Error::Binaries(format!("build-control-plane.sh says {answer:?} instead of a folder and where helm is"))
+        let [directory, helm] = answer
+            .lines()
+            .map(PathBuf::from)
+            .collect::<Vec<_>>()
+            .try_into()
+            .map_err(|_| {
+                Error::Binaries(format!(
+                    "build-control-plane.sh says {answer:?} instead of a folder and where helm is"
+                ))
+            })?;
+        let kubectl = find_kubectl(&directory).ok_or_else(|| {
+            Error::Binaries("kubectl is neither beside the components nor on the PATH".to_owned())
         })?;
-        let kubectl = find_kubectl(&directory)
-            .ok_or_else(|| Error::Binaries("kubectl is neither beside the components nor on the PATH".to_owned()))?;
-        Ok(Self { directory, kubectl, helm })
+        Ok(Self {
+            directory,
+            kubectl,
+            helm,
+        })
     }
 
     /// The executable of a component.

@@ -6,8 +6,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 
 use super::Error;
@@ -42,10 +42,17 @@ impl Authority {
         let mut params = CertificateParams::default();
         params.distinguished_name = common_name(subject);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+        params.key_usages = vec![
+            KeyUsagePurpose::KeyCertSign,
+            KeyUsagePurpose::CrlSign,
+            KeyUsagePurpose::DigitalSignature,
+        ];
         let key = KeyPair::generate().map_err(failed(subject))?;
         let certificate = params.self_signed(&key).map_err(failed(subject))?.pem();
-        Ok(Self { issuer: Issuer::new(params, key), certificate })
+        Ok(Self {
+            issuer: Issuer::new(params, key),
+            certificate,
+        })
     }
 
     /// What the API server shows to its clients, for 127.0.0.1 and localhost.
@@ -54,9 +61,17 @@ impl Authority {
     /// [`Error::Certificate`].
     pub(super) fn server(&self) -> Result<Identity, Error> {
         let subject = "kube-apiserver";
-        let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(str::to_owned);
+        let names = [
+            "localhost",
+            "kubernetes",
+            "kubernetes.default",
+            "kubernetes.default.svc",
+        ]
+        .map(str::to_owned);
         let mut params = CertificateParams::new(names).map_err(failed(subject))?;
-        params.subject_alt_names.push(SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+        params
+            .subject_alt_names
+            .push(SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)));
         params.distinguished_name = common_name(subject);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         self.sign(subject, params)
@@ -70,9 +85,15 @@ impl Authority {
         let mut params = CertificateParams::default();
         params.distinguished_name = common_name(user);
         // The library holds one value for each attribute type, but knows this one by two names.
-        let types = [DnType::OrganizationName, DnType::CustomDnType(ORGANIZATION.to_vec())];
+        let types = [
+            DnType::OrganizationName,
+            DnType::CustomDnType(ORGANIZATION.to_vec()),
+        ];
         if groups.len() > types.len() {
-            return Err(Error::TooManyGroups { user: user.to_owned(), count: groups.len() });
+            return Err(Error::TooManyGroups {
+                user: user.to_owned(),
+                count: groups.len(),
+            });
         }
         for (attribute, group) in types.into_iter().zip(groups) {
             params.distinguished_name.push(attribute, group.as_str());
@@ -85,8 +106,13 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate().map_err(failed(subject))?;
-        let certificate = params.signed_by(&key, &self.issuer).map_err(failed(subject))?;
-        Ok(Identity { certificate: certificate.pem(), key: key.serialize_pem() })
+        let certificate = params
+            .signed_by(&key, &self.issuer)
+            .map_err(failed(subject))?;
+        Ok(Identity {
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+        })
     }
 }
 
@@ -106,7 +132,10 @@ fn common_name(name: &str) -> DistinguishedName {
 }
 
 fn failed(subject: &str) -> impl FnOnce(rcgen::Error) -> Error + '_ {
-    move |source| Error::Certificate { subject: subject.to_owned(), source }
+    move |source| Error::Certificate {
+        subject: subject.to_owned(),
+        source,
+    }
 }
 
 #[cfg(test)]
@@ -116,9 +145,16 @@ mod tests {
         let authority = super::Authority::new()?;
         let groups = ["a", "b", "c"].map(str::to_owned);
         let identity = authority.client("someone", groups.get(..2).unwrap_or_default())?;
-        assert!(identity.certificate.starts_with("-----BEGIN CERTIFICATE-----"));
+        assert!(
+            identity
+                .certificate
+                .starts_with("-----BEGIN CERTIFICATE-----")
+        );
         let refused = authority.client("someone", &groups);
-        assert!(matches!(refused, Err(super::Error::TooManyGroups { count: 3, .. })), "{refused:?}");
+        assert!(
+            matches!(refused, Err(super::Error::TooManyGroups { count: 3, .. })),
+            "{refused:?}"
+        );
         Ok(())
     }
 }

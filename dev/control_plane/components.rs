@@ -49,7 +49,8 @@ pub(super) mod files {
     pub(in super::super) const SERVER_KEY: &str = "kube-apiserver.key";
     pub(in super::super) const TOKEN_KEY: &str = "service-accounts.key";
     pub(in super::super) const TOKEN_PUBLIC_KEY: &str = "service-accounts.pub";
-    pub(in super::super) const CONTROLLER_MANAGER_KUBECONFIG: &str = "kube-controller-manager.kubeconfig";
+    pub(in super::super) const CONTROLLER_MANAGER_KUBECONFIG: &str =
+        "kube-controller-manager.kubeconfig";
     pub(in super::super) const AUDIT_POLICY: &str = "audit-policy.yaml";
     pub(in super::super) const AUDIT_LOG: &str = "audit.log";
 }
@@ -78,7 +79,12 @@ pub(super) fn etcd(directory: &Path, ports: Ports) -> Vec<String> {
 }
 
 /// kube-apiserver's arguments; `extra` comes last and therefore wins.
-pub(super) fn api_server(directory: &Path, ports: Ports, audit: bool, extra: &[String]) -> Vec<String> {
+pub(super) fn api_server(
+    directory: &Path,
+    ports: Ports,
+    audit: bool,
+    extra: &[String],
+) -> Vec<String> {
     let file = |name: &str| directory.join(name).display().to_string();
     let mut arguments = vec![
         "--bind-address=127.0.0.1".to_owned(),
@@ -95,7 +101,10 @@ pub(super) fn api_server(directory: &Path, ports: Ports, audit: bool, extra: &[S
         "--allow-privileged=true".to_owned(),
         // No pod ever runs here, and objects need not wait for their service account.
         "--disable-admission-plugins=ServiceAccount".to_owned(),
-        flag("service-account-issuer", format!("{}/", ports.api_server_url())),
+        flag(
+            "service-account-issuer",
+            format!("{}/", ports.api_server_url()),
+        ),
         flag("service-account-key-file", file(files::TOKEN_PUBLIC_KEY)),
         flag("service-account-signing-key-file", file(files::TOKEN_KEY)),
         "--service-cluster-ip-range=10.0.0.0/24".to_owned(),

@@ -34,7 +34,9 @@ pub(crate) enum Error {
         source: rcgen::Error,
     },
     /// A client certificate can carry this many groups at most.
-    #[error("a client certificate for {user} can carry 2 groups, not {count}; bind the roles to the user instead")]
+    #[error(
+        "a client certificate for {user} can carry 2 groups, not {count}; bind the roles to the user instead"
+    )]
     TooManyGroups {
         /// The user concerned.
         user: String,
@@ -59,7 +61,9 @@ pub(crate) enum Error {
         log: String,
     },
     /// A component runs but did not become ready in time.
-    #[error("{component} was not ready after {seconds} s ({last}); try again on a less busy machine; the end of its log:\n{log}")]
+    #[error(
+        "{component} was not ready after {seconds} s ({last}); try again on a less busy machine; the end of its log:\n{log}"
+    )]
     NotReady {
         /// The component concerned.
         component: &'static str,
@@ -75,6 +79,9 @@ pub(crate) enum Error {
 impl Error {
     /// Names the file in what the system said about it.
     pub(super) fn file(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
-        move |source| Self::File { path: path.to_path_buf(), source }
+        move |source| Self::File {
+            path: path.to_path_buf(),
+            source,
+        }
     }
 }

@@ -36,8 +36,12 @@ impl Keeper {
     /// # Errors
     /// [`Error::File`] if the directory cannot be made, [`Error::KeeperGone`] if no shell can be started.
     pub(super) fn start() -> Result<Self, Error> {
-        let directory = std::env::temp_dir().join(format!("claviger-control-plane-{:016x}", ports::random()));
-        fs::DirBuilder::new().mode(0o700).create(&directory).map_err(Error::file(&directory))?;
+        let directory =
+            std::env::temp_dir().join(format!("claviger-control-plane-{:016x}", ports::random()));
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&directory)
+            .map_err(Error::file(&directory))?;
         Self::spawn(&directory).inspect_err(|_| drop(fs::remove_dir_all(&directory)))
     }
 
@@ -57,8 +61,15 @@ impl Keeper {
             .spawn()
             .map_err(Error::KeeperGone)?;
         let pipes = process.stdin.take().zip(process.stdout.take());
-        let pipes = pipes.map(|(orders, answers)| Pipes { orders, answers: BufReader::new(answers) });
-        Ok(Self { directory: directory.to_path_buf(), process, pipes: Mutex::new(pipes) })
+        let pipes = pipes.map(|(orders, answers)| Pipes {
+            orders,
+            answers: BufReader::new(answers),
+        });
+        Ok(Self {
+            directory: directory.to_path_buf(),
+            process,
+            pipes: Mutex::new(pipes),
+        })
     }
 
     /// The directory, removed when the keeper ends.
@@ -95,10 +106,15 @@ impl Keeper {
     /// [`Error::Refused`] with the keeper's reason; [`Error::KeeperGone`].
     pub(super) fn order(&self, verb: &str, component: &str) -> Result<(), Error> {
         let mut pipes = self.pipes.lock().unwrap_or_else(PoisonError::into_inner);
-        let pipes = pipes.as_mut().ok_or_else(|| Error::KeeperGone(io::ErrorKind::BrokenPipe.into()))?;
+        let pipes = pipes
+            .as_mut()
+            .ok_or_else(|| Error::KeeperGone(io::ErrorKind::BrokenPipe.into()))?;
         writeln!(pipes.orders, "{verb} {component}").map_err(Error::KeeperGone)?;
         let mut answer = String::new();
-        pipes.answers.read_line(&mut answer).map_err(Error::KeeperGone)?;
+        pipes
+            .answers
+            .read_line(&mut answer)
+            .map_err(Error::KeeperGone)?;
         match answer.trim_end().split_once(' ') {
             Some(("ok", _)) => Ok(()),
             Some((_, reason)) => Err(Error::Refused(reason.to_owned())),
@@ -117,13 +133,21 @@ impl Keeper {
         const LINES: usize = 15;
         let log = self.log(component);
         let lines: Vec<&str> = log.lines().collect();
-        lines.get(lines.len().saturating_sub(LINES)..).unwrap_or_default().join("\n")
+        lines
+            .get(lines.len().saturating_sub(LINES)..)
+            .unwrap_or_default()
+            .join("\n")
     }
 }
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        drop(self.pipes.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(
+            self.pipes
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
         // Nobody is left to tell if this fails; the keeper ends by itself anyway.
         let _ = self.process.wait();
     }

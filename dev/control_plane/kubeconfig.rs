@@ -60,9 +60,14 @@ fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
-        let word = (0..3).fold(0_usize, |word, index| word << 8 | usize::from(chunk.get(index).copied().unwrap_or(0)));
+        let word = (0..3).fold(0_usize, |word, index| {
+            word << 8 | usize::from(chunk.get(index).copied().unwrap_or(0))
+        });
         for digit in 0..4 {
-            let letter = ALPHABET.get(word >> (18 - 6 * digit) & 63).copied().map_or('=', char::from);
+            let letter = ALPHABET
+                .get(word >> (18 - 6 * digit) & 63)
+                .copied()
+                .map_or('=', char::from);
             text.push(if digit <= chunk.len() { letter } else { '=' });
         }
     }

@@ -10,7 +10,10 @@
 //! - [`components`] has their command lines, [`readiness`] tells when they are up
 //! - [`certificates`], [`kubeconfig`] and [`ports`] are what they need
 
-#![allow(dead_code, reason = "each program that includes this module needs another part of it")]
+#![allow(
+    dead_code,
+    reason = "each program that includes this module needs another part of it"
+)]
 
 mod binaries;
 mod certificates;
@@ -84,7 +87,11 @@ impl ControlPlane {
         let keeper = Keeper::start()?;
         let authority = Authority::new()?;
         let [etcd, etcd_peer, api_server] = ports::pick()?;
-        let ports = Ports { etcd, etcd_peer, api_server };
+        let ports = Ports {
+            etcd,
+            etcd_peer,
+            api_server,
+        };
         let control_plane = Self {
             kubeconfig: keeper.directory().join("admin.kubeconfig"),
             url: ports.api_server_url(),
@@ -109,9 +116,19 @@ impl ControlPlane {
         self.write(files::TOKEN_PUBLIC_KEY, &token_public_key)?;
         self.write(files::AUDIT_POLICY, AUDIT_POLICY)?;
         // Both may do everything; their names tell them apart in the audit log.
-        for (name, user) in [("admin", "admin"), ("kube-controller-manager", "system:kube-controller-manager")] {
+        for (name, user) in [
+            ("admin", "admin"),
+            ("kube-controller-manager", "system:kube-controller-manager"),
+        ] {
             let groups = vec!["system:masters".to_owned()];
-            self.write_kubeconfig(name, &self.url, Auth::ClientCert { user: user.to_owned(), groups })?;
+            self.write_kubeconfig(
+                name,
+                &self.url,
+                Auth::ClientCert {
+                    user: user.to_owned(),
+                    groups,
+                },
+            )?;
         }
         Ok(())
     }
@@ -119,13 +136,21 @@ impl ControlPlane {
     fn run_components(&self, options: &Options) -> Result<(), Error> {
         let directory = self.dir();
         self.run(Component::Etcd, components::etcd(directory, self.ports))?;
-        readiness::wait_for(Component::Etcd, &self.keeper, || readiness::etcd(self.ports.etcd))?;
+        readiness::wait_for(Component::Etcd, &self.keeper, || {
+            readiness::etcd(self.ports.etcd)
+        })?;
 
         let extra = &options.extra_apiserver_args;
-        self.run(Component::ApiServer, components::api_server(directory, self.ports, options.audit, extra))?;
+        self.run(
+            Component::ApiServer,
+            components::api_server(directory, self.ports, options.audit, extra),
+        )?;
         self.wait_for_api_server()?;
 
-        self.run(Component::ControllerManager, components::controller_manager(directory))?;
+        self.run(
+            Component::ControllerManager,
+            components::controller_manager(directory),
+        )?;
         readiness::wait_for(Component::ControllerManager, &self.keeper, || {
             readiness::controller_manager(self.kubectl(), &self.kubeconfig)
         })
@@ -198,9 +223,16 @@ impl ControlPlane {
     ///
     /// # Errors
     /// [`Error::TooManyGroups`] for more than two groups; [`Error::Certificate`]; [`Error::File`].
-    pub(crate) fn write_kubeconfig(&self, name: &str, server_url: &str, auth: Auth) -> Result<PathBuf, Error> {
+    pub(crate) fn write_kubeconfig(
+        &self,
+        name: &str,
+        server_url: &str,
+        auth: Auth,
+    ) -> Result<PathBuf, Error> {
         let credentials = match auth {
-            Auth::ClientCert { user, groups } => Credentials::Identity(self.authority.client(&user, &groups)?),
+            Auth::ClientCert { user, groups } => {
+                Credentials::Identity(self.authority.client(&user, &groups)?)
+            }
             Auth::Token(token) => Credentials::Token(token),
         };
         let text = kubeconfig::render(server_url, &self.authority.certificate, &credentials);
@@ -237,7 +269,11 @@ impl ControlPlane {
 
     /// The process ID of a guest, if it was started.
     pub(crate) fn guest_pid(&self, name: &str) -> Option<u32> {
-        fs::read_to_string(self.dir().join(format!("{name}.pid"))).ok()?.trim().parse().ok()
+        fs::read_to_string(self.dir().join(format!("{name}.pid")))
+            .ok()?
+            .trim()
+            .parse()
+            .ok()
     }
 
     /// What a guest has written so far.
@@ -288,7 +324,12 @@ impl ControlPlane {
         self.keeper.order("kill", component.name())?;
         self.keeper.order("start", component.name())?;
         readiness::wait_for(component, &self.keeper, || {
-            readiness::garbage_collector(self.keeper.log(component.name()).get(begin..).unwrap_or_default())
+            readiness::garbage_collector(
+                self.keeper
+                    .log(component.name())
+                    .get(begin..)
+                    .unwrap_or_default(),
+            )
         })
     }
 

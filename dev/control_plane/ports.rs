@@ -45,7 +45,10 @@ mod tests {
     #[test]
     fn ports_are_different_and_below_the_ephemeral_range() {
         let mut ports = super::pick::<20>().unwrap_or([0; 20]).to_vec();
-        assert!(ports.iter().all(|port| (20_000..32_000).contains(port)), "{ports:?}");
+        assert!(
+            ports.iter().all(|port| (20_000..32_000).contains(port)),
+            "{ports:?}"
+        );
         ports.sort_unstable();
         ports.dedup();
         assert_eq!(ports.len(), 20);

@@ -20,7 +20,11 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// [`Error::PortTaken`] or [`Error::Ended`] if the component ends, [`Error::NotReady`] after 90 s.
-pub(super) fn wait_for(component: Component, keeper: &Keeper, ask: impl Fn() -> Result<(), String>) -> Result<(), Error> {
+pub(super) fn wait_for(
+    component: Component,
+    keeper: &Keeper,
+    ask: impl Fn() -> Result<(), String>,
+) -> Result<(), Error> {
     let component = component.name();
     let begin = Instant::now();
     loop {
@@ -34,7 +38,12 @@ pub(super) fn wait_for(component: Component, keeper: &Keeper, ask: impl Fn() -> 
         }
         if begin.elapsed() > PATIENCE {
             let log = keeper.end_of_log(component);
-            return Err(Error::NotReady { component, seconds: PATIENCE.as_secs(), last, log });
+            return Err(Error::NotReady {
+                component,
+                seconds: PATIENCE.as_secs(),
+                last,
+                log,
+            });
         }
         thread::sleep(PAUSE);
     }
@@ -43,7 +52,11 @@ pub(super) fn wait_for(component: Component, keeper: &Keeper, ask: impl Fn() -> 
 /// Asks etcd, which speaks plain HTTP here.
 pub(super) fn etcd(port: u16) -> Result<(), String> {
     let answer = get(port, "/health").map_err(|error| error.to_string())?;
-    if answer.contains(r#""health":"true""#) { Ok(()) } else { Err(answer) }
+    if answer.contains(r#""health":"true""#) {
+        Ok(())
+    } else {
+        Err(answer)
+    }
 }
 
 /// Asks the API server through `kubectl`, since the standard library speaks no TLS.
@@ -58,12 +71,20 @@ pub(super) fn api_server(port: u16, kubectl: &Path, kubeconfig: &Path) -> Result
 
 /// Asks whether the controller manager has done its first piece of work: a service account for the `default` namespace.
 pub(super) fn controller_manager(kubectl: &Path, kubeconfig: &Path) -> Result<(), String> {
-    get_raw(kubectl, kubeconfig, "/api/v1/namespaces/default/serviceaccounts/default")
+    get_raw(
+        kubectl,
+        kubeconfig,
+        "/api/v1/namespaces/default/serviceaccounts/default",
+    )
 }
 
 /// Looks whether the controller manager's log of one run says that the garbage collector knows all resources.
 pub(super) fn garbage_collector(log: &str) -> Result<(), String> {
-    if log.contains("Proceeding to collect garbage") { Ok(()) } else { Err("it does not collect garbage yet".to_owned()) }
+    if log.contains("Proceeding to collect garbage") {
+        Ok(())
+    } else {
+        Err("it does not collect garbage yet".to_owned())
+    }
 }
 
 fn get_raw(kubectl: &Path, kubeconfig: &Path, path: &str) -> Result<(), String> {
@@ -74,11 +95,18 @@ fn get_raw(kubectl: &Path, kubeconfig: &Path, path: &str) -> Result<(), String> 
         .stdin(Stdio::null())
         .output()
         .map_err(|error| format!("cannot run {}: {error}", kubectl.display()))?;
-    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()) }
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+    }
 }
 
 fn connect(port: u16) -> io::Result<TcpStream> {
-    TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), ANSWER_WITHIN)
+    TcpStream::connect_timeout(
+        &SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        ANSWER_WITHIN,
+    )
 }
 
 fn get(port: u16, path: &str) -> io::Result<String> {

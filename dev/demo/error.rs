@@ -11,7 +11,9 @@ pub(crate) enum Error {
     #[error(transparent)]
     ControlPlane(#[from] control_plane::Error),
     /// Not started where the manifests are.
-    #[error("{0} is not here: start the demo with `make demo`, in the folder of Claviger's Makefile")]
+    #[error(
+        "{0} is not here: start the demo with `make demo`, in the folder of Claviger's Makefile"
+    )]
     NotHere(&'static str),
     /// There is no controller to show.
     #[error("no claviger beside this program: start the demo with `make demo`, which builds it")]

@@ -32,7 +32,11 @@ fn tell() -> Result<(), Error> {
     let stage = Stage::set()?;
     if let Err(error) = story::tell(&stage) {
         // Before the stage goes, and the log with it.
-        writeln!(io::stderr(), "\nthe end of the controller's log:\n{}", stage.end_of_log())?;
+        writeln!(
+            io::stderr(),
+            "\nthe end of the controller's log:\n{}",
+            stage.end_of_log()
+        )?;
         return Err(error);
     }
     if io::stdin().is_terminal() && io::stdout().is_terminal() {
@@ -44,9 +48,19 @@ fn tell() -> Result<(), Error> {
 /// Waits for Enter. Ctrl-C ends this process at once; what it started ends with it.
 fn stay_up(stage: &Stage) -> Result<(), Error> {
     let mut out = io::stdout();
-    writeln!(out, "\nThe control plane and the controller stay up for you to play with. In another terminal:\n")?;
-    writeln!(out, "    export KUBECONFIG={}", stage.kubeconfig().display())?;
-    writeln!(out, "    kubectl get ak\n\nEnter or Ctrl-C ends everything and leaves nothing behind.")?;
+    writeln!(
+        out,
+        "\nThe control plane and the controller stay up for you to play with. In another terminal:\n"
+    )?;
+    writeln!(
+        out,
+        "    export KUBECONFIG={}",
+        stage.kubeconfig().display()
+    )?;
+    writeln!(
+        out,
+        "    kubectl get ak\n\nEnter or Ctrl-C ends everything and leaves nothing behind."
+    )?;
     out.flush()?;
     io::stdin().read_line(&mut String::new())?;
     Ok(())

@@ -15,24 +15,39 @@ fuzz_target!(|data: &[u8]| {
         for place in [0, data.len() / 2, data.len() - 1] {
             let mut off = data.to_vec();
             off[place] = if off[place] == b'z' { b'y' } else { b'z' };
-            assert!(off == data || !std::str::from_utf8(&off).is_ok_and(|text| check(text).is_ok()), "mistyped at {place}");
+            assert!(
+                off == data || !std::str::from_utf8(&off).is_ok_and(|text| check(text).is_ok()),
+                "mistyped at {place}"
+            );
         }
     }
     match Key::import(data) {
         Ok(key) => {
             assert_eq!(key.expose().as_bytes(), data, "byte for byte");
-            assert!(data.len() <= MAX_KEY, "whatever is imported can be shown to a gate");
+            assert!(
+                data.len() <= MAX_KEY,
+                "whatever is imported can be shown to a gate"
+            );
             assert!(key.hash().is(&Hash::of(data)));
-            assert!(!format!("{key:?}").contains(key.expose()), "a key does not show itself");
+            assert!(
+                !format!("{key:?}").contains(key.expose()),
+                "a key does not show itself"
+            );
             assert!(key.tail().as_str().len() <= TAIL_LEN);
         }
         Err(error) => {
             let said = error.to_string();
             let text = std::str::from_utf8(data).unwrap_or_default();
-            assert!(text.len() < 20 || !said.contains(text), "an error does not repeat what may be a key");
+            assert!(
+                text.len() < 20 || !said.contains(text),
+                "an error does not repeat what may be a key"
+            );
         }
     }
-    let ask = Ask { shown: Shown::One(data), needs: Needs::default() };
+    let ask = Ask {
+        shown: Shown::One(data),
+        needs: Needs::default(),
+    };
     let verdict = decide(&DESK.index.load(), &ask, 1_800_000_000);
     let expected = match data {
         known if known == KEY.as_bytes() => Code::Valid,

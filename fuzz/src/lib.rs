@@ -28,7 +28,8 @@ pub static DESK: LazyLock<Arc<Desk>> = LazyLock::new(|| {
     shown.spec.metadata = BTreeMap::from([("tier".to_owned(), "gold".to_owned())]);
     shown.status.phase = Some(Phase::Active);
     shown.status.key_id = Some("0123456789abcdef0123456789abcdef".to_owned());
-    shown.status.principal = Some("0123456789abcdef0123456789abcdef@team-a.claviger.local".to_owned());
+    shown.status.principal =
+        Some("0123456789abcdef0123456789abcdef@team-a.claviger.local".to_owned());
     shown.status.versions = vec![
         serde_json::from_value::<Version>(serde_json::json!({
             "version": 1, "hash": Hash::of(KEY.as_bytes()).to_string(), "tail": "30DKjN", "phase": VersionPhase::Current,
@@ -65,7 +66,9 @@ pub fn wait<T>(future: impl Future<Output = T>) -> T {
 
 /// Whether `needle` stands somewhere in `haystack`.
 pub fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack.windows(needle.len()).any(|window| window == needle)
+    haystack
+        .windows(needle.len())
+        .any(|window| window == needle)
 }
 
 /// A name and a value.
@@ -86,7 +89,10 @@ pub fn lines(data: &[u8]) -> (&[u8], Vec<Line<'_>>) {
 pub fn header_map(headers: &[(&[u8], &[u8])]) -> http::HeaderMap {
     let mut map = http::HeaderMap::new();
     for (name, value) in headers.iter().take(64) {
-        if let (Ok(name), Ok(value)) = (http::HeaderName::from_bytes(name), http::HeaderValue::from_bytes(value)) {
+        if let (Ok(name), Ok(value)) = (
+            http::HeaderName::from_bytes(name),
+            http::HeaderValue::from_bytes(value),
+        ) {
             map.append(name, value);
         }
     }

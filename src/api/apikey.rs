@@ -111,7 +111,10 @@ pub struct ApiKeySpec {
     /// The organization that the key belongs to: its namespace's (label `claviger.dev/organization`, which is also the default) or
     /// one below it; dots separate levels. Cannot be changed after creation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"))]
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+    )]
     pub organization: Option<String>,
     /// Whether the key also counts for the organizations below its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -123,12 +126,24 @@ pub struct ApiKeySpec {
     pub audiences: Vec<String>,
     /// Names of roles. May be edited without a new key.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), inner(length(min = 1, max = 253), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")))]
+    #[schemars(
+        length(max = 16),
+        inner(
+            length(min = 1, max = 253),
+            regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+        )
+    )]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub roles: Vec<String>,
     /// Permissions on top of the roles, such as `invoices:read`. May be edited without a new key.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 128), regex(pattern = "^[A-Za-z0-9][-A-Za-z0-9:._/]*$")))]
+    #[schemars(
+        length(max = 64),
+        inner(
+            length(min = 1, max = 128),
+            regex(pattern = "^[A-Za-z0-9][-A-Za-z0-9:._/]*$")
+        )
+    )]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub permissions: Vec<String>,
     /// When the key ends. Absent: never. Cannot be changed, added or removed after creation.
@@ -144,7 +159,10 @@ pub struct ApiKeySpec {
     pub revision: Option<i64>,
     /// What the key begins with (default `clv`), so that secret scanners recognise it. Cannot be changed after creation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 2, max = 16), regex(pattern = "^[a-z][a-z0-9_]{0,14}[a-z0-9]$"))]
+    #[schemars(
+        length(min = 2, max = 16),
+        regex(pattern = "^[a-z][a-z0-9_]{0,14}[a-z0-9]$")
+    )]
     pub prefix: Option<String>,
     /// The Secret that the key is delivered into.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -206,7 +224,10 @@ pub struct SecretSpec {
     pub name: Option<String>,
     /// The entry that holds the key (default `api-key`). Cannot be changed after creation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = "^([-_a-zA-Z0-9]|[.][-_a-zA-Z0-9])[-._a-zA-Z0-9]*$"))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = "^([-_a-zA-Z0-9]|[.][-_a-zA-Z0-9])[-._a-zA-Z0-9]*$")
+    )]
     pub key: Option<String>,
     /// How long the Secret stays (default Always). `UntilCollected` cannot be chosen or given up after creation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -232,37 +253,51 @@ impl ApiKey {
     /// The name of its Secret.
     #[must_use]
     pub fn secret_name(&self) -> String {
-        self.secret_spec().and_then(|secret| secret.name.clone()).unwrap_or_else(|| self.name_any())
+        self.secret_spec()
+            .and_then(|secret| secret.name.clone())
+            .unwrap_or_else(|| self.name_any())
     }
 
     /// The entry of its Secret that holds the key.
     #[must_use]
     pub fn data_key(&self) -> &str {
-        self.secret_spec().and_then(|secret| secret.key.as_deref()).unwrap_or(DEFAULT_DATA_KEY)
+        self.secret_spec()
+            .and_then(|secret| secret.key.as_deref())
+            .unwrap_or(DEFAULT_DATA_KEY)
     }
 
     /// What it asks for on its Secret besides the key.
     #[must_use]
     pub fn template(&self) -> SecretTemplate {
-        self.secret_spec().and_then(|secret| secret.template.clone()).unwrap_or_default()
+        self.secret_spec()
+            .and_then(|secret| secret.template.clone())
+            .unwrap_or_default()
     }
 
     /// How long its Secret stays.
     #[must_use]
     pub fn retention(&self) -> Retention {
-        self.secret_spec().and_then(|secret| secret.retention).unwrap_or_default()
+        self.secret_spec()
+            .and_then(|secret| secret.retention)
+            .unwrap_or_default()
     }
 
     /// Whether somebody asks for the key of a Secret that has the name already to be taken over.
     #[must_use]
     pub fn is_adopting(&self) -> bool {
-        self.annotations().get(names::ANNOTATION_ADOPT).is_some_and(|value| value == "true")
+        self.annotations()
+            .get(names::ANNOTATION_ADOPT)
+            .is_some_and(|value| value == "true")
     }
 
     /// What its keys begin with. A prefix that the schema would have refused counts as the default.
     #[must_use]
     pub fn prefix(&self) -> Prefix {
-        self.spec.prefix.as_deref().and_then(|text| text.parse().ok()).unwrap_or_default()
+        self.spec
+            .prefix
+            .as_deref()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or_default()
     }
 
     /// Whether it was asked to be revoked.
@@ -288,7 +323,11 @@ impl Expiry {
     #[must_use]
     pub fn ends(&self, announced: Timestamp) -> Option<Timestamp> {
         match (&self.after, &self.at) {
-            (Some(after), _) => Some(after.parse::<Lifetime>().map_or(announced, |lifetime| lifetime.after(announced))),
+            (Some(after), _) => Some(
+                after
+                    .parse::<Lifetime>()
+                    .map_or(announced, |lifetime| lifetime.after(announced)),
+            ),
             (None, Some(at)) => Some(super::status::whole_second(at.0)),
             (None, None) => None,
         }

@@ -132,14 +132,21 @@ impl ConditionType {
 /// Finds a condition by its type.
 #[must_use]
 pub fn find(all: &[Condition], type_: ConditionType) -> Option<&Condition> {
-    all.iter().find(|condition| condition.type_ == type_.as_str())
+    all.iter()
+        .find(|condition| condition.type_ == type_.as_str())
 }
 
 /// Puts a statement into the list. The time of transition moves only when the condition turns.
-pub fn set(all: &mut Vec<Condition>, statement: Statement, generation: Option<i64>, now: Timestamp) {
+pub fn set(
+    all: &mut Vec<Condition>,
+    statement: Statement,
+    generation: Option<i64>,
+    now: Timestamp,
+) {
     let status = if statement.holds { "True" } else { "False" };
-    let since =
-        find(all, statement.type_).filter(|old| old.status == status).map_or(Time(now), |old| old.last_transition_time.clone());
+    let since = find(all, statement.type_)
+        .filter(|old| old.status == status)
+        .map_or(Time(now), |old| old.last_transition_time.clone());
     let new = Condition {
         type_: statement.type_.as_str().to_owned(),
         status: status.to_owned(),

@@ -29,9 +29,17 @@ pub const GRANULARITY: i64 = 3_600;
     doc = "Gate is what a gate says of itself: that it lives, which ApiKeys it knows, and which keys it has seen lately. It is written by gates, for people and for status.lastUsedAt; no verdict depends on it.",
     printcolumn(name = "State", type_ = "string", json_path = ".spec.state"),
     printcolumn(name = "Keys", type_ = "integer", json_path = ".spec.keys"),
-    printcolumn(name = "Reached", type_ = "string", json_path = ".spec.reachedResourceVersion"),
+    printcolumn(
+        name = "Reached",
+        type_ = "string",
+        json_path = ".spec.reachedResourceVersion"
+    ),
     printcolumn(name = "Heartbeat", type_ = "date", json_path = ".spec.heartbeatTime"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct GateSpec {
@@ -99,5 +107,7 @@ pub struct KeyUse {
 /// A resourceVersion as a number, by which those of one resource compare; `None` where it is none.
 #[must_use]
 pub fn resource_version_number(text: &str) -> Option<u128> {
-    text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
+    text.parse()
+        .ok()
+        .filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
 }

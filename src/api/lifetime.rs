@@ -12,7 +12,9 @@ pub struct Lifetime(SignedDuration);
 
 /// A text that is not a [`Lifetime`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a lifetime: write a number of one to five digits and s, m, h, d or w, such as 90d")]
+#[error(
+    "{0:?} is not a lifetime: write a number of one to five digits and s, m, h, d or w, such as 90d"
+)]
 pub struct LifetimeError(String);
 
 impl Lifetime {
@@ -47,7 +49,11 @@ impl FromStr for Lifetime {
         let fits = (1..=5).contains(&digits.len())
             && digits.bytes().all(|b| b.is_ascii_digit())
             && (digits == "0" || !digits.starts_with('0'));
-        let count: i64 = if fits { digits.parse().map_err(|_| wrong())? } else { return Err(wrong()) };
+        let count: i64 = if fits {
+            digits.parse().map_err(|_| wrong())?
+        } else {
+            return Err(wrong());
+        };
         Ok(Self(SignedDuration::from_secs(count * seconds)))
     }
 }

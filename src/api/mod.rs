@@ -22,8 +22,8 @@ pub use conditions::ConditionType;
 pub use gate::{GRANULARITY, Gate, GateSpec, GateState, KeyUse, MAX_USES, resource_version_number};
 pub use lifetime::{Lifetime, LifetimeError};
 pub use policy::{
-    AllowList, ApiKeyPolicy, ApiKeyPolicySpec, Imports, LifetimeLimits, NamespaceSelector, RequiredField, RotationLimits,
-    TemplateLimits,
+    AllowList, ApiKeyPolicy, ApiKeyPolicySpec, Imports, LifetimeLimits, NamespaceSelector,
+    RequiredField, RotationLimits, TemplateLimits,
 };
 pub use role::{ApiKeyRole, ApiKeyRoleSpec};
 pub use rotation::Rotation;

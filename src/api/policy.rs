@@ -11,7 +11,9 @@ use super::schema::values_at_most_63;
 /// What keys must comply with. Several policies apply together; the strictest wins. Checked by the API server when a key is created
 /// or a guarded field changed, where the admission policies are installed, and by the controller before anything is minted.
 #[expect(clippy::duplicated_attributes, reason = "every column has its own")]
-#[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(
+    CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize,
+)]
 #[kube(
     group = "claviger.dev",
     version = "v1alpha1",
@@ -23,9 +25,21 @@ use super::schema::values_at_most_63;
     derive = "PartialEq",
     derive = "Default",
     doc = "ApiKeyPolicy limits what ApiKeys may ask for. Several apply together; the strictest wins.",
-    printcolumn(name = "Max Lifetime", type_ = "string", json_path = ".spec.lifetime.max"),
-    printcolumn(name = "Max Interval", type_ = "string", json_path = ".spec.rotation.maxInterval"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    printcolumn(
+        name = "Max Lifetime",
+        type_ = "string",
+        json_path = ".spec.lifetime.max"
+    ),
+    printcolumn(
+        name = "Max Interval",
+        type_ = "string",
+        json_path = ".spec.rotation.maxInterval"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ApiKeyPolicySpec {
@@ -108,7 +122,10 @@ pub struct RotationLimits {
 #[serde(rename_all = "camelCase")]
 pub struct AllowList {
     /// What may be listed. Empty: nothing.
-    #[schemars(length(max = 64), inner(length(min = 1, max = 253), regex(pattern = "^[^*]*[*]?$")))]
+    #[schemars(
+        length(max = 64),
+        inner(length(min = 1, max = 253), regex(pattern = "^[^*]*[*]?$"))
+    )]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub allowed: Vec<String>,
 }
@@ -163,9 +180,11 @@ impl AllowList {
     /// Whether `name` may be listed.
     #[must_use]
     pub fn allows(&self, name: &str) -> bool {
-        self.allowed.iter().any(|pattern| match pattern.strip_suffix('*') {
-            Some(beginning) => name.starts_with(beginning),
-            None => name == pattern,
-        })
+        self.allowed
+            .iter()
+            .any(|pattern| match pattern.strip_suffix('*') {
+                Some(beginning) => name.starts_with(beginning),
+                None => name == pattern,
+            })
     }
 }

@@ -31,7 +31,10 @@ impl Rotation {
     /// The longest time between two activations. A text that the schema would have refused counts as none.
     #[must_use]
     pub fn interval(&self) -> Option<SignedDuration> {
-        self.every.as_deref().and_then(|text| text.parse::<Lifetime>().ok()).map(Lifetime::duration)
+        self.every
+            .as_deref()
+            .and_then(|text| text.parse::<Lifetime>().ok())
+            .map(Lifetime::duration)
     }
 
     /// How long a replaced version still passes, of a rotation that may not be declared. A text that the schema would have refused
@@ -39,8 +42,12 @@ impl Rotation {
     #[must_use]
     pub fn overlap_of(rotation: Option<&Self>) -> SignedDuration {
         match rotation.and_then(|rotation| rotation.overlap.as_deref()) {
-            Some(text) => text.parse::<Lifetime>().map_or(SignedDuration::ZERO, Lifetime::duration),
-            None => rotation.and_then(Self::interval).map_or(DEFAULT_OVERLAP, |every| (every / 2).min(DEFAULT_OVERLAP)),
+            Some(text) => text
+                .parse::<Lifetime>()
+                .map_or(SignedDuration::ZERO, Lifetime::duration),
+            None => rotation
+                .and_then(Self::interval)
+                .map_or(DEFAULT_OVERLAP, |every| (every / 2).min(DEFAULT_OVERLAP)),
         }
     }
 }
@@ -50,17 +57,25 @@ mod tests {
     use super::*;
 
     fn rotation(every: Option<&str>, overlap: Option<&str>) -> Rotation {
-        Rotation { every: every.map(ToOwned::to_owned), overlap: overlap.map(ToOwned::to_owned) }
+        Rotation {
+            every: every.map(ToOwned::to_owned),
+            overlap: overlap.map(ToOwned::to_owned),
+        }
     }
 
     #[test]
     fn the_overlap_is_what_is_said_else_a_day_else_half_the_interval() {
-        let overlap = |every, overlap| Rotation::overlap_of(Some(&rotation(every, overlap))).as_secs();
+        let overlap =
+            |every, overlap| Rotation::overlap_of(Some(&rotation(every, overlap))).as_secs();
         assert_eq!(Rotation::overlap_of(None).as_secs(), 86_400);
         assert_eq!(overlap(Some("30d"), None), 86_400);
         assert_eq!(overlap(Some("12h"), None), 21_600);
         assert_eq!(overlap(Some("30d"), Some("7d")), 7 * 86_400);
         assert_eq!(overlap(None, Some("0s")), 0, "at once");
-        assert_eq!(overlap(None, Some("soon")), 0, "what the schema refuses extends nothing");
+        assert_eq!(
+            overlap(None, Some("soon")),
+            0,
+            "what the schema refuses extends nothing"
+        );
     }
 }

@@ -19,7 +19,10 @@ pub(super) fn values_at_most_1024(schema: &mut Schema) {
 }
 
 fn bound_values(schema: &mut Schema, max: u64) {
-    if let Some(values) = schema.get_mut("additionalProperties").and_then(Value::as_object_mut) {
+    if let Some(values) = schema
+        .get_mut("additionalProperties")
+        .and_then(Value::as_object_mut)
+    {
         values.insert("maxLength".to_owned(), max.into());
     }
 }

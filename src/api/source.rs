@@ -36,6 +36,9 @@ pub struct SourceSecret {
     )]
     pub name: String,
     /// The entry that holds the key.
-    #[schemars(length(min = 1, max = 253), regex(pattern = "^([-_a-zA-Z0-9]|[.][-_a-zA-Z0-9])[-._a-zA-Z0-9]*$"))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = "^([-_a-zA-Z0-9]|[.][-_a-zA-Z0-9])[-._a-zA-Z0-9]*$")
+    )]
     pub key: String,
 }

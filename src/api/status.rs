@@ -187,13 +187,18 @@ impl ApiKeyStatus {
     /// The version that is in use.
     #[must_use]
     pub fn current(&self) -> Option<&Version> {
-        self.versions.iter().find(|version| version.phase == VersionPhase::Current)
+        self.versions
+            .iter()
+            .find(|version| version.phase == VersionPhase::Current)
     }
 
     /// The announced version with the highest number.
     #[must_use]
     pub fn newest_announced(&self) -> Option<&Version> {
-        self.versions.iter().filter(|version| version.phase == VersionPhase::Announced).max_by_key(|version| version.version)
+        self.versions
+            .iter()
+            .filter(|version| version.phase == VersionPhase::Announced)
+            .max_by_key(|version| version.version)
     }
 
     /// The listed version whose key has this hash.
@@ -207,13 +212,17 @@ impl ApiKeyStatus {
     #[must_use]
     pub fn announced_of(&self, hash: Hash) -> Option<&Version> {
         let hash = hash.to_string();
-        self.versions.iter().find(|version| version.phase == VersionPhase::Announced && version.hash == hash)
+        self.versions
+            .iter()
+            .find(|version| version.phase == VersionPhase::Announced && version.hash == hash)
     }
 
     /// Whether the key has ended. `expiredAt` and `revokedAt` decide along with the phase.
     #[must_use]
     pub fn is_final(&self) -> bool {
-        self.phase.is_some_and(Phase::is_final) || self.expired_at.is_some() || self.revoked_at.is_some()
+        self.phase.is_some_and(Phase::is_final)
+            || self.expired_at.is_some()
+            || self.revoked_at.is_some()
     }
 }
 

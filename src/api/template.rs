@@ -83,7 +83,9 @@ impl SecretTemplate {
         let mut rest = text;
         while let Some((before, after)) = rest.split_once("${") {
             out.push_str(before);
-            let known = after.split_once('}').and_then(|(name, tail)| Some((value(name, key, facts)?, tail)));
+            let known = after
+                .split_once('}')
+                .and_then(|(name, tail)| Some((value(name, key, facts)?, tail)));
             if let Some((value, tail)) = known {
                 out.push_str(value);
                 rest = tail;

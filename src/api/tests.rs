@@ -16,7 +16,10 @@ fn at(text: &str) -> Timestamp {
 
 #[test]
 fn a_lifetime_is_a_number_and_a_unit() {
-    let seconds = |text: &str| text.parse::<Lifetime>().map(|lifetime| lifetime.duration().as_secs());
+    let seconds = |text: &str| {
+        text.parse::<Lifetime>()
+            .map(|lifetime| lifetime.duration().as_secs())
+    };
     assert_eq!(seconds("1s"), Ok(1));
     assert_eq!(seconds("0s"), Ok(0));
     assert_eq!(seconds("0w"), Ok(0));
@@ -25,8 +28,8 @@ fn a_lifetime_is_a_number_and_a_unit() {
     assert_eq!(seconds("90d"), Ok(7_776_000));
     assert_eq!(seconds("99999w"), Ok(60_479_395_200));
     for wrong in [
-        "", "d", "90", "00d", "090d", "0", "100000s", "-1d", "+1d", "1.5h", "1h30m", "1 d", " 1d", "1d ", "1D", "1y", "１d",
-        "1µ", "1日",
+        "", "d", "90", "00d", "090d", "0", "100000s", "-1d", "+1d", "1.5h", "1h30m", "1 d", " 1d",
+        "1d ", "1D", "1y", "１d", "1µ", "1日",
     ] {
         let error = wrong.parse::<Lifetime>().unwrap_err();
         assert!(error.to_string().contains("such as 90d"), "{wrong:?}");
@@ -38,7 +41,10 @@ fn a_lifetime_that_leads_out_of_time_ends_at_its_end() {
     let longest: Lifetime = "99999w".parse().unwrap();
     assert_eq!(longest.after(Timestamp::MAX), Timestamp::MAX);
     assert_eq!(longest.after(at("9000-01-01T00:00:00Z")), Timestamp::MAX);
-    assert_eq!(longest.after(at("2026-11-21T12:00:00Z")), at("3943-05-29T12:00:00Z"));
+    assert_eq!(
+        longest.after(at("2026-11-21T12:00:00Z")),
+        at("3943-05-29T12:00:00Z")
+    );
 }
 
 /// What `^(0|[1-9][0-9]{0,4})[smhdw]$` matches, without a regular expression.
@@ -72,9 +78,17 @@ proptest! {
 fn a_schema_takes_what_the_parser_reads_and_zero_only_where_it_ends_something() {
     let mut found = Vec::new();
     everywhere(&mut |path, schema| {
-        let Some(pattern) = schema["pattern"].as_str().filter(|pattern| pattern.contains("smhdw")) else { return };
+        let Some(pattern) = schema["pattern"]
+            .as_str()
+            .filter(|pattern| pattern.contains("smhdw"))
+        else {
+            return;
+        };
         let zero = pattern == "^(0|[1-9][0-9]{0,4})[smhdw]$";
-        assert!(zero || pattern == "^[1-9][0-9]{0,4}[smhdw]$", "{path}: {pattern}");
+        assert!(
+            zero || pattern == "^[1-9][0-9]{0,4}[smhdw]$",
+            "{path}: {pattern}"
+        );
         assert_eq!(schema["maxLength"], 6, "{path}");
         found.push(format!("{path}{}", if zero { " or 0" } else { "" }));
     });
@@ -94,20 +108,50 @@ fn a_schema_takes_what_the_parser_reads_and_zero_only_where_it_ends_something() 
 #[test]
 fn an_expiry_ends_after_a_while_at_a_moment_or_never() {
     let noon = at("2026-11-21T12:00:00Z");
-    let after = |text: &str| Expiry { after: Some(text.to_owned()), ..Expiry::default() };
-    let moment = |text: &str| Expiry { at: Some(Time(at(text))), ..Expiry::default() };
+    let after = |text: &str| Expiry {
+        after: Some(text.to_owned()),
+        ..Expiry::default()
+    };
+    let moment = |text: &str| Expiry {
+        at: Some(Time(at(text))),
+        ..Expiry::default()
+    };
     assert_eq!(after("1h").ends(noon), Some(at("2026-11-21T13:00:00Z")));
-    assert_eq!(moment("2027-03-01T00:00:00Z").ends(noon), Some(at("2027-03-01T00:00:00Z")));
-    assert_eq!(moment("2027-03-01T00:00:00.999Z").ends(noon), Some(at("2027-03-01T00:00:00Z")), "in whole seconds, never later");
-    assert_eq!(moment("1999-01-01T00:00:00Z").ends(noon), Some(at("1999-01-01T00:00:00Z")), "the past is for others to judge");
-    assert_eq!(Expiry { never: Some(true), ..Expiry::default() }.ends(noon), None);
-    assert_eq!(after("soon").ends(noon), Some(noon), "what nobody can read lives no longer than was meant");
+    assert_eq!(
+        moment("2027-03-01T00:00:00Z").ends(noon),
+        Some(at("2027-03-01T00:00:00Z"))
+    );
+    assert_eq!(
+        moment("2027-03-01T00:00:00.999Z").ends(noon),
+        Some(at("2027-03-01T00:00:00Z")),
+        "in whole seconds, never later"
+    );
+    assert_eq!(
+        moment("1999-01-01T00:00:00Z").ends(noon),
+        Some(at("1999-01-01T00:00:00Z")),
+        "the past is for others to judge"
+    );
+    assert_eq!(
+        Expiry {
+            never: Some(true),
+            ..Expiry::default()
+        }
+        .ends(noon),
+        None
+    );
+    assert_eq!(
+        after("soon").ends(noon),
+        Some(noon),
+        "what nobody can read lives no longer than was meant"
+    );
 }
 
 // ---- What a policy allows -----------------------------------------------------------------------------------------------
 
 fn allow(patterns: &[&str]) -> AllowList {
-    AllowList { allowed: patterns.iter().map(|&pattern| pattern.to_owned()).collect() }
+    AllowList {
+        allowed: patterns.iter().map(|&pattern| pattern.to_owned()).collect(),
+    }
 }
 
 #[test]
@@ -116,12 +160,27 @@ fn what_is_allowed_is_listed_or_begins_like_what_is_listed_with_a_star() {
     for name in ["viewer", "ic-", "ic-viewer", "ic-*"] {
         assert!(list.allows(name), "{name}");
     }
-    for name in ["", "view", "viewers", "Viewer", "ic", "IC-viewer", "xic-viewer", "*"] {
+    for name in [
+        "",
+        "view",
+        "viewers",
+        "Viewer",
+        "ic",
+        "IC-viewer",
+        "xic-viewer",
+        "*",
+    ] {
         assert!(!list.allows(name), "{name}");
     }
     for name in ["", "viewer", "*", "鍵"] {
-        assert!(allow(&["*"]).allows(name), "a star alone stands for everything: {name}");
-        assert!(!allow(&[]).allows(name), "an empty list allows nothing: {name}");
+        assert!(
+            allow(&["*"]).allows(name),
+            "a star alone stands for everything: {name}"
+        );
+        assert!(
+            !allow(&[]).allows(name),
+            "an empty list allows nothing: {name}"
+        );
     }
 }
 
@@ -150,16 +209,30 @@ proptest! {
 
 #[test]
 fn a_field_that_can_be_required_is_named_as_in_the_spec() {
-    for field in [RequiredField::Description, RequiredField::Owner, RequiredField::Application, RequiredField::Expiry] {
+    for field in [
+        RequiredField::Description,
+        RequiredField::Owner,
+        RequiredField::Application,
+        RequiredField::Expiry,
+    ] {
         assert_eq!(serde_json::to_value(field).unwrap(), field.as_str());
-        assert!(spec_schema()["properties"][field.as_str()].is_object(), "{field:?}");
+        assert!(
+            spec_schema()["properties"][field.as_str()].is_object(),
+            "{field:?}"
+        );
     }
 }
 
 // ---- Templates ----------------------------------------------------------------------------------------------------------
 
 fn expand(text: &str) -> String {
-    let facts = Facts { key_id: "ID", tail: "TAIL", name: "NAME", namespace: "NS", prefix: "PRE" };
+    let facts = Facts {
+        key_id: "ID",
+        tail: "TAIL",
+        name: "NAME",
+        namespace: "NS",
+        prefix: "PRE",
+    };
     SecretTemplate::expand(text, "KEY", &facts)
 }
 
@@ -167,13 +240,29 @@ fn expand(text: &str) -> String {
 fn a_template_knows_six_placeholders() {
     assert_eq!(expand("Bearer ${key}"), "Bearer KEY");
     assert_eq!(expand("${key}${key}"), "KEYKEY");
-    assert_eq!(expand("${keyId}/${tail}/${name}/${namespace}/${prefix}"), "ID/TAIL/NAME/NS/PRE");
+    assert_eq!(
+        expand("${keyId}/${tail}/${name}/${namespace}/${prefix}"),
+        "ID/TAIL/NAME/NS/PRE"
+    );
     assert_eq!(expand(""), "");
 }
 
 #[test]
 fn what_is_no_placeholder_stays_as_it_is() {
-    for text in ["$key", "${}", "${ key}", "${Key}", "${keys}", "${unknown}", "${key", "$", "${", "}", "$${", "{key}"] {
+    for text in [
+        "$key",
+        "${}",
+        "${ key}",
+        "${Key}",
+        "${keys}",
+        "${unknown}",
+        "${key",
+        "$",
+        "${",
+        "}",
+        "$${",
+        "{key}",
+    ] {
         assert_eq!(expand(text), text);
     }
     assert_eq!(expand("$${key}"), "$KEY");
@@ -184,10 +273,22 @@ fn what_is_no_placeholder_stays_as_it_is() {
 
 #[test]
 fn what_a_placeholder_brings_in_is_not_expanded_again() {
-    let facts = Facts { key_id: "${key}", tail: "${", name: "key}", namespace: "", prefix: "$" };
+    let facts = Facts {
+        key_id: "${key}",
+        tail: "${",
+        name: "key}",
+        namespace: "",
+        prefix: "$",
+    };
     assert_eq!(SecretTemplate::expand("${keyId}", "KEY", &facts), "${key}");
-    assert_eq!(SecretTemplate::expand("${tail}${name}", "KEY", &facts), "${key}");
-    assert_eq!(SecretTemplate::expand("${prefix}{key}", "KEY", &facts), "${key}");
+    assert_eq!(
+        SecretTemplate::expand("${tail}${name}", "KEY", &facts),
+        "${key}"
+    );
+    assert_eq!(
+        SecretTemplate::expand("${prefix}{key}", "KEY", &facts),
+        "${key}"
+    );
     assert_eq!(SecretTemplate::expand("${key}", "${key}", &facts), "${key}");
 }
 
@@ -210,35 +311,84 @@ proptest! {
 
 #[test]
 fn a_condition_dates_from_when_it_turned() {
-    let say =
-        |holds, reason, message: &str| Statement { type_: ConditionType::Ready, holds, reason, message: message.to_owned() };
-    let (noon, one, two) = (at("2026-11-21T12:00:00Z"), at("2026-11-21T13:00:00Z"), at("2026-11-21T14:00:00Z"));
+    let say = |holds, reason, message: &str| Statement {
+        type_: ConditionType::Ready,
+        holds,
+        reason,
+        message: message.to_owned(),
+    };
+    let (noon, one, two) = (
+        at("2026-11-21T12:00:00Z"),
+        at("2026-11-21T13:00:00Z"),
+        at("2026-11-21T14:00:00Z"),
+    );
     let mut all = Vec::new();
-    conditions::set(&mut all, say(false, reason::PENDING, "not yet"), Some(1), noon);
+    conditions::set(
+        &mut all,
+        say(false, reason::PENDING, "not yet"),
+        Some(1),
+        noon,
+    );
     conditions::set(&mut all, say(false, reason::ISSUING, "soon"), Some(2), one);
     let ready = conditions::find(&all, ConditionType::Ready).unwrap();
-    assert_eq!((ready.status.as_str(), ready.reason.as_str(), ready.message.as_str()), ("False", "Issuing", "soon"));
+    assert_eq!(
+        (
+            ready.status.as_str(),
+            ready.reason.as_str(),
+            ready.message.as_str()
+        ),
+        ("False", "Issuing", "soon")
+    );
     assert_eq!(ready.observed_generation, Some(2));
-    assert_eq!(ready.last_transition_time, Time(noon), "it has not turned since");
+    assert_eq!(
+        ready.last_transition_time,
+        Time(noon),
+        "it has not turned since"
+    );
     conditions::set(&mut all, say(true, reason::ISSUED, "done"), Some(2), two);
     let ready = conditions::find(&all, ConditionType::Ready).unwrap();
-    assert_eq!((ready.status.as_str(), &ready.last_transition_time), ("True", &Time(two)));
+    assert_eq!(
+        (ready.status.as_str(), &ready.last_transition_time),
+        ("True", &Time(two))
+    );
     assert_eq!(all.len(), 1);
 }
 
 #[test]
 fn conditions_of_other_types_are_left_alone() {
     let mut all = Vec::new();
-    for type_ in [ConditionType::Ready, ConditionType::Stalled, ConditionType::Usable, ConditionType::Delivered] {
-        let statement = Statement { type_, holds: true, reason: reason::ISSUED, message: String::new() };
+    for type_ in [
+        ConditionType::Ready,
+        ConditionType::Stalled,
+        ConditionType::Usable,
+        ConditionType::Delivered,
+    ] {
+        let statement = Statement {
+            type_,
+            holds: true,
+            reason: reason::ISSUED,
+            message: String::new(),
+        };
         conditions::set(&mut all, statement, None, at("2026-11-21T12:00:00Z"));
     }
     let before = all.clone();
-    let statement = Statement { type_: ConditionType::Usable, holds: false, reason: reason::REVOKED, message: String::new() };
+    let statement = Statement {
+        type_: ConditionType::Usable,
+        holds: false,
+        reason: reason::REVOKED,
+        message: String::new(),
+    };
     conditions::set(&mut all, statement, None, at("2026-11-21T13:00:00Z"));
     let names: Vec<_> = all.iter().map(|one| one.type_.as_str()).collect();
-    assert_eq!(names, ["Ready", "Stalled", "Usable", "Delivered"], "in the order in which they came");
-    assert_eq!((&all[0], &all[1], &all[3]), (&before[0], &before[1], &before[3]));
+    assert_eq!(
+        names,
+        ["Ready", "Stalled", "Usable", "Delivered"],
+        "in the order in which they came"
+    );
+    assert_eq!(
+        (&all[0], &all[1], &all[3]),
+        (&before[0], &before[1], &before[3])
+    );
 }
 
 // ---- The definition as it is shipped ------------------------------------------------------------------------------------
@@ -249,7 +399,10 @@ fn the_shipped_definitions_are_the_generated_ones() {
     let generated = manifests::all().unwrap();
     for (file, yaml) in &generated {
         let shipped = std::fs::read_to_string(folder.join(file)).unwrap();
-        assert!(shipped.trim_end() == yaml.trim_end(), "crds/{file} has drifted: write what `claviger manifests` prints");
+        assert!(
+            shipped.trim_end() == yaml.trim_end(),
+            "crds/{file} has drifted: write what `claviger manifests` prints"
+        );
     }
     let shipped = std::fs::read_dir(folder).unwrap().count();
     assert_eq!(shipped, generated.len(), "and there are no others");
@@ -257,7 +410,11 @@ fn the_shipped_definitions_are_the_generated_ones() {
 
 /// Every definition as it is shipped.
 fn definitions() -> Vec<Value> {
-    manifests::all().unwrap().into_iter().map(|(_, yaml)| serde_saphyr::from_str(&yaml).unwrap()).collect()
+    manifests::all()
+        .unwrap()
+        .into_iter()
+        .map(|(_, yaml)| serde_saphyr::from_str(&yaml).unwrap())
+        .collect()
 }
 
 fn root_schema(definition: &Value) -> &Value {
@@ -271,7 +428,11 @@ fn spec_schema() -> Value {
 /// Every schema within every definition, with its kind and path.
 fn everywhere(visit: &mut impl FnMut(&str, &Value)) {
     for definition in definitions() {
-        walk(root_schema(&definition), definition["spec"]["names"]["kind"].as_str().unwrap(), visit);
+        walk(
+            root_schema(&definition),
+            definition["spec"]["names"]["kind"].as_str().unwrap(),
+            visit,
+        );
     }
 }
 
@@ -285,21 +446,38 @@ fn walk(schema: &Value, path: &str, visit: &mut impl FnMut(&str, &Value)) {
         walk(&schema["items"], &format!("{path}[]"), visit);
     }
     if schema["additionalProperties"].is_object() {
-        walk(&schema["additionalProperties"], &format!("{path}{{}}"), visit);
+        walk(
+            &schema["additionalProperties"],
+            &format!("{path}{{}}"),
+            visit,
+        );
     }
 }
 
 #[test]
 fn every_string_list_and_map_is_bounded() {
     // The fields of Kubernetes' own Condition; only the controller writes them.
-    let theirs = ["message", "reason", "status", "type"].map(|field| format!("ApiKey.status.conditions[].{field}"));
+    let theirs = ["message", "reason", "status", "type"]
+        .map(|field| format!("ApiKey.status.conditions[].{field}"));
     let (mut unbounded, mut count) = (Vec::new(), 0);
     everywhere(&mut |path, schema| {
-        let bounded = match schema["type"].as_str().unwrap_or_else(|| panic!("{path} has no type")) {
-            "string" => schema["maxLength"].is_u64() || schema["enum"].is_array() || schema["format"] == "date-time",
+        let bounded = match schema["type"]
+            .as_str()
+            .unwrap_or_else(|| panic!("{path} has no type"))
+        {
+            "string" => {
+                schema["maxLength"].is_u64()
+                    || schema["enum"].is_array()
+                    || schema["format"] == "date-time"
+            }
             "array" => schema["maxItems"].is_u64(),
-            "object" if schema["additionalProperties"].is_object() => schema["maxProperties"].is_u64(),
-            "object" => schema["properties"].is_object() && schema["x-kubernetes-preserve-unknown-fields"].is_null(),
+            "object" if schema["additionalProperties"].is_object() => {
+                schema["maxProperties"].is_u64()
+            }
+            "object" => {
+                schema["properties"].is_object()
+                    && schema["x-kubernetes-preserve-unknown-fields"].is_null()
+            }
             _ => true,
         };
         count += 1;
@@ -320,16 +498,26 @@ fn the_definitions_know_no_null_and_no_defaults() {
         }
         // A spec that server-side apply has emptied is `{}`, and not null; nothing in it has a default.
         let emptied = path == "ApiKey.spec" && schema["default"] == serde_json::json!({});
-        if !emptied && schema.as_object().is_some_and(|fields| fields.contains_key("default")) {
+        if !emptied
+            && schema
+                .as_object()
+                .is_some_and(|fields| fields.contains_key("default"))
+        {
             found.push(format!("{path}: default"));
         }
-        if schema["enum"].as_array().is_some_and(|allowed| allowed.iter().any(Value::is_null)) {
+        if schema["enum"]
+            .as_array()
+            .is_some_and(|allowed| allowed.iter().any(Value::is_null))
+        {
             found.push(format!("{path}: null in enum"));
         }
     });
     assert_eq!(found, Vec::<String>::new());
     for definition in definitions() {
-        assert!(!definition.to_string().contains("null"), "nowhere else either");
+        assert!(
+            !definition.to_string().contains("null"),
+            "nowhere else either"
+        );
     }
 }
 
@@ -340,17 +528,29 @@ fn an_empty_spec_is_valid_and_stays_empty() {
     }))
     .unwrap();
     assert_eq!(apikey.spec, ApiKeySpec::default());
-    assert_eq!(serde_json::to_value(&apikey.spec).unwrap(), serde_json::json!({}), "nothing is written that nobody asked for");
-    assert_eq!((apikey.secret_name().as_str(), apikey.data_key()), ("billing", DEFAULT_DATA_KEY));
+    assert_eq!(
+        serde_json::to_value(&apikey.spec).unwrap(),
+        serde_json::json!({}),
+        "nothing is written that nobody asked for"
+    );
+    assert_eq!(
+        (apikey.secret_name().as_str(), apikey.data_key()),
+        ("billing", DEFAULT_DATA_KEY)
+    );
     assert!(!apikey.is_revoked() && !apikey.is_deleting() && apikey.template().is_empty());
     assert_eq!(spec_schema()["required"], Value::Null);
 }
 
 #[test]
 fn a_secret_can_have_another_name_and_entry() {
-    let spec: ApiKeySpec = serde_json::from_value(serde_json::json!({"secret": {"name": "other", "key": "token"}})).unwrap();
+    let spec: ApiKeySpec =
+        serde_json::from_value(serde_json::json!({"secret": {"name": "other", "key": "token"}}))
+            .unwrap();
     let apikey = ApiKey::new("billing", spec);
-    assert_eq!((apikey.secret_name().as_str(), apikey.data_key()), ("other", "token"));
+    assert_eq!(
+        (apikey.secret_name().as_str(), apikey.data_key()),
+        ("other", "token")
+    );
 }
 
 /// Reads `json` and writes it again.
@@ -370,7 +570,11 @@ fn what_is_read_is_written_again() {
         "revocationReason": "leaked", "revokedBy": "ann",
     });
     assert_eq!(again::<ApiKeySpec>(&spec), spec);
-    assert_eq!(spec.as_object().unwrap().len(), spec_schema()["properties"].as_object().unwrap().len(), "every field");
+    assert_eq!(
+        spec.as_object().unwrap().len(),
+        spec_schema()["properties"].as_object().unwrap().len(),
+        "every field"
+    );
     let source = serde_json::json!({"hash": hash, "tail": "2Xk9Qd"});
     assert_eq!(again::<Source>(&source), source);
     let at = "2026-11-21T12:00:00Z";
@@ -401,7 +605,11 @@ fn what_nobody_asked_for_is_not_written() {
     assert_eq!(again::<ApiKeyPolicySpec>(&empty), empty);
     for part in ["namespaces", "lifetime", "rotation"] {
         let policy = serde_json::json!({ part: {} });
-        assert_eq!(again::<ApiKeyPolicySpec>(&policy), policy, "an empty limit stays one");
+        assert_eq!(
+            again::<ApiKeyPolicySpec>(&policy),
+            policy,
+            "an empty limit stays one"
+        );
     }
     for part in ["rotation", "secret"] {
         let spec = serde_json::json!({ part: {} });
@@ -411,9 +619,19 @@ fn what_nobody_asked_for_is_not_written() {
 
 #[test]
 fn a_secret_stays_unless_something_else_is_asked_for() {
-    let retention = |spec: Value| ApiKey::new("billing", serde_json::from_value(spec).unwrap()).retention();
+    let retention =
+        |spec: Value| ApiKey::new("billing", serde_json::from_value(spec).unwrap()).retention();
     assert_eq!(retention(serde_json::json!({})), Retention::Always);
-    assert_eq!(retention(serde_json::json!({"secret": {}})), Retention::Always);
-    assert_eq!(retention(serde_json::json!({"secret": {"retention": "WhileActive"}})), Retention::WhileActive);
-    assert_eq!(retention(serde_json::json!({"secret": {"retention": "UntilCollected"}})), Retention::UntilCollected);
+    assert_eq!(
+        retention(serde_json::json!({"secret": {}})),
+        Retention::Always
+    );
+    assert_eq!(
+        retention(serde_json::json!({"secret": {"retention": "WhileActive"}})),
+        Retention::WhileActive
+    );
+    assert_eq!(
+        retention(serde_json::json!({"secret": {"retention": "UntilCollected"}})),
+        Retention::UntilCollected
+    );
 }

@@ -32,7 +32,12 @@ pub(crate) struct ControllerArgs {
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
     leader_election: bool,
     /// The namespace of the Lease. Default: POD_NAMESPACE, else --namespace.
-    #[arg(long, value_name = "NAME", env = "POD_NAMESPACE", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "POD_NAMESPACE",
+        hide_env_values = true
+    )]
     lease_namespace: Option<String>,
     /// The name of the Lease.
     #[arg(long, value_name = "NAME", default_value = "claviger-controller")]
@@ -74,13 +79,20 @@ impl ControllerArgs {
     /// What the controller is run with.
     pub(crate) fn settings(&self) -> Result<Settings, Failure> {
         let lease = if self.leader_election {
-            let namespace = self.lease_namespace.clone().or_else(|| self.namespace.clone());
+            let namespace = self
+                .lease_namespace
+                .clone()
+                .or_else(|| self.namespace.clone());
             let namespace = namespace.ok_or(
                 "leader election needs a namespace for its Lease: set --lease-namespace or POD_NAMESPACE, or --leader-election=false \
                  for a process that is alone",
             )?;
             let timing = Timing::new(self.lease_duration, self.renew_deadline, self.retry_period)?;
-            Some(LeaseSettings { namespace, name: self.lease_name.clone(), timing })
+            Some(LeaseSettings {
+                namespace,
+                name: self.lease_name.clone(),
+                timing,
+            })
         } else {
             None
         };
@@ -88,10 +100,17 @@ impl ControllerArgs {
             return Err("--announce-grace must be longer than --request-timeout: a request may be under way that long".into());
         }
         if self.gate_wait > LONGEST_GATE_WAIT {
-            return Err("--gate-wait must be 1m or less: a key that leaked may be waiting to be replaced".into());
+            return Err(
+                "--gate-wait must be 1m or less: a key that leaked may be waiting to be replaced"
+                    .into(),
+            );
         }
         // Who may look at one namespace only has its gates beside itself.
-        let beside = || self.lease_namespace.clone().or_else(|| self.namespace.clone());
+        let beside = || {
+            self.lease_namespace
+                .clone()
+                .or_else(|| self.namespace.clone())
+        };
         Ok(Settings {
             namespace: self.namespace.clone(),
             gate_namespace: self.namespace.as_ref().and_then(|_| beside()),
@@ -109,14 +128,20 @@ impl ControllerArgs {
                 concurrency: self.concurrency,
             },
             lease,
-            instance: std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME")).unwrap_or_else(|_| "claviger".to_owned()),
+            instance: std::env::var("POD_NAME")
+                .or_else(|_| std::env::var("HOSTNAME"))
+                .unwrap_or_else(|_| "claviger".to_owned()),
         })
     }
 }
 
 fn domain(text: &str) -> Result<String, String> {
     let label = |part: &str| {
-        !part.is_empty() && part.len() <= 63 && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        !part.is_empty()
+            && part.len() <= 63
+            && part
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
     };
     if text.len() <= 200 && text.split('.').all(label) {
         Ok(text.to_owned())

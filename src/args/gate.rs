@@ -47,7 +47,13 @@ pub(crate) struct GateArgs {
     tls_client_ca: Option<PathBuf>,
     /// How callers of /v1/verify prove who they are: by a ServiceAccount token whose user has the verb verify on apikeys, by a client
     /// certificate, or not at all.
-    #[arg(long, value_name = "HOW", value_enum, value_delimiter = ',', default_value = "token")]
+    #[arg(
+        long,
+        value_name = "HOW",
+        value_enum,
+        value_delimiter = ',',
+        default_value = "token"
+    )]
     verify_callers: Vec<Method>,
     /// An audience that tokens of callers may be for. May be repeated. By default one of the gate's own: a token for the API server's
     /// (such as `https://kubernetes.default.svc`) lets whoever sees it on its way do all that the caller may do.
@@ -89,9 +95,11 @@ impl GateArgs {
     /// What the gate is run with.
     pub(crate) fn settings(&self) -> Result<Settings, Failure> {
         let files = match (&self.tls_cert, &self.tls_key) {
-            (Some(certificate), Some(key)) => {
-                Some(TlsFiles { certificate: certificate.clone(), key: key.clone(), client_ca: self.tls_client_ca.clone() })
-            }
+            (Some(certificate), Some(key)) => Some(TlsFiles {
+                certificate: certificate.clone(),
+                key: key.clone(),
+                client_ca: self.tls_client_ca.clone(),
+            }),
             _ => None,
         };
         if self.watch_timeout < Duration::from_secs(1) || self.watch_timeout > LONGEST_WATCH {
@@ -105,7 +113,11 @@ impl GateArgs {
             cluster_objects: self.cluster_objects,
             listen: self.listen,
             listen_tls: self.listen_tls.zip(files),
-            limits: Limits { connections: self.max_connections, drain: self.drain, ..Limits::default() },
+            limits: Limits {
+                connections: self.max_connections,
+                drain: self.drain,
+                ..Limits::default()
+            },
             callers: callers::Settings {
                 methods: self.verify_callers.clone(),
                 audiences: self.token_audience.clone(),
@@ -115,9 +127,16 @@ impl GateArgs {
             proxy_callers: self.proxy_callers,
             routes_without_audience: self.routes_without_audience,
             max_staleness: self.max_staleness,
-            timing: Timing { watch: self.watch_timeout, request: REQUEST },
+            timing: Timing {
+                watch: self.watch_timeout,
+                request: REQUEST,
+            },
             access_log: self.access_log,
-            report: if self.report { Identity::from_env() } else { None },
+            report: if self.report {
+                Identity::from_env()
+            } else {
+                None
+            },
         })
     }
 }
@@ -139,13 +158,25 @@ mod tests {
         for (argument, refused) in [
             ("--watch-timeout=1s", None),
             ("--watch-timeout=5m", None),
-            ("--watch-timeout=999ms", Some("--watch-timeout must be from 1s to 5m")),
-            ("--watch-timeout=301s", Some("--watch-timeout must be from 1s to 5m")),
+            (
+                "--watch-timeout=999ms",
+                Some("--watch-timeout must be from 1s to 5m"),
+            ),
+            (
+                "--watch-timeout=301s",
+                Some("--watch-timeout must be from 1s to 5m"),
+            ),
             ("--token-cache=1s", None),
             ("--token-cache=5m", None),
-            ("--token-cache=301s", Some("--token-cache must be at most 5m")),
+            (
+                "--token-cache=301s",
+                Some("--token-cache must be at most 5m"),
+            ),
         ] {
-            let settings = Command::try_parse_from(["gate", argument]).unwrap().gate.settings();
+            let settings = Command::try_parse_from(["gate", argument])
+                .unwrap()
+                .gate
+                .settings();
             let said = settings.err().map(|error| error.to_string());
             let right = match (&said, refused) {
                 (Some(said), Some(refused)) => said.starts_with(refused),

@@ -55,7 +55,12 @@ pub(crate) async fn config(kubeconfig: Option<PathBuf>) -> Result<Config, Failur
 
 /// What an error says first. A parser goes on with an excerpt of the file, and a kubeconfig holds credentials.
 fn first_line(error: &impl std::fmt::Display) -> String {
-    error.to_string().lines().next().unwrap_or_default().to_owned()
+    error
+        .to_string()
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 /// Where to listen, such as `0.0.0.0:8080`. Names are not looked up: what they mean may change, and an address is listened on once.
@@ -71,7 +76,9 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 
 /// A length of time, such as `30s`.
 fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is not a length of time: write a number and ms, s, m or h, such as 30s");
+    let wrong = || {
+        format!("{text:?} is not a length of time: write a number and ms, s, m or h, such as 30s")
+    };
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: u64 = digits.parse().map_err(|_| wrong())?;
     let milliseconds = match text.strip_prefix(digits).unwrap_or_default() {
@@ -84,7 +91,10 @@ fn duration(text: &str) -> Result<Duration, String> {
     if number == 0 {
         return Err(format!("{text} is no time at all: write at least 1ms"));
     }
-    number.checked_mul(milliseconds).map(Duration::from_millis).ok_or_else(wrong)
+    number
+        .checked_mul(milliseconds)
+        .map(Duration::from_millis)
+        .ok_or_else(wrong)
 }
 
 #[cfg(test)]
@@ -93,7 +103,10 @@ mod tests {
 
     #[test]
     fn an_address_that_is_none_is_answered_with_one() {
-        assert_eq!(address("[::1]:8081").unwrap(), "[::1]:8081".parse().unwrap());
+        assert_eq!(
+            address("[::1]:8081").unwrap(),
+            "[::1]:8081".parse().unwrap()
+        );
         assert_eq!(address("0.0.0.0:0").unwrap().port(), 0);
         for (text, example) in [
             ("8081", "127.0.0.1:8081 or, for everybody, 0.0.0.0:8081"),
@@ -103,7 +116,10 @@ mod tests {
             ("", "127.0.0.1:8080 or [::1]:8080"),
         ] {
             let said = address(text).unwrap_err();
-            assert!(said.contains("not an IP address and a port") && said.ends_with(example), "{said}");
+            assert!(
+                said.contains("not an IP address and a port") && said.ends_with(example),
+                "{said}"
+            );
         }
     }
 
@@ -111,11 +127,30 @@ mod tests {
     fn a_length_of_time_has_a_unit_and_is_one() {
         assert_eq!(duration("250ms").unwrap(), Duration::from_millis(250));
         assert_eq!(duration("2m").unwrap(), Duration::from_secs(120));
-        for text in ["", "5", "s", "5d", "-5s", "5 s", "99999999999999999999s", "9999999999999999999h"] {
-            assert!(duration(text).unwrap_err().contains("is not a length of time"), "{text}");
+        for text in [
+            "",
+            "5",
+            "s",
+            "5d",
+            "-5s",
+            "5 s",
+            "99999999999999999999s",
+            "9999999999999999999h",
+        ] {
+            assert!(
+                duration(text)
+                    .unwrap_err()
+                    .contains("is not a length of time"),
+                "{text}"
+            );
         }
         for text in ["0s", "0ms", "00h"] {
-            assert!(duration(text).unwrap_err().ends_with("is no time at all: write at least 1ms"), "{text}");
+            assert!(
+                duration(text)
+                    .unwrap_err()
+                    .ends_with("is no time at all: write at least 1ms"),
+                "{text}"
+            );
         }
     }
 }

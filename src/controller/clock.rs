@@ -32,7 +32,8 @@ impl ServerClock {
     /// Takes in an answer's `Date` header. One that cannot be read is passed over.
     pub(super) fn heard(&self, date: &str) {
         if let Ok(moment) = jiff::fmt::rfc2822::parse(date) {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((moment.timestamp(), Instant::now()));
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) =
+                Some((moment.timestamp(), Instant::now()));
         }
     }
 
@@ -58,8 +59,15 @@ mod tests {
         clock.heard("Sat, 21 Nov 2026 12:00:00 GMT");
         tokio::time::advance(std::time::Duration::from_secs(3_600)).await;
         let later = noon + SignedDuration::from_hours(1);
-        assert_eq!(clock.judge(later), Some(lifecycle::Clock::Agrees), "the time since the answer counts");
-        assert_eq!(clock.judge(later + SignedDuration::from_secs(60)), Some(lifecycle::Clock::Agrees));
+        assert_eq!(
+            clock.judge(later),
+            Some(lifecycle::Clock::Agrees),
+            "the time since the answer counts"
+        );
+        assert_eq!(
+            clock.judge(later + SignedDuration::from_secs(60)),
+            Some(lifecycle::Clock::Agrees)
+        );
         assert_eq!(
             clock.judge(later + SignedDuration::from_secs(61)),
             Some(lifecycle::Clock::AheadBy(SignedDuration::from_secs(61)))
@@ -69,6 +77,10 @@ mod tests {
             Some(lifecycle::Clock::AheadBy(SignedDuration::from_secs(-61)))
         );
         clock.heard("nonsense");
-        assert_eq!(clock.judge(later), Some(lifecycle::Clock::Agrees), "an unreadable date changes nothing");
+        assert_eq!(
+            clock.judge(later),
+            Some(lifecycle::Clock::Agrees),
+            "an unreadable date changes nothing"
+        );
     }
 }

@@ -35,24 +35,46 @@ impl ClusterObjects {
     /// Whether the namespace of an `ApiKey` was shown. What its labels say is fixed at the first announcement, and one that was made a
     /// moment before the ApiKey may come a moment after it.
     pub(super) fn knows_namespace_of(&self, apikey: &ApiKey) -> bool {
-        self.namespaces.get(&ObjectRef::new(&apikey.namespace().unwrap_or_default())).is_some()
+        self.namespaces
+            .get(&ObjectRef::new(&apikey.namespace().unwrap_or_default()))
+            .is_some()
     }
 
     /// What there is around an `ApiKey`.
     pub(super) fn around(&self, apikey: &ApiKey) -> Surroundings {
-        let namespace = self.namespaces.get(&ObjectRef::new(&apikey.namespace().unwrap_or_default()));
-        let labels = namespace.map(|namespace| namespace.labels().clone()).unwrap_or_default();
+        let namespace = self
+            .namespaces
+            .get(&ObjectRef::new(&apikey.namespace().unwrap_or_default()));
+        let labels = namespace
+            .map(|namespace| namespace.labels().clone())
+            .unwrap_or_default();
         let mut policies: Vec<_> = self
             .policies
             .state()
             .iter()
-            .map(|policy| (policy.name_any(), policy.0.as_ref().ok().map(|policy| policy.spec.clone())))
+            .map(|policy| {
+                (
+                    policy.name_any(),
+                    policy.0.as_ref().ok().map(|policy| policy.spec.clone()),
+                )
+            })
             .collect();
         // What is said about them must not depend on the order of a map.
         policies.sort_by(|(one, _), (other, _)| one.cmp(other));
         let exists = |role: &String| self.roles.get(&ObjectRef::new(role)).is_some();
-        let missing_roles = apikey.spec.roles.iter().filter(|role| !exists(role)).cloned().collect();
-        Surroundings { known: true, namespace: Arc::new(labels), policies: Arc::new(policies), missing_roles }
+        let missing_roles = apikey
+            .spec
+            .roles
+            .iter()
+            .filter(|role| !exists(role))
+            .cloned()
+            .collect();
+        Surroundings {
+            known: true,
+            namespace: Arc::new(labels),
+            policies: Arc::new(policies),
+            missing_roles,
+        }
     }
 }
 
@@ -67,18 +89,28 @@ pub(super) fn with_role(apikeys: &Apikeys, role: &PartialObjectMeta<ApiKeyRole>)
 
 /// The ApiKeys that a policy may hold for, also if it did so before it was changed: all that have not ended.
 pub(super) fn living(apikeys: &Apikeys) -> Found {
-    which(apikeys, |apikey| !apikey.status.as_ref().is_some_and(crate::api::ApiKeyStatus::is_final))
+    which(apikeys, |apikey| {
+        !apikey
+            .status
+            .as_ref()
+            .is_some_and(crate::api::ApiKeyStatus::is_final)
+    })
 }
 
 /// The ApiKeys of a namespace.
 pub(super) fn in_namespace(apikeys: &Apikeys, namespace: &PartialObjectMeta<Namespace>) -> Found {
     let name = namespace.name_any();
-    which(apikeys, |apikey| apikey.metadata.namespace.as_deref() == Some(&name))
+    which(apikeys, |apikey| {
+        apikey.metadata.namespace.as_deref() == Some(&name)
+    })
 }
 
 fn which(apikeys: &Apikeys, matters: impl Fn(&ApiKey) -> bool) -> Found {
     let all = apikeys.state();
-    let found: HashSet<_> =
-        all.iter().filter(|object| object.0.as_ref().is_ok_and(&matters)).map(|object| ObjectRef::from_obj(&**object)).collect();
+    let found: HashSet<_> = all
+        .iter()
+        .filter(|object| object.0.as_ref().is_ok_and(&matters))
+        .map(|object| ObjectRef::from_obj(&**object))
+        .collect();
     found.into_iter().collect()
 }

@@ -115,7 +115,10 @@ impl Context {
 
     /// What there is in the cluster around an `ApiKey`.
     pub(super) fn surroundings_of(&self, apikey: &ApiKey) -> Surroundings {
-        self.cluster.as_ref().map(|cluster| cluster.around(apikey)).unwrap_or_default()
+        self.cluster
+            .as_ref()
+            .map(|cluster| cluster.around(apikey))
+            .unwrap_or_default()
     }
 
     /// A watch has shown an object.
@@ -151,11 +154,18 @@ impl Context {
     }
 
     /// Waits for an answer, but not for ever.
-    pub(super) async fn ask<T>(&self, call: &'static str, request: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
+    pub(super) async fn ask<T>(
+        &self,
+        call: &'static str,
+        request: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, Error> {
         let limit = self.limits.request_timeout;
         match tokio::time::timeout(limit, request).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(source)) => Err(Error::Api { call, source: Box::new(source) }),
+            Ok(Err(source)) => Err(Error::Api {
+                call,
+                source: Box::new(source),
+            }),
             Err(_) => Err(Error::NoAnswer { call, limit }),
         }
     }

@@ -34,8 +34,13 @@ impl Events {
         token: CancellationToken,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let (queue, waiting) = mpsc::channel(QUEUE);
-        let recorder =
-            Recorder::new(client, Reporter { controller: "claviger.dev/controller".to_owned(), instance: Some(instance) });
+        let recorder = Recorder::new(
+            client,
+            Reporter {
+                controller: "claviger.dev/controller".to_owned(),
+                instance: Some(instance),
+            },
+        );
         let task = tokio::spawn(publish_all(recorder, waiting, metrics.clone(), token));
         (Self { queue, metrics }, task)
     }
@@ -71,12 +76,22 @@ async fn publish_all(
             Tone::Normal => EventType::Normal,
             Tone::Warning => EventType::Warning,
         };
-        let event = Event { type_, action: news.reason.clone(), reason: news.reason, note: Some(news.note), secondary: None };
+        let event = Event {
+            type_,
+            action: news.reason.clone(),
+            reason: news.reason,
+            note: Some(news.note),
+            secondary: None,
+        };
         match tokio::time::timeout(LIMIT, recorder.publish(&event, &object)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 metrics.event_dropped();
-                tracing::debug!(error = describe(&error), reason = event.reason, "an event could not be published");
+                tracing::debug!(
+                    error = describe(&error),
+                    reason = event.reason,
+                    "an event could not be published"
+                );
             }
             Err(_) => metrics.event_dropped(),
         }

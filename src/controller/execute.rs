@@ -18,10 +18,17 @@ use crate::api::conditions::reason;
 use crate::api::names::{FIELD_MANAGER, FINALIZER};
 use crate::api::{ApiKey, ApiKeyStatus};
 use crate::key::{Key, OsRandom, random_hex_128};
-use crate::lifecycle::{Announcement, FoundIn, News, Outstanding, SecretView, Step, Tone, World, news};
+use crate::lifecycle::{
+    Announcement, FoundIn, News, Outstanding, SecretView, Step, Tone, World, news,
+};
 
 /// Does `step`, which is not [`Step::Settled`].
-pub(super) async fn execute(context: &Context, step: Step, world: &mut World, notes: &mut Notes) -> Result<(), Error> {
+pub(super) async fn execute(
+    context: &Context,
+    step: Step,
+    world: &mut World,
+    notes: &mut Notes,
+) -> Result<(), Error> {
     match step {
         Step::Settled { .. } => Ok(()),
         Step::AddFinalizer => add_finalizer(context, world, notes).await,
@@ -35,25 +42,55 @@ pub(super) async fn execute(context: &Context, step: Step, world: &mut World, no
     }
 }
 
-async fn announce(context: &Context, announcement: &Announcement, world: &mut World, notes: &mut Notes) -> Result<(), Error> {
+async fn announce(
+    context: &Context,
+    announcement: &Announcement,
+    world: &mut World,
+    notes: &mut Notes,
+) -> Result<(), Error> {
     let version = announcement.version;
     let key = match &announcement.taken {
         None => Some(Key::mint(&world.apikey.prefix(), &mut OsRandom)?),
-        Some(taken) => notes.source.take().filter(|key| taken.place == FoundIn::Source && key.hash() == taken.hash),
+        Some(taken) => notes
+            .source
+            .take()
+            .filter(|key| taken.place == FoundIn::Source && key.hash() == taken.hash),
     };
     let (hash, tail) = match (&key, &announcement.taken) {
         (Some(key), _) => (key.hash(), key.tail().to_string()),
         (None, Some(taken)) if taken.place != FoundIn::Source => (taken.hash, taken.tail.clone()),
-        (None, _) => return Err(Error::Overtaken("the key that is to be imported has to be read again")),
+        (None, _) => {
+            return Err(Error::Overtaken(
+                "the key that is to be imported has to be read again",
+            ));
+        }
     };
-    let id = if announcement.needs_key_id() { Some(random_hex_128(&mut OsRandom)?) } else { None };
+    let id = if announcement.needs_key_id() {
+        Some(random_hex_128(&mut OsRandom)?)
+    } else {
+        None
+    };
     let written = write_status(context, announcement.status(hash, &tail, id), world, notes).await;
     // Where the outcome is unknown, the next look asks whether this hash stands announced, and only then goes on with the key.
     let raced = written.as_ref().err().is_some_and(Error::is_race);
     if let Some(key) = key.filter(|_| !raced) {
-        let (now, unsent_at) = (Instant::now(), world.apikey.resource_version().filter(|_| written.is_ok()));
-        notes.held = Some(Held { version, hash, key, ambiguous: false, confirmed: now, since: now, unsent_at });
-        world.outstanding = Outstanding::Held { version, ambiguous: false };
+        let (now, unsent_at) = (
+            Instant::now(),
+            world.apikey.resource_version().filter(|_| written.is_ok()),
+        );
+        notes.held = Some(Held {
+            version,
+            hash,
+            key,
+            ambiguous: false,
+            confirmed: now,
+            since: now,
+            unsent_at,
+        });
+        world.outstanding = Outstanding::Held {
+            version,
+            ambiguous: false,
+        };
         world.gates = hold::know(context, &world.apikey, notes);
     }
     written?;
@@ -62,14 +99,27 @@ async fn announce(context: &Context, announcement: &Announcement, world: &mut Wo
 }
 
 /// Writes a status, guarded by the resourceVersion that the plan was made from.
-async fn write_status(context: &Context, status: ApiKeyStatus, world: &mut World, notes: &mut Notes) -> Result<(), Error> {
+async fn write_status(
+    context: &Context,
+    status: ApiKeyStatus,
+    world: &mut World,
+    notes: &mut Notes,
+) -> Result<(), Error> {
     let before = world.apikey.status.clone();
     let mut wanted = ApiKey::clone(&world.apikey);
     wanted.metadata.managed_fields = None;
     wanted.status = Some(status);
-    let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+    let params = PostParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PostParams::default()
+    };
     let api = context.apikeys_in(&wanted.namespace().unwrap_or_default());
-    let written = context.ask("update apikeys/status", api.replace_status(&wanted.name_any(), &params, &wanted)).await?;
+    let written = context
+        .ask(
+            "update apikeys/status",
+            api.replace_status(&wanted.name_any(), &params, &wanted),
+        )
+        .await?;
     let after = written.status.clone().unwrap_or_default();
     for item in news(&written, before.as_ref(), &after) {
         tracing::info!(reason = item.reason, note = item.note, "status");
@@ -82,14 +132,28 @@ async fn write_status(context: &Context, status: ApiKeyStatus, world: &mut World
     Ok(())
 }
 
-async fn add_finalizer(context: &Context, world: &mut World, notes: &mut Notes) -> Result<(), Error> {
+async fn add_finalizer(
+    context: &Context,
+    world: &mut World,
+    notes: &mut Notes,
+) -> Result<(), Error> {
     let mut finalizers = world.apikey.finalizers().to_vec();
     finalizers.push(FINALIZER.to_owned());
     write_finalizers(context, finalizers, world, notes).await
 }
 
-async fn remove_finalizer(context: &Context, world: &mut World, notes: &mut Notes) -> Result<(), Error> {
-    let finalizers = world.apikey.finalizers().iter().filter(|name| *name != FINALIZER).cloned().collect();
+async fn remove_finalizer(
+    context: &Context,
+    world: &mut World,
+    notes: &mut Notes,
+) -> Result<(), Error> {
+    let finalizers = world
+        .apikey
+        .finalizers()
+        .iter()
+        .filter(|name| *name != FINALIZER)
+        .cloned()
+        .collect();
     match write_finalizers(context, finalizers, world, notes).await {
         Err(Error::Api { source, .. }) if is_not_found(&source) => {}
         other => other?,
@@ -106,27 +170,55 @@ async fn remove_finalizer(context: &Context, world: &mut World, notes: &mut Note
 }
 
 /// A merge patch replaces the list whole; the resourceVersion in it makes the API server refuse it when somebody was faster.
-async fn write_finalizers(context: &Context, finalizers: Vec<String>, world: &mut World, notes: &mut Notes) -> Result<(), Error> {
+async fn write_finalizers(
+    context: &Context,
+    finalizers: Vec<String>,
+    world: &mut World,
+    notes: &mut Notes,
+) -> Result<(), Error> {
     let patch = json!({ "metadata": {
         "resourceVersion": world.apikey.resource_version(),
         "uid": world.apikey.uid(),
         "finalizers": finalizers,
     } });
     let api = context.apikeys_in(&world.apikey.namespace().unwrap_or_default());
-    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-    let written = context.ask("patch apikeys", api.patch(&world.apikey.name_any(), &params, &Patch::Merge(&patch))).await?;
+    let params = PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    let written = context
+        .ask(
+            "patch apikeys",
+            api.patch(&world.apikey.name_any(), &params, &Patch::Merge(&patch)),
+        )
+        .await?;
     take_over(written, world, notes);
     Ok(())
 }
 
-async fn delete_secret(context: &Context, uid: String, world: &mut World, notes: &mut Notes) -> Result<(), Error> {
+async fn delete_secret(
+    context: &Context,
+    uid: String,
+    world: &mut World,
+    notes: &mut Notes,
+) -> Result<(), Error> {
     let name = world.apikey.secret_name();
     let api: kube::Api<Secret> = context.secrets_in(&world.apikey.namespace().unwrap_or_default());
-    let params = DeleteParams::background().preconditions(Preconditions { uid: Some(uid.clone()), resource_version: None });
-    let answer = context.ask("delete secrets", api.delete(&name, &params)).await;
+    let params = DeleteParams::background().preconditions(Preconditions {
+        uid: Some(uid.clone()),
+        resource_version: None,
+    });
+    let answer = context
+        .ask("delete secrets", api.delete(&name, &params))
+        .await;
     notes.read = None;
     match answer {
-        Ok(done) if done.as_ref().left().is_some_and(|secret| held_by_others(secret, &uid)) => {
+        Ok(done)
+            if done
+                .as_ref()
+                .left()
+                .is_some_and(|secret| held_by_others(secret, &uid)) =>
+        {
             // Held by somebody's finalizer: gone when that is.
             if let SecretView::Present(facts) = &mut world.secret {
                 facts.deleting = true;
@@ -136,7 +228,14 @@ async fn delete_secret(context: &Context, uid: String, world: &mut World, notes:
         Ok(_) => {
             if world.apikey.is_deleting() {
                 let note = format!("Secret {name} was deleted with its ApiKey");
-                context.events.tell(&*world.apikey, News { tone: Tone::Normal, reason: reason::DELETED.to_owned(), note });
+                context.events.tell(
+                    &*world.apikey,
+                    News {
+                        tone: Tone::Normal,
+                        reason: reason::DELETED.to_owned(),
+                        note,
+                    },
+                );
             }
             tracing::info!("the Secret was deleted");
         }
@@ -161,6 +260,8 @@ fn held_by_others(secret: &Secret, uid: &str) -> bool {
 /// Goes on with what a write returned instead of what the watch shows later.
 fn take_over(mut written: ApiKey, world: &mut World, notes: &mut Notes) {
     written.meta_mut().managed_fields = None;
-    notes.written = written.resource_version().map(|version| (version, Instant::now()));
+    notes.written = written
+        .resource_version()
+        .map(|version| (version, Instant::now()));
     world.apikey = Arc::new(written);
 }

@@ -29,11 +29,18 @@ impl Health for State {
     }
 
     fn ready(&self) -> Result<(), String> {
-        self.ready.get().copied().ok_or_else(|| "waiting for the API server and the CustomResourceDefinition".to_owned())
+        self.ready
+            .get()
+            .copied()
+            .ok_or_else(|| "waiting for the API server and the CustomResourceDefinition".to_owned())
     }
 
     fn metrics(&self) -> String {
-        let snapshot = self.context.get().map(|context| context.snapshot(self.clock.now())).unwrap_or_default();
+        let snapshot = self
+            .context
+            .get()
+            .map(|context| context.snapshot(self.clock.now()))
+            .unwrap_or_default();
         self.metrics.render(&snapshot)
     }
 }
@@ -50,14 +57,22 @@ impl Context {
                 snapshot.undecodable += 1;
                 continue;
             };
-            let phase = apikey.status.as_ref().and_then(|status| status.phase).unwrap_or(crate::api::Phase::Pending);
+            let phase = apikey
+                .status
+                .as_ref()
+                .and_then(|status| status.phase)
+                .unwrap_or(crate::api::Phase::Pending);
             for (count, counted) in snapshot.by_phase.iter_mut().zip(crate::api::Phase::ALL) {
                 *count += i64::from(counted == phase);
             }
-            let Some(status) = apikey.status.as_ref().filter(|status| !status.is_final()) else { continue };
+            let Some(status) = apikey.status.as_ref().filter(|status| !status.is_final()) else {
+                continue;
+            };
             soonest(&mut snapshot.next_expiry, status.expires_at.as_ref(), now);
             soonest(&mut snapshot.next_rotation, status.rotates_at.as_ref(), now);
-            let is = |type_, holds: &str| conditions::find(&status.conditions, type_).is_some_and(|one| one.status == holds);
+            let is = |type_, holds: &str| {
+                conditions::find(&status.conditions, type_).is_some_and(|one| one.status == holds)
+            };
             snapshot.stalled += i64::from(is(ConditionType::Stalled, "True"));
             snapshot.noncompliant += i64::from(is(ConditionType::Compliant, "False"));
         }

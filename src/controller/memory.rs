@@ -77,7 +77,11 @@ impl Memory {
     /// Takes out the notes of an object until they are dropped, be it by a panic. Nobody else works on it meanwhile.
     pub(super) fn borrow<'a>(&'a self, uid: &'a str) -> Borrowed<'a> {
         let notes = self.lock().remove(uid).unwrap_or_default();
-        Borrowed { memory: self, uid, notes }
+        Borrowed {
+            memory: self,
+            uid,
+            notes,
+        }
     }
 
     /// Counts a failure and says how long to wait.
@@ -96,7 +100,12 @@ impl Memory {
     /// waited for.
     pub(super) fn unsent_to_hand_out(&self) -> HashSet<String> {
         let mut all = self.lock();
-        let unsent = all.iter_mut().filter(|(_, notes)| notes.held.as_ref().is_some_and(|held| held.unsent_at.is_some()));
+        let unsent = all.iter_mut().filter(|(_, notes)| {
+            notes
+                .held
+                .as_ref()
+                .is_some_and(|held| held.unsent_at.is_some())
+        });
         unsent
             .map(|(uid, notes)| {
                 notes.written = None;
@@ -107,7 +116,10 @@ impl Memory {
 
     /// How many objects are in back-off.
     pub(super) fn failing(&self) -> usize {
-        self.lock().values().filter(|notes| notes.failures > 0).count()
+        self.lock()
+            .values()
+            .filter(|notes| notes.failures > 0)
+            .count()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Notes>> {
@@ -148,7 +160,8 @@ impl Drop for Borrowed<'_> {
 impl Notes {
     /// Counts a failure and says how long to wait: half a second, doubled each time, up to `max`.
     pub(super) fn back_off(&mut self, max: Duration) -> Duration {
-        let delay = Duration::from_millis(500).saturating_mul(2_u32.saturating_pow(self.failures.min(20)));
+        let delay =
+            Duration::from_millis(500).saturating_mul(2_u32.saturating_pow(self.failures.min(20)));
         self.failures = self.failures.saturating_add(1);
         delay.min(max)
     }
@@ -167,7 +180,10 @@ impl Notes {
 
     /// Counts a mending. After ten quiet minutes the count starts anew.
     pub(super) fn note_mending(&mut self) {
-        let times = self.mended.filter(|(last, _)| last.elapsed() < Duration::from_secs(600)).map_or(0, |(_, times)| times);
+        let times = self
+            .mended
+            .filter(|(last, _)| last.elapsed() < Duration::from_secs(600))
+            .map_or(0, |(_, times)| times);
         self.mended = Some((Instant::now(), times.saturating_add(1)));
     }
 

@@ -35,7 +35,10 @@ const ALSO_TAKEN: Duration = Duration::from_secs(2);
 const LONGEST_NAP: Duration = Duration::from_secs(3_600);
 
 /// Works on one object. Whatever happens is contained to it: errors, time-outs, panics.
-pub(super) async fn reconcile(object: Arc<DeserializeGuard<ApiKey>>, context: Arc<Context>) -> Result<Action, Error> {
+pub(super) async fn reconcile(
+    object: Arc<DeserializeGuard<ApiKey>>,
+    context: Arc<Context>,
+) -> Result<Action, Error> {
     let started = Instant::now();
     // More than the longest sequence of steps takes with every answer late.
     let limit = context.limits.request_timeout.saturating_mul(MAX_CALLS);
@@ -51,7 +54,9 @@ pub(super) async fn reconcile(object: Arc<DeserializeGuard<ApiKey>>, context: Ar
         Ok(Err(panic)) => Err(Error::Panicked(panic_text(&*panic))),
         Err(_) => Err(Error::TooSlow(limit)),
     };
-    let label = outcome.as_ref().map_or(Outcome::Failed, |(_, outcome)| *outcome);
+    let label = outcome
+        .as_ref()
+        .map_or(Outcome::Failed, |(_, outcome)| *outcome);
     context.metrics.reconciled(label, started.elapsed());
     if let Err(error) = &outcome {
         context.metrics.failed(error.kind());
@@ -66,18 +71,37 @@ pub(super) async fn reconcile(object: Arc<DeserializeGuard<ApiKey>>, context: Ar
 }
 
 /// What to do after an error: wait, longer each time.
-#[expect(clippy::needless_pass_by_value, reason = "the shape that the loop asks for")]
-pub(super) fn after_error(object: Arc<DeserializeGuard<ApiKey>>, error: &Error, context: Arc<Context>) -> Action {
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the shape that the loop asks for"
+)]
+pub(super) fn after_error(
+    object: Arc<DeserializeGuard<ApiKey>>,
+    error: &Error,
+    context: Arc<Context>,
+) -> Action {
     let uid = object.uid().unwrap_or_default();
     let delay = context.memory.failed(&uid, context.limits.max_backoff);
-    Action::requeue(if error.is_race() { delay.min(Duration::from_secs(2)) } else { delay })
+    Action::requeue(if error.is_race() {
+        delay.min(Duration::from_secs(2))
+    } else {
+        delay
+    })
 }
 
-async fn guarded(object: Arc<DeserializeGuard<ApiKey>>, context: &Context, uid: &str) -> Result<(Action, Outcome), Error> {
+async fn guarded(
+    object: Arc<DeserializeGuard<ApiKey>>,
+    context: &Context,
+    uid: &str,
+) -> Result<(Action, Outcome), Error> {
     let apikey = match &object.0 {
         Ok(apikey) => Arc::new(apikey.clone()),
         Err(invalid) => {
-            let news = News { tone: Tone::Warning, reason: reason::UNDECODABLE.to_owned(), note: clip(invalid.error.clone()) };
+            let news = News {
+                tone: Tone::Warning,
+                reason: reason::UNDECODABLE.to_owned(),
+                note: clip(invalid.error.clone()),
+            };
             context.events.tell(&*object, news);
             return Err(Error::Undecodable(invalid.error.clone()));
         }
@@ -95,7 +119,11 @@ async fn guarded(object: Arc<DeserializeGuard<ApiKey>>, context: &Context, uid: 
     to_the_end(apikey, context, &mut notes).await
 }
 
-async fn to_the_end(apikey: Arc<ApiKey>, context: &Context, notes: &mut Notes) -> Result<(Action, Outcome), Error> {
+async fn to_the_end(
+    apikey: Arc<ApiKey>,
+    context: &Context,
+    notes: &mut Notes,
+) -> Result<(Action, Outcome), Error> {
     let mut world = observe(context, apikey, notes).await?;
     for done in 0..MAX_STEPS {
         let plan = plan(&world, context.now());
@@ -104,7 +132,14 @@ async fn to_the_end(apikey: Arc<ApiKey>, context: &Context, notes: &mut Notes) -
             let (action, outcome) = rest(context, notes, wake, at, done > 0);
             // Another ApiKey may have taken the same key over at the same time, and the watch shows it a moment later.
             let again = done > 0 && needs_duplicates(&world.apikey);
-            return Ok((if again { Action::requeue(ALSO_TAKEN) } else { action }, outcome));
+            return Ok((
+                if again {
+                    Action::requeue(ALSO_TAKEN)
+                } else {
+                    action
+                },
+                outcome,
+            ));
         }
         execute(context, plan.step, &mut world, notes).await?;
     }
@@ -112,7 +147,13 @@ async fn to_the_end(apikey: Arc<ApiKey>, context: &Context, notes: &mut Notes) -
 }
 
 /// How long to rest, and what to call it.
-fn rest(context: &Context, notes: &mut Notes, wake: Wake, at: Option<Timestamp>, changed: bool) -> (Action, Outcome) {
+fn rest(
+    context: &Context,
+    notes: &mut Notes,
+    wake: Wake,
+    at: Option<Timestamp>,
+    changed: bool,
+) -> (Action, Outcome) {
     let pause = match wake {
         Wake::OnEvent => {
             notes.failures = 0;
@@ -129,42 +170,70 @@ fn rest(context: &Context, notes: &mut Notes, wake: Wake, at: Option<Timestamp>,
             }
             _ => notes.back_off(context.limits.max_backoff),
         }),
-        Wake::WhenGatesKnow => Some(notes.held.as_ref().map_or(Duration::ZERO, |held| hold::left(context, held))),
+        Wake::WhenGatesKnow => Some(
+            notes
+                .held
+                .as_ref()
+                .map_or(Duration::ZERO, |held| hold::left(context, held)),
+        ),
         Wake::WhenSettled => {
             let since = notes.announced.as_ref().map(|(_, since)| *since);
-            Some(
-                since
-                    .map_or(context.limits.announce_grace, |since| context.limits.announce_grace.saturating_sub(since.elapsed())),
-            )
+            Some(since.map_or(context.limits.announce_grace, |since| {
+                context
+                    .limits
+                    .announce_grace
+                    .saturating_sub(since.elapsed())
+            }))
         }
     };
     let due = at.map(|moment| until(context.clock.now(), moment));
-    let unseen = notes.read.as_ref().and_then(|read| read.unseen_until).filter(|until| *until > Instant::now());
+    let unseen = notes
+        .read
+        .as_ref()
+        .and_then(|read| read.unseen_until)
+        .filter(|until| *until > Instant::now());
     // A Secret that came and went before the watch could show it sends no event that tells: look again then.
     let unseen = unseen.map(|until| until.duration_since(Instant::now()));
-    let nap = pause.into_iter().chain(due).chain(unseen).min().map(|nap| nap.clamp(Duration::from_millis(1), LONGEST_NAP));
+    let nap = pause
+        .into_iter()
+        .chain(due)
+        .chain(unseen)
+        .min()
+        .map(|nap| nap.clamp(Duration::from_millis(1), LONGEST_NAP));
     let outcome = match (pause, changed) {
         (Some(_), _) => Outcome::Waiting,
         (None, true) => Outcome::Changed,
         (None, false) => Outcome::Unchanged,
     };
-    (nap.map_or_else(Action::await_change, Action::requeue), outcome)
+    (
+        nap.map_or_else(Action::await_change, Action::requeue),
+        outcome,
+    )
 }
 
 /// From `now`, to the fraction of a second, until `moment` has surely come.
 fn until(now: Timestamp, moment: Timestamp) -> Duration {
-    Duration::try_from(moment.duration_since(now)).unwrap_or(Duration::ZERO).saturating_add(Duration::from_millis(1))
+    Duration::try_from(moment.duration_since(now))
+        .unwrap_or(Duration::ZERO)
+        .saturating_add(Duration::from_millis(1))
 }
 
 /// Whether the watch still shows what was before our own last write. Not for ever: a restored etcd counts from lower again.
 fn is_stale(apikey: &ApiKey, notes: &Notes) -> bool {
     let seen = apikey.metadata.resource_version.as_deref();
-    let written = notes.written.as_ref().filter(|(_, when)| when.elapsed() < COMES_AROUND);
-    seen.zip(written).is_some_and(|(seen, (written, _))| is_older(seen, written))
+    let written = notes
+        .written
+        .as_ref()
+        .filter(|(_, when)| when.elapsed() < COMES_AROUND);
+    seen.zip(written)
+        .is_some_and(|(seen, (written, _))| is_older(seen, written))
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(ToString::to_string).or_else(|| panic.downcast_ref::<String>().cloned());
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(ToString::to_string)
+        .or_else(|| panic.downcast_ref::<String>().cloned());
     text.unwrap_or_else(|| "no message".to_owned())
 }
 
@@ -191,8 +260,15 @@ mod tests {
     #[test]
     fn a_nap_ends_when_the_whole_second_has_come_and_not_before() {
         let now: Timestamp = "2026-11-21T12:00:00.4Z".parse().unwrap();
-        assert_eq!(until(now, "2026-11-21T12:00:01Z".parse().unwrap()), Duration::from_millis(601));
-        assert_eq!(until(now, "2026-11-21T12:00:00Z".parse().unwrap()), Duration::from_millis(1), "the past is now");
+        assert_eq!(
+            until(now, "2026-11-21T12:00:01Z".parse().unwrap()),
+            Duration::from_millis(601)
+        );
+        assert_eq!(
+            until(now, "2026-11-21T12:00:00Z".parse().unwrap()),
+            Duration::from_millis(1),
+            "the past is now"
+        );
         let far = until(now, "9999-01-01T00:00:00Z".parse().unwrap());
         assert!(far > LONGEST_NAP, "and is napped towards in steps");
     }

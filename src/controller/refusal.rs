@@ -14,22 +14,36 @@ const MAX_WORDS: usize = 512;
 /// Why the API server would not have the Secret, and what to do about it.
 pub(super) fn explain(error: &kube::Error) -> Refusal {
     let kube::Error::Api(status) = error else {
-        return Refusal { reason: reason::DELIVERY_REFUSED, message: describe(error) };
+        return Refusal {
+            reason: reason::DELIVERY_REFUSED,
+            message: describe(error),
+        };
     };
     let causes = status.details.iter().flat_map(|details| &details.causes);
-    let terminating = causes.clone().any(|cause| cause.reason == "NamespaceTerminating");
+    let terminating = causes
+        .clone()
+        .any(|cause| cause.reason == "NamespaceTerminating");
     let (reason, advice) = if terminating || status.is_not_found() {
         (reason::NAMESPACE_TERMINATING, "the namespace is going away")
     } else if status.message.contains("exceeded quota") {
-        (reason::QUOTA_EXCEEDED, "raise the quota or remove other Secrets")
+        (
+            reason::QUOTA_EXCEEDED,
+            "raise the quota or remove other Secrets",
+        )
     } else if status.is_forbidden() {
-        (reason::DELIVERY_REFUSED, "grant the controller this right with RBAC, or ask whoever runs the admission policy")
+        (
+            reason::DELIVERY_REFUSED,
+            "grant the controller this right with RBAC, or ask whoever runs the admission policy",
+        )
     } else {
         (reason::DELIVERY_REFUSED, "correct spec.secret")
     };
     // The words are the API server's, or some webhook's: as long as they like.
     let words: String = status.message.chars().take(MAX_WORDS).collect();
-    Refusal { reason, message: format!("the API server refuses the Secret: {words} ({advice})") }
+    Refusal {
+        reason,
+        message: format!("the API server refuses the Secret: {words} ({advice})"),
+    }
 }
 
 /// A refusal that is final for this request: nothing was written. Time-outs, throttling and faults of the server are not.
@@ -54,11 +68,15 @@ pub(super) fn was_not_carried_out(error: &kube::Error) -> bool {
 
 /// Takes the words out of an answer that quotes what was sent, as some admission policies do: a key must not get any further.
 pub(super) fn withhold(error: &mut kube::Error, sent: &[u8]) {
-    let kube::Error::Api(status) = error else { return };
+    let kube::Error::Api(status) = error else {
+        return;
+    };
     let encoded = serde_json::to_string(&ByteString(sent.to_vec())).unwrap_or_default();
     // Without the quotes, and without the last digits, which depend on what follows.
     let encoded = encoded.trim_matches('"').trim_end_matches('=');
-    let encoded = encoded.get(..encoded.len().saturating_sub(2)).unwrap_or_default();
+    let encoded = encoded
+        .get(..encoded.len().saturating_sub(2))
+        .unwrap_or_default();
     let words = format!("{} {:?}", status.message, status.details);
     let quotes = |text: &str| text.len() >= 8 && words.contains(text);
     if quotes(encoded) || std::str::from_utf8(sent).is_ok_and(quotes) {
@@ -70,7 +88,9 @@ pub(super) fn withhold(error: &mut kube::Error, sent: &[u8]) {
 /// The same where it quotes a key that a Secret of ours holds already, as a policy may that looks at the object as it was: as it is or
 /// in base64, alone or among other words.
 pub(super) fn withhold_listed(error: &mut kube::Error, status: &ApiKeyStatus) {
-    let kube::Error::Api(answer) = error else { return };
+    let kube::Error::Api(answer) = error else {
+        return;
+    };
     let words = format!("{} {:?}", answer.message, answer.details);
     if quotes_a_key(&words, status) {
         "the answer is withheld: it quotes a key".clone_into(&mut answer.message);
@@ -79,18 +99,29 @@ pub(super) fn withhold_listed(error: &mut kube::Error, status: &ApiKeyStatus) {
 }
 
 fn quotes_a_key(words: &str, status: &ApiKeyStatus) -> bool {
-    let is_key = |text: &str| key::check(text).is_ok() || status.version_of(Hash::of(text.as_bytes())).is_some();
+    let is_key = |text: &str| {
+        key::check(text).is_ok() || status.version_of(Hash::of(text.as_bytes())).is_some()
+    };
     // What may stand around a key in a sentence.
     let around = |c: char| c.is_whitespace() || "\"'`,;()[]{}<>\\".contains(c);
     let pieces = |text: &str| -> Vec<String> {
-        let parts = text.split(around).chain(text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'));
-        parts.map(|part| part.trim_matches(['.', ':', '!', '?']).to_owned()).filter(|part| part.len() >= 16).collect()
+        let parts = text
+            .split(around)
+            .chain(text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'));
+        parts
+            .map(|part| part.trim_matches(['.', ':', '!', '?']).to_owned())
+            .filter(|part| part.len() >= 16)
+            .collect()
     };
     let decoded = |piece: &str| {
         let bytes = serde_json::from_value::<ByteString>(piece.into()).ok()?;
         String::from_utf8(bytes.0).ok()
     };
-    words.split(around).filter_map(decoded).chain([words.to_owned()]).any(|text| pieces(&text).iter().any(|piece| is_key(piece)))
+    words
+        .split(around)
+        .filter_map(decoded)
+        .chain([words.to_owned()])
+        .any(|text| pieces(&text).iter().any(|piece| is_key(piece)))
 }
 
 #[cfg(test)]
@@ -100,7 +131,9 @@ mod tests {
     use crate::key::{Key, OsRandom, Prefix};
 
     fn listing(key: &str) -> ApiKeyStatus {
-        let moment = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time("2026-11-21T12:00:00Z".parse().unwrap());
+        let moment = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
+            "2026-11-21T12:00:00Z".parse().unwrap(),
+        );
         let version = Version {
             version: 1,
             hash: Hash::of(key.as_bytes()).to_string(),
@@ -114,14 +147,25 @@ mod tests {
             collected_at: None,
             discarded_at: None,
         };
-        ApiKeyStatus { versions: vec![version], ..ApiKeyStatus::default() }
+        ApiKeyStatus {
+            versions: vec![version],
+            ..ApiKeyStatus::default()
+        }
     }
 
     #[test]
     fn a_key_is_found_in_whatever_words_it_stands() {
-        let (ours, imported) = (Key::mint(&Prefix::default(), &mut OsRandom).unwrap(), "legacy-5Zq8.Rk2mWv7Yx3Lc9+Tn4Hd6");
-        let base64 =
-            |text: &str| serde_json::to_value(ByteString(text.as_bytes().to_vec())).unwrap().as_str().unwrap().to_owned();
+        let (ours, imported) = (
+            Key::mint(&Prefix::default(), &mut OsRandom).unwrap(),
+            "legacy-5Zq8.Rk2mWv7Yx3Lc9+Tn4Hd6",
+        );
+        let base64 = |text: &str| {
+            serde_json::to_value(ByteString(text.as_bytes().to_vec()))
+                .unwrap()
+                .as_str()
+                .unwrap()
+                .to_owned()
+        };
         for key in [ours.expose(), imported] {
             let status = listing(key);
             let header = format!("Bearer {key}");

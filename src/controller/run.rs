@@ -98,12 +98,23 @@ pub async fn run(
 ) -> Result<(), RunError> {
     let metrics = Arc::new(Metrics::default());
     let server_clock = ServerClock::default();
-    let state =
-        Arc::new(State { metrics: metrics.clone(), context: OnceLock::new(), ready: OnceLock::new(), clock: clock.clone() });
+    let state = Arc::new(State {
+        metrics: metrics.clone(),
+        context: OnceLock::new(),
+        ready: OnceLock::new(),
+        clock: clock.clone(),
+    });
     let serving = CancellationToken::new();
     let server = tokio::spawn(telemetry::serve(admin, state.clone(), serving.clone()));
 
-    let parts = Parts { settings, config, clock, metrics, server_clock, state };
+    let parts = Parts {
+        settings,
+        config,
+        clock,
+        metrics,
+        server_clock,
+        state,
+    };
     let ended = parts.run(&token).await;
     serving.cancel();
     match (ended, server.await) {
@@ -138,9 +149,17 @@ impl Parts {
             tracing::info!("working without leader election");
             let stop = token.child_token();
             self.work(plain, &stop).await;
-            return if token.is_cancelled() { Ok(()) } else { Err(RunError::Ended("the watches")) };
+            return if token.is_cancelled() {
+                Ok(())
+            } else {
+                Err(RunError::Ended("the watches"))
+            };
         };
-        let identity = format!("{}_{}", self.settings.instance, random_hex_128(&mut OsRandom)?);
+        let identity = format!(
+            "{}_{}",
+            self.settings.instance,
+            random_hex_128(&mut OsRandom)?
+        );
         let elector = Elector::new(plain, &lease.namespace, &lease.name, identity, lease.timing);
         let fenced = self.client(&elector.fence())?;
         let shutdown = Shutdown::default();
@@ -152,7 +171,11 @@ impl Parts {
             Ok(ended) => ended?,
             Err(_) => return Err(RunError::Ended("the election")),
         }
-        if token.is_cancelled() { Ok(()) } else { Err(RunError::Ended("the watches")) }
+        if token.is_cancelled() {
+            Ok(())
+        } else {
+            Err(RunError::Ended("the watches"))
+        }
     }
 
     /// Waits to lead, works while it does, and stops at once when it does not any more.
@@ -187,14 +210,29 @@ impl Parts {
             let (roles, roles_writer) = reflector::store();
             let (policies, policies_writer) = reflector::store();
             let (namespaces, namespaces_writer) = reflector::store();
-            let writers = ClusterWriters { roles: roles_writer, policies: policies_writer, namespaces: namespaces_writer };
-            (Some(ClusterObjects { roles, policies, namespaces }), Some(writers))
+            let writers = ClusterWriters {
+                roles: roles_writer,
+                policies: policies_writer,
+                namespaces: namespaces_writer,
+            };
+            (
+                Some(ClusterObjects {
+                    roles,
+                    policies,
+                    namespaces,
+                }),
+                Some(writers),
+            )
         } else {
             (None, None)
         };
         let telling = CancellationToken::new();
-        let (events, publisher) =
-            Events::start(client.clone(), self.settings.instance.clone(), self.metrics.clone(), telling.clone());
+        let (events, publisher) = Events::start(
+            client.clone(),
+            self.settings.instance.clone(),
+            self.metrics.clone(),
+            telling.clone(),
+        );
         let (reports, released) = Reports::new();
         let context = Arc::new(Context {
             client,
@@ -214,9 +252,23 @@ impl Parts {
             limits: self.settings.limits,
         });
         let _ = self.state.context.set(context.clone());
-        let writers = Writers { apikeys: apikeys_writer, secrets: secrets_writer, cluster: cluster_writers };
-        let gates = Box::pin(gates::work::work(&context, self.settings.gate_namespace.as_deref(), stop));
-        let keys = watch::work(context.clone(), writers, self.settings.namespace.as_deref(), released, stop.clone());
+        let writers = Writers {
+            apikeys: apikeys_writer,
+            secrets: secrets_writer,
+            cluster: cluster_writers,
+        };
+        let gates = Box::pin(gates::work::work(
+            &context,
+            self.settings.gate_namespace.as_deref(),
+            stop,
+        ));
+        let keys = watch::work(
+            context.clone(),
+            writers,
+            self.settings.namespace.as_deref(),
+            released,
+            stop.clone(),
+        );
         let working = async { tokio::join!(keys, gates) };
         let overdue = async {
             stop.cancelled().await;
@@ -227,7 +279,10 @@ impl Parts {
             () = overdue => tracing::warn!("work that was begun is not done after {} s and is cut off", DRAIN.as_secs()),
         }
         telling.cancel();
-        if tokio::time::timeout(Duration::from_secs(5), publisher).await.is_err() {
+        if tokio::time::timeout(Duration::from_secs(5), publisher)
+            .await
+            .is_err()
+        {
             tracing::debug!("events that were waiting are dropped");
         }
     }
@@ -238,9 +293,14 @@ impl Parts {
         let mut config = self.config.clone();
         config.read_timeout = Some(LONGEST_SILENCE);
         config.reset_reader_on_write = true;
-        let builder = ClientBuilder::try_from(config).map_err(|error| RunError::Client(Box::new(error)))?;
+        let builder =
+            ClientBuilder::try_from(config).map_err(|error| RunError::Client(Box::new(error)))?;
         // Lists and watches wait by themselves, and would wait for an answer for ever.
         let answered = TimeoutLayer::new(self.settings.limits.request_timeout + ANSWERED);
-        Ok(builder.with_layer(&answered).with_layer(&requests).with_layer(&fence.layer()).build())
+        Ok(builder
+            .with_layer(&answered)
+            .with_layer(&requests)
+            .with_layer(&fence.layer())
+            .build())
     }
 }

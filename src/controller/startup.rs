@@ -17,7 +17,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The pause between two tries.
 const PAUSE: Duration = Duration::from_secs(2);
 /// What belongs to the cluster, and is looked at also by a controller for one namespace.
-const CLUSTER_OBJECTS: [&str; 3] = ["apikeyroles.claviger.dev", "apikeypolicies.claviger.dev", "namespaces"];
+const CLUSTER_OBJECTS: [&str; 3] = [
+    "apikeyroles.claviger.dev",
+    "apikeypolicies.claviger.dev",
+    "namespaces",
+];
 /// The oldest API server that is supported.
 const OLDEST: (u32, u32) = (1, 33);
 
@@ -25,7 +29,9 @@ const OLDEST: (u32, u32) = (1, 33);
 #[derive(Debug, thiserror::Error)]
 pub enum StartupError {
     /// No answer at all.
-    #[error("the API server at {server} cannot be reached: {reason}: check --kubeconfig, the network, and that the server is up")]
+    #[error(
+        "the API server at {server} cannot be reached: {reason}: check --kubeconfig, the network, and that the server is up"
+    )]
     Unreachable {
         /// Its address.
         server: String,
@@ -43,7 +49,9 @@ pub enum StartupError {
         reason: String,
     },
     /// It knows us and does not let us.
-    #[error("missing right: the verb \"{verb}\" on \"{resource}\" {place}: grant it with RBAC ({reason})")]
+    #[error(
+        "missing right: the verb \"{verb}\" on \"{resource}\" {place}: grant it with RBAC ({reason})"
+    )]
     Forbidden {
         /// The missing verb.
         verb: &'static str,
@@ -55,7 +63,9 @@ pub enum StartupError {
         reason: String,
     },
     /// It is too old.
-    #[error("the API server is version {found}, and Claviger needs 1.33 or newer: upgrade the cluster")]
+    #[error(
+        "the API server is version {found}, and Claviger needs 1.33 or newer: upgrade the cluster"
+    )]
     TooOld {
         /// Its version.
         found: String,
@@ -83,7 +93,11 @@ pub(super) async fn check(
     wanted: Wanted<'_>,
     token: &CancellationToken,
 ) -> Result<(), StartupError> {
-    let starting = Starting { client, server: config.cluster_url.to_string(), wanted };
+    let starting = Starting {
+        client,
+        server: config.cluster_url.to_string(),
+        wanted,
+    };
     tokio::select! {
         () = token.cancelled() => Err(StartupError::Cancelled),
         checked = starting.check() => checked,
@@ -110,17 +124,41 @@ struct Starting<'a> {
 impl Starting<'_> {
     async fn check(&self) -> Result<(), StartupError> {
         self.version().await?;
-        self.resource(self.scoped::<DeserializeGuard<ApiKey>>(), "apikeys.claviger.dev").await?;
+        self.resource(
+            self.scoped::<DeserializeGuard<ApiKey>>(),
+            "apikeys.claviger.dev",
+        )
+        .await?;
         let secrets = self.scoped::<PartialObjectMeta<Secret>>();
-        match self.ask(secrets.list_metadata(&ListParams::default().limit(1).labels(crate::api::names::LABEL_APIKEY))).await {
+        match self
+            .ask(
+                secrets.list_metadata(
+                    &ListParams::default()
+                        .limit(1)
+                        .labels(crate::api::names::LABEL_APIKEY),
+                ),
+            )
+            .await
+        {
             Ok(_) => {}
             Err(error) => return Err(self.explain(&error, "list", "secrets")),
         }
         if self.wanted.cluster_objects {
-            self.resource(Api::<PartialObjectMeta<ApiKeyRole>>::all(self.client.clone()), "apikeyroles.claviger.dev").await?;
-            self.resource(Api::<PartialObjectMeta<ApiKeyPolicy>>::all(self.client.clone()), "apikeypolicies.claviger.dev")
-                .await?;
-            self.resource(Api::<PartialObjectMeta<Namespace>>::all(self.client.clone()), "namespaces").await?;
+            self.resource(
+                Api::<PartialObjectMeta<ApiKeyRole>>::all(self.client.clone()),
+                "apikeyroles.claviger.dev",
+            )
+            .await?;
+            self.resource(
+                Api::<PartialObjectMeta<ApiKeyPolicy>>::all(self.client.clone()),
+                "apikeypolicies.claviger.dev",
+            )
+            .await?;
+            self.resource(
+                Api::<PartialObjectMeta<Namespace>>::all(self.client.clone()),
+                "namespaces",
+            )
+            .await?;
         }
         Ok(())
     }
@@ -129,13 +167,19 @@ impl Starting<'_> {
         let begun = tokio::time::Instant::now();
         loop {
             let error = match self.ask(self.client.apiserver_version()).await {
-                Ok(version) => return old_enough(&version.major, &version.minor, &version.git_version),
+                Ok(version) => {
+                    return old_enough(&version.major, &version.minor, &version.git_version);
+                }
                 Err(error) => error,
             };
             if !is_passing(&error) || begun.elapsed() >= PATIENCE {
                 return Err(self.explain(&error, "get", "/version"));
             }
-            tracing::warn!(server = self.server, error = describe(&error), "the API server does not answer; trying again");
+            tracing::warn!(
+                server = self.server,
+                error = describe(&error),
+                "the API server does not answer; trying again"
+            );
             tokio::time::sleep(PAUSE).await;
         }
     }
@@ -157,7 +201,10 @@ impl Starting<'_> {
     {
         let mut told = false;
         loop {
-            match self.ask(api.list_metadata(&ListParams::default().limit(1))).await {
+            match self
+                .ask(api.list_metadata(&ListParams::default().limit(1)))
+                .await
+            {
                 Ok(_) => return Ok(()),
                 Err(kube::Error::Api(status)) if status.code == 404 => {
                     if !told {
@@ -184,13 +231,24 @@ impl Starting<'_> {
     async fn ask<T>(&self, request: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
         tokio::time::timeout(self.wanted.limit, request)
             .await
-            .unwrap_or_else(|_| Err(kube::Error::Service(format!("no answer within {} s", self.wanted.limit.as_secs()).into())))
+            .unwrap_or_else(|_| {
+                Err(kube::Error::Service(
+                    format!("no answer within {} s", self.wanted.limit.as_secs()).into(),
+                ))
+            })
     }
 
-    fn explain(&self, error: &kube::Error, verb: &'static str, resource: &'static str) -> StartupError {
+    fn explain(
+        &self,
+        error: &kube::Error,
+        verb: &'static str,
+        resource: &'static str,
+    ) -> StartupError {
         let (server, reason) = (self.server.clone(), describe(error));
         match error {
-            kube::Error::Api(status) if status.code == 401 => StartupError::Unauthorized { server, reason },
+            kube::Error::Api(status) if status.code == 401 => {
+                StartupError::Unauthorized { server, reason }
+            }
             kube::Error::Api(status) if status.is_forbidden() => {
                 let place = match self.wanted.namespace {
                     Some(_) if CLUSTER_OBJECTS.contains(&resource) => {
@@ -199,7 +257,12 @@ impl Starting<'_> {
                     Some(name) => format!("in namespace {name}"),
                     None => "in the whole cluster".to_owned(),
                 };
-                StartupError::Forbidden { verb, resource, place, reason: status.message.clone() }
+                StartupError::Forbidden {
+                    verb,
+                    resource,
+                    place,
+                    reason: status.message.clone(),
+                }
             }
             kube::Error::Api(_) => StartupError::Unexpected { server, reason },
             _ => StartupError::Unreachable { server, reason },
@@ -214,9 +277,17 @@ fn is_passing(error: &kube::Error) -> bool {
 
 /// Minor versions may carry a suffix, as in `33+`.
 fn old_enough(major: &str, minor: &str, found: &str) -> Result<(), StartupError> {
-    let number = |text: &str| text.chars().take_while(char::is_ascii_digit).collect::<String>().parse::<u32>().ok();
+    let number = |text: &str| {
+        text.chars()
+            .take_while(char::is_ascii_digit)
+            .collect::<String>()
+            .parse::<u32>()
+            .ok()
+    };
     match (number(major), number(minor)) {
-        (Some(major), Some(minor)) if (major, minor) < OLDEST => Err(StartupError::TooOld { found: found.to_owned() }),
+        (Some(major), Some(minor)) if (major, minor) < OLDEST => Err(StartupError::TooOld {
+            found: found.to_owned(),
+        }),
         // A version that cannot be read is no reason to refuse: what matters is what the server can do.
         _ => Ok(()),
     }
@@ -237,7 +308,11 @@ mod tests {
             ("2", "0", true),
             ("", "", true),
         ] {
-            assert_eq!(old_enough(major, minor, "v").is_ok(), fine, "{major}.{minor}");
+            assert_eq!(
+                old_enough(major, minor, "v").is_ok(),
+                fine,
+                "{major}.{minor}"
+            );
         }
     }
 }

@@ -55,17 +55,28 @@ pub(super) async fn work(
     stop: CancellationToken,
 ) {
     let reporting = context.clone();
-    let apikeys = watched(api(&context.client, namespace), watcher::Config::default(), "apikeys", &context.metrics)
-        .modify(|object: &mut DeserializeGuard<ApiKey>| forget_what_is_not_read(object.meta_mut()))
-        .reflect(writers.apikeys)
-        .inspect_ok(move |event| reporting.reports.apikeys(event))
-        .applied_objects()
-        .predicate_filter(predicates::resource_version, PredicateConfig::default());
+    let apikeys = watched(
+        api(&context.client, namespace),
+        watcher::Config::default(),
+        "apikeys",
+        &context.metrics,
+    )
+    .modify(|object: &mut DeserializeGuard<ApiKey>| forget_what_is_not_read(object.meta_mut()))
+    .reflect(writers.apikeys)
+    .inspect_ok(move |event| reporting.reports.apikeys(event))
+    .applied_objects()
+    .predicate_filter(predicates::resource_version, PredicateConfig::default());
     let arriving = context.clone();
     let apikeys = apikeys.inspect_ok(move |object| arriving.arrived(object));
-    let secrets =
-        watched(api(&context.client, namespace), watcher::Config::default().labels(LABEL_APIKEY), "secrets", &context.metrics);
-    let secrets = with_losses(secrets, context.secrets.clone()).reflect(writers.secrets).touched_objects();
+    let secrets = watched(
+        api(&context.client, namespace),
+        watcher::Config::default().labels(LABEL_APIKEY),
+        "secrets",
+        &context.metrics,
+    );
+    let secrets = with_losses(secrets, context.secrets.clone())
+        .reflect(writers.secrets)
+        .touched_objects();
     let tidying = tokio::spawn(tidy(context.clone(), stop.clone()));
     let (going, leaving) = (context.clone(), context.clone());
     let told = {
@@ -88,8 +99,12 @@ pub(super) async fn work(
         .run(reconcile, after_error, context)
         .for_each(|done| {
             match done {
-                Err(controller::Error::ObjectNotFound(gone)) => going.gone(&gone.name, gone.namespace.as_deref()),
-                Err(error @ controller::Error::QueueError(_)) => tracing::debug!(%error, "a watch reported an error"),
+                Err(controller::Error::ObjectNotFound(gone)) => {
+                    going.gone(&gone.name, gone.namespace.as_deref())
+                }
+                Err(error @ controller::Error::QueueError(_)) => {
+                    tracing::debug!(%error, "a watch reported an error")
+                }
                 _ => {}
             }
             ready(())
@@ -107,11 +122,18 @@ pub(super) async fn work(
 async fn hand_out(context: &Arc<Context>) {
     context.reports.leave();
     let unsent = context.memory.unsent_to_hand_out();
-    let objects = context.apikeys.state().into_iter().filter(|object| object.uid().is_some_and(|uid| unsent.contains(&uid)));
-    let handing = stream::iter(objects).for_each_concurrent(usize::from(context.limits.concurrency), |object| async {
-        // What fails was told, and is taken up by who comes next.
-        let _ = reconcile(object, context.clone()).await;
-    });
+    let objects = context
+        .apikeys
+        .state()
+        .into_iter()
+        .filter(|object| object.uid().is_some_and(|uid| unsent.contains(&uid)));
+    let handing = stream::iter(objects).for_each_concurrent(
+        usize::from(context.limits.concurrency),
+        |object| async {
+            // What fails was told, and is taken up by who comes next.
+            let _ = reconcile(object, context.clone()).await;
+        },
+    );
     handing.await;
 }
 
@@ -123,23 +145,51 @@ fn with_cluster_objects(
     stores: ClusterObjects,
 ) -> Controller<DeserializeGuard<ApiKey>> {
     let (client, metrics) = (context.client.clone(), &context.metrics);
-    let roles = watched(Api::all(client.clone()), watcher::Config::default(), "apikeyroles", metrics)
-        .modify(|role: &mut PartialObjectMeta<ApiKeyRole>| forget_what_is_not_read(role.meta_mut()));
-    let roles = with_losses(roles, stores.roles).reflect(writers.roles).touched_objects();
-    let policies = watched(Api::all(client.clone()), watcher::Config::default(), "apikeypolicies", metrics)
-        .modify(|policy: &mut DeserializeGuard<ApiKeyPolicy>| forget_what_is_not_read(policy.meta_mut()));
-    let policies = with_losses(policies, stores.policies).reflect(writers.policies).touched_objects();
-    let namespaces = watched(Api::all(client), watcher::Config::default(), "namespaces", metrics).modify(
-        |namespace: &mut PartialObjectMeta<Namespace>| {
-            namespace.meta_mut().annotations = None;
-        },
+    let roles = watched(
+        Api::all(client.clone()),
+        watcher::Config::default(),
+        "apikeyroles",
+        metrics,
+    )
+    .modify(|role: &mut PartialObjectMeta<ApiKeyRole>| forget_what_is_not_read(role.meta_mut()));
+    let roles = with_losses(roles, stores.roles)
+        .reflect(writers.roles)
+        .touched_objects();
+    let policies = watched(
+        Api::all(client.clone()),
+        watcher::Config::default(),
+        "apikeypolicies",
+        metrics,
+    )
+    .modify(|policy: &mut DeserializeGuard<ApiKeyPolicy>| {
+        forget_what_is_not_read(policy.meta_mut())
+    });
+    let policies = with_losses(policies, stores.policies)
+        .reflect(writers.policies)
+        .touched_objects();
+    let namespaces = watched(
+        Api::all(client),
+        watcher::Config::default(),
+        "namespaces",
+        metrics,
+    )
+    .modify(|namespace: &mut PartialObjectMeta<Namespace>| {
+        namespace.meta_mut().annotations = None;
+    });
+    let namespaces = with_losses(namespaces, stores.namespaces)
+        .reflect(writers.namespaces)
+        .touched_objects();
+    let (by_role, by_policy, by_namespace) = (
+        context.apikeys.clone(),
+        context.apikeys.clone(),
+        context.apikeys.clone(),
     );
-    let namespaces = with_losses(namespaces, stores.namespaces).reflect(writers.namespaces).touched_objects();
-    let (by_role, by_policy, by_namespace) = (context.apikeys.clone(), context.apikeys.clone(), context.apikeys.clone());
     controller
         .watches_stream(roles, move |role| cluster::with_role(&by_role, &role))
         .watches_stream(policies, move |_| cluster::living(&by_policy))
-        .watches_stream(namespaces, move |namespace| cluster::in_namespace(&by_namespace, &namespace))
+        .watches_stream(namespaces, move |namespace| {
+            cluster::in_namespace(&by_namespace, &namespace)
+        })
 }
 
 /// A list made anew shows what is there; what went while events were lost shows by its absence alone. Here it becomes an event
@@ -156,11 +206,15 @@ where
         let mut lost = Vec::new();
         match &event {
             Ok(watcher::Event::Init) => listed.clear(),
-            Ok(watcher::Event::InitApply(object)) => drop(listed.insert(ObjectRef::from_obj(object))),
+            Ok(watcher::Event::InitApply(object)) => {
+                drop(listed.insert(ObjectRef::from_obj(object)))
+            }
             Ok(watcher::Event::InitDone) => {
                 // The store still holds what was there before this list.
                 let before = known.state();
-                let gone = before.iter().filter(|object| !listed.contains(&ObjectRef::from_obj(&***object)));
+                let gone = before
+                    .iter()
+                    .filter(|object| !listed.contains(&ObjectRef::from_obj(&***object)));
                 lost.extend(gone.map(|object| Ok(watcher::Event::Delete(K::clone(object)))));
                 listed = HashSet::new();
             }
@@ -205,7 +259,11 @@ where
                 | watcher::Error::WatchFailed(source) => describe(source),
                 other => other.to_string(),
             };
-            tracing::warn!(resource, cause, "the watch was interrupted and is begun anew");
+            tracing::warn!(
+                resource,
+                cause,
+                "the watch was interrupted and is begun anew"
+            );
         })
         .default_backoff()
         .modify(|object| object.meta_mut().managed_fields = None)
@@ -218,7 +276,10 @@ fn forget_what_is_not_read(meta: &mut ObjectMeta) {
     if let Some(annotations) = &mut meta.annotations {
         annotations.retain(|name, _| name.starts_with(OWN_PREFIX));
     }
-    meta.annotations = meta.annotations.take().filter(|annotations| !annotations.is_empty());
+    meta.annotations = meta
+        .annotations
+        .take()
+        .filter(|annotations| !annotations.is_empty());
     meta.owner_references = None;
 }
 
@@ -237,12 +298,21 @@ where
 /// The `ApiKeys` that a Secret says it belongs to, by its label and by its owners: one of them may have been changed. Only
 /// hints where to look.
 fn apikeys_of(secret: &PartialObjectMeta<Secret>) -> Vec<ObjectRef<DeserializeGuard<ApiKey>>> {
-    let Some(namespace) = secret.namespace() else { return Vec::new() };
+    let Some(namespace) = secret.namespace() else {
+        return Vec::new();
+    };
     let labelled = secret.labels().get(LABEL_APIKEY).map(String::as_str);
     let kind = ApiKey::kind(&());
-    let owners = secret.owner_references().iter().filter(|owner| owner.kind == kind).map(|owner| owner.name.as_str());
+    let owners = secret
+        .owner_references()
+        .iter()
+        .filter(|owner| owner.kind == kind)
+        .map(|owner| owner.name.as_str());
     let names: BTreeSet<&str> = labelled.into_iter().chain(owners).collect();
-    names.into_iter().map(|name| ObjectRef::new(name).within(&namespace)).collect()
+    names
+        .into_iter()
+        .map(|name| ObjectRef::new(name).within(&namespace))
+        .collect()
 }
 
 /// Drops what is remembered of objects that are gone.
@@ -252,7 +322,12 @@ async fn tidy(context: Arc<Context>, stop: CancellationToken) {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(TIDY) => {}
         }
-        let living: HashSet<String> = context.apikeys.state().iter().filter_map(|object| object.uid()).collect();
+        let living: HashSet<String> = context
+            .apikeys
+            .state()
+            .iter()
+            .filter_map(|object| object.uid())
+            .collect();
         context.memory.keep_only(&living);
     }
 }

@@ -56,10 +56,15 @@ pub enum Unable {
 pub fn status(code: Code) -> StatusCode {
     match code {
         Code::Valid => StatusCode::OK,
-        Code::Missing | Code::Malformed | Code::NotFound | Code::Expired | Code::Revoked | Code::Rotated => {
-            StatusCode::UNAUTHORIZED
+        Code::Missing
+        | Code::Malformed
+        | Code::NotFound
+        | Code::Expired
+        | Code::Revoked
+        | Code::Rotated => StatusCode::UNAUTHORIZED,
+        Code::WrongAudience | Code::WrongOrganization | Code::InsufficientPermissions => {
+            StatusCode::FORBIDDEN
         }
-        Code::WrongAudience | Code::WrongOrganization | Code::InsufficientPermissions => StatusCode::FORBIDDEN,
         Code::RateLimited => StatusCode::TOO_MANY_REQUESTS,
     }
 }
@@ -79,13 +84,21 @@ pub fn message(verdict: &Verdict, needs: &Needs<'_>) -> Cow<'static, str> {
         },
         Code::Revoked => "the API key was revoked".into(),
         Code::Rotated => match holder.and_then(|holder| holder.version().retires()) {
-            Some(at) => format!("the API key was replaced by a newer version, and ended at {at}").into(),
+            Some(at) => {
+                format!("the API key was replaced by a newer version, and ended at {at}").into()
+            }
             None => "the API key was replaced by a newer version".into(),
         },
-        Code::WrongAudience => format!("the API key is not for {}", needs.audience.unwrap_or("this API")).into(),
-        Code::WrongOrganization => {
-            format!("the API key is not for the organization {}", needs.organization.unwrap_or(NOTHING)).into()
-        }
+        Code::WrongAudience => format!(
+            "the API key is not for {}",
+            needs.audience.unwrap_or("this API")
+        )
+        .into(),
+        Code::WrongOrganization => format!(
+            "the API key is not for the organization {}",
+            needs.organization.unwrap_or(NOTHING)
+        )
+        .into(),
         Code::InsufficientPermissions => {
             let needed = needs.permissions.map_or(NOTHING, Expression::as_str);
             format!("the API key lacks permissions: needed is {needed}").into()
@@ -155,7 +168,8 @@ pub fn identity_headers(holder: &Holder) -> [HeaderValue; IDENTITY_COUNT] {
     texts.map(|text| {
         all.extend_from_slice(text.as_bytes());
         // What cannot stand in a header was taken out before.
-        HeaderValue::from_maybe_shared(all.split().freeze()).unwrap_or(HeaderValue::from_static(NOTHING))
+        HeaderValue::from_maybe_shared(all.split().freeze())
+            .unwrap_or(HeaderValue::from_static(NOTHING))
     })
 }
 
@@ -163,7 +177,13 @@ pub fn identity_headers(holder: &Holder) -> [HeaderValue; IDENTITY_COUNT] {
 /// digit: `X.Claviger.Roles` is `X-Claviger-Roles` to an upstream there.
 #[must_use]
 pub fn pretends(name: &str) -> bool {
-    let same = |(byte, own): (u8, u8)| if own == b'-' { !byte.is_ascii_alphanumeric() } else { byte.eq_ignore_ascii_case(&own) };
+    let same = |(byte, own): (u8, u8)| {
+        if own == b'-' {
+            !byte.is_ascii_alphanumeric()
+        } else {
+            byte.eq_ignore_ascii_case(&own)
+        }
+    };
     name.len() >= IDENTITY_PREFIX.len() && name.bytes().zip(IDENTITY_PREFIX.bytes()).all(same)
 }
 
@@ -190,7 +210,10 @@ fn list<'a>(mut names: impl Iterator<Item = &'a str> + Clone) -> Cow<'a, str> {
 }
 
 fn readable(text: Cow<'_, str>) -> Cow<'_, str> {
-    let readable = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+    let readable = !text.is_empty()
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() || byte == b' ');
     if readable { text } else { NOTHING.into() }
 }
 
@@ -218,23 +241,38 @@ mod tests {
 
     #[test]
     fn a_client_cannot_pretend_to_be_somebody() {
-        for name in ["x-claviger-roles", "X-Claviger-Anything", "x_claviger_key_id", "x-claviger_name", "x-claviger-"] {
+        for name in [
+            "x-claviger-roles",
+            "X-Claviger-Anything",
+            "x_claviger_key_id",
+            "x-claviger_name",
+            "x-claviger-",
+        ] {
             assert!(pretends(name), "{name}");
         }
         for mark in "!#$%&'*+-.^_`|~".chars() {
             let name = format!("X{mark}Claviger{mark}Roles");
             assert!(pretends(&name), "{name}");
         }
-        for name in
-            ["x-api-key", "x-clavige", "x-claviger", "x-clavigerx", "x-claviger0", "xxclavigerxroles", "authorization", ""]
-        {
+        for name in [
+            "x-api-key",
+            "x-clavige",
+            "x-claviger",
+            "x-clavigerx",
+            "x-claviger0",
+            "xxclavigerxroles",
+            "authorization",
+            "",
+        ] {
             assert!(!pretends(name), "{name}");
         }
     }
 
     #[test]
     fn a_long_list_is_cut_at_a_name_and_says_so() {
-        let names: Vec<String> = (0..200).map(|number| format!("permission-number-{number}")).collect();
+        let names: Vec<String> = (0..200)
+            .map(|number| format!("permission-number-{number}"))
+            .collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let cut = list(names.iter().copied());
         assert!(cut.len() <= MAX_LIST + 4, "{}", cut.len());

@@ -106,7 +106,9 @@ impl Places {
             }
         }
         match found {
-            Found::One(credential) if carrier.joins() && credential.bytes().contains(&b',') => Found::Unclear,
+            Found::One(credential) if carrier.joins() && credential.bytes().contains(&b',') => {
+                Found::Unclear
+            }
             other => other,
         }
     }
@@ -122,7 +124,10 @@ impl FromStr for Places {
     type Err = PlacesError;
 
     fn from_str(text: &str) -> Result<Self, PlacesError> {
-        let places: Vec<Place> = text.split(',').map(|place| place.trim().parse()).collect::<Result<_, _>>()?;
+        let places: Vec<Place> = text
+            .split(',')
+            .map(|place| place.trim().parse())
+            .collect::<Result<_, _>>()?;
         if places.len() > Self::MAX {
             return Err(PlacesError(quotable(text).to_owned()));
         }
@@ -135,9 +140,12 @@ impl FromStr for Place {
 
     fn from_str(text: &str) -> Result<Self, PlacesError> {
         let wrong = || PlacesError(quotable(text).to_owned());
-        let (kind, name) = text.split_once(':').map_or((text, None), |(kind, name)| (kind, Some(name)));
+        let (kind, name) = text
+            .split_once(':')
+            .map_or((text, None), |(kind, name)| (kind, Some(name)));
         // Names of parameters and cookies are as free as those of headers (RFC 6265, section 4.1.1).
-        let name = name.filter(|name| name.len() <= 64 && http::HeaderName::try_from(*name).is_ok());
+        let name =
+            name.filter(|name| name.len() <= 64 && http::HeaderName::try_from(*name).is_ok());
         match (kind, name) {
             ("bearer", None) if text == kind => Ok(Self::Bearer),
             ("authorization", None) if text == kind => Ok(Self::Bare),
@@ -147,9 +155,15 @@ impl FromStr for Place {
             ("cookie", Some(name)) => Ok(Self::Cookie(name.to_owned())),
             ("header", Some(name)) => {
                 let name = name.to_ascii_lowercase();
-                let taken =
-                    matches!(&*name, "host" | "cookie" | "authorization" | "content-length") || name.starts_with("x-claviger-");
-                if taken { Err(wrong()) } else { Ok(Self::Header(name)) }
+                let taken = matches!(
+                    &*name,
+                    "host" | "cookie" | "authorization" | "content-length"
+                ) || name.starts_with("x-claviger-");
+                if taken {
+                    Err(wrong())
+                } else {
+                    Ok(Self::Header(name))
+                }
             }
             _ => Err(wrong()),
         }
@@ -160,14 +174,16 @@ impl Place {
     fn find<'a>(&'a self, carrier: &'a impl Carrier) -> Found<'a> {
         match self {
             Self::Bearer => match only(carrier.header("authorization")) {
-                Ok(Some(value)) => {
-                    with_scheme(value, "bearer").map_or(Found::Nothing, |key| key_in(key, Trace::Header("authorization")))
-                }
+                Ok(Some(value)) => with_scheme(value, "bearer").map_or(Found::Nothing, |key| {
+                    key_in(key, Trace::Header("authorization"))
+                }),
                 Ok(None) => Found::Nothing,
                 Err(Several) => Found::Unclear,
             },
             Self::Bare => match only(carrier.header("authorization")) {
-                Ok(Some(value)) if !value.contains(&b' ') => key_in(value, Trace::Header("authorization")),
+                Ok(Some(value)) if !value.contains(&b' ') => {
+                    key_in(value, Trace::Header("authorization"))
+                }
                 Ok(_) => Found::Nothing,
                 Err(Several) => Found::Unclear,
             },
@@ -177,25 +193,37 @@ impl Place {
                 Err(Several) => Found::Unclear,
             },
             Self::Basic(part) => match only(carrier.header("authorization")) {
-                Ok(Some(value)) => with_scheme(value, "basic").map_or(Found::Nothing, |text| part.find(text)),
+                Ok(Some(value)) => {
+                    with_scheme(value, "basic").map_or(Found::Nothing, |text| part.find(text))
+                }
                 Ok(None) => Found::Nothing,
                 Err(Several) => Found::Unclear,
             },
             Self::Query(name) => {
-                let values = carrier.query().unwrap_or_default().split('&').filter_map(|pair| {
-                    let (key, value) = form_urlencoded::parse(pair.as_bytes()).next()?;
-                    (key == **name).then(|| (pair.split('=').next() == Some(name), value))
-                });
+                let values = carrier
+                    .query()
+                    .unwrap_or_default()
+                    .split('&')
+                    .filter_map(|pair| {
+                        let (key, value) = form_urlencoded::parse(pair.as_bytes()).next()?;
+                        (key == **name).then(|| (pair.split('=').next() == Some(name), value))
+                    });
                 match only(values) {
                     Ok(Some((_, value))) if value.is_empty() => Found::Nothing,
-                    Ok(Some((true, value))) => Found::One(Credential { text: decoded(value), trace: Trace::Query(name) }),
+                    Ok(Some((true, value))) => Found::One(Credential {
+                        text: decoded(value),
+                        trace: Trace::Query(name),
+                    }),
                     Ok(None) => Found::Nothing,
                     // Where the API decodes the name, a proxy that takes the key away compares it as it is spelled.
                     Ok(Some((false, _))) | Err(Several) => Found::Unclear,
                 }
             }
             Self::Cookie(name) => {
-                let values = carrier.header("cookie").flat_map(cookies).filter(|(key, _)| *key == name.as_bytes());
+                let values = carrier
+                    .header("cookie")
+                    .flat_map(cookies)
+                    .filter(|(key, _)| *key == name.as_bytes());
                 match only(values) {
                     Ok(Some((_, value))) => key_in(value, Trace::Cookie(name)),
                     Ok(None) => Found::Nothing,
@@ -208,9 +236,13 @@ impl Place {
 
 impl BasicPart {
     fn find<'a>(self, text: &[u8]) -> Found<'a> {
-        let Ok(decoded) = STANDARD.decode(text) else { return Found::Unclear };
+        let Ok(decoded) = STANDARD.decode(text) else {
+            return Found::Unclear;
+        };
         let decoded = Zeroizing::new(decoded);
-        let Some(colon) = decoded.iter().position(|byte| *byte == b':') else { return Found::Unclear };
+        let Some(colon) = decoded.iter().position(|byte| *byte == b':') else {
+            return Found::Unclear;
+        };
         let (user, password) = decoded.split_at(colon);
         let part = match self {
             Self::User => user,
@@ -219,7 +251,10 @@ impl BasicPart {
         if part.is_empty() {
             return Found::Nothing;
         }
-        Found::One(Credential { text: Text::Decoded(Zeroizing::new(part.to_vec())), trace: Trace::Header("authorization") })
+        Found::One(Credential {
+            text: Text::Decoded(Zeroizing::new(part.to_vec())),
+            trace: Trace::Header("authorization"),
+        })
     }
 }
 
@@ -258,7 +293,9 @@ impl Found<'_> {
 /// Holds a key, and never shows it.
 impl fmt::Debug for Credential<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credential").field("trace", &self.trace).finish_non_exhaustive()
+        f.debug_struct("Credential")
+            .field("trace", &self.trace)
+            .finish_non_exhaustive()
     }
 }
 
@@ -276,19 +313,31 @@ struct Several;
 
 fn only<T>(mut values: impl Iterator<Item = T>) -> Result<Option<T>, Several> {
     let first = values.next();
-    if values.next().is_some() { Err(Several) } else { Ok(first) }
+    if values.next().is_some() {
+        Err(Several)
+    } else {
+        Ok(first)
+    }
 }
 
 fn key_in<'a>(value: &'a [u8], trace: Trace<'a>) -> Found<'a> {
     let value = value.trim_ascii();
-    if value.is_empty() { Found::Nothing } else { Found::One(Credential { text: Text::Borrowed(value), trace }) }
+    if value.is_empty() {
+        Found::Nothing
+    } else {
+        Found::One(Credential {
+            text: Text::Borrowed(value),
+            trace,
+        })
+    }
 }
 
 /// What follows a scheme, whose case does not matter (RFC 9110, section 11.1).
 fn with_scheme<'a>(value: &'a [u8], scheme: &str) -> Option<&'a [u8]> {
     let value = value.trim_ascii();
     let (first, rest) = value.split_at_checked(scheme.len())?;
-    if first.eq_ignore_ascii_case(scheme.as_bytes()) && (rest.is_empty() || rest.starts_with(b" ")) {
+    if first.eq_ignore_ascii_case(scheme.as_bytes()) && (rest.is_empty() || rest.starts_with(b" "))
+    {
         Some(rest.trim_ascii())
     } else {
         None

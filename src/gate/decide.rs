@@ -74,13 +74,23 @@ pub fn decide(index: &Index, ask: &Ask<'_>, now: i64) -> Verdict {
         Shown::One(_) | Shown::Unclear => return Verdict::unknown(Code::Malformed),
     };
     let found = index.find(&Hash::of(text));
-    let found =
-        found.filter(|holder| ask.needs.namespace.is_none_or(|namespace| holder.entry().profile().namespace() == namespace));
+    let found = found.filter(|holder| {
+        ask.needs
+            .namespace
+            .is_none_or(|namespace| holder.entry().profile().namespace() == namespace)
+    });
     let Some(holder) = found else {
         let well_formed = std::str::from_utf8(text).is_ok_and(|text| key::check(text).is_ok());
-        return Verdict::unknown(if well_formed { Code::NotFound } else { Code::Malformed });
+        return Verdict::unknown(if well_formed {
+            Code::NotFound
+        } else {
+            Code::Malformed
+        });
     };
-    Verdict { code: standing(&holder, &ask.needs, now), holder: Some(holder) }
+    Verdict {
+        code: standing(&holder, &ask.needs, now),
+        holder: Some(holder),
+    }
 }
 
 fn standing(holder: &Holder, needs: &Needs<'_>, now: i64) -> Code {
@@ -93,13 +103,25 @@ fn standing(holder: &Holder, needs: &Needs<'_>, now: i64) -> Code {
     if holder.version().is_retired(now) {
         return Code::Rotated;
     }
-    if needs.audience.is_some_and(|audience| !profile.audiences().any(|own| own == audience)) {
+    if needs
+        .audience
+        .is_some_and(|audience| !profile.audiences().any(|own| own == audience))
+    {
         return Code::WrongAudience;
     }
-    if needs.organization.is_some_and(|wanted| !belongs(profile.organization(), profile.include_sub_organizations(), wanted)) {
+    if needs.organization.is_some_and(|wanted| {
+        !belongs(
+            profile.organization(),
+            profile.include_sub_organizations(),
+            wanted,
+        )
+    }) {
         return Code::WrongOrganization;
     }
-    if needs.permissions.is_some_and(|permissions| !permissions.holds(|name| holder.may(name))) {
+    if needs
+        .permissions
+        .is_some_and(|permissions| !permissions.holds(|name| holder.may(name)))
+    {
         return Code::InsufficientPermissions;
     }
     Code::Valid

@@ -50,7 +50,12 @@ impl Desk {
     ///
     /// # Errors
     /// [`Unable`] where the gate does not know enough to say.
-    pub fn ask(&self, protocol: Protocol, shown: Shown<'_>, needs: Needs<'_>) -> Result<Verdict, Unable> {
+    pub fn ask(
+        &self,
+        protocol: Protocol,
+        shown: Shown<'_>,
+        needs: Needs<'_>,
+    ) -> Result<Verdict, Unable> {
         let begun = Instant::now();
         if let Err(unable) = self.freshness.check() {
             self.metrics.unavailable(protocol);
@@ -61,7 +66,8 @@ impl Desk {
         if let Some(holder) = verdict.holder.as_ref().filter(|_| verdict.is_valid()) {
             (self.used)(holder, now);
         }
-        self.metrics.decided(protocol, verdict.code, begun.elapsed());
+        self.metrics
+            .decided(protocol, verdict.code, begun.elapsed());
         match self.access_log {
             AccessLog::Off => {}
             AccessLog::Refused if verdict.is_valid() => {}
@@ -79,11 +85,17 @@ pub fn wall_clock() -> i64 {
 
 /// A service that mistakes one field for another asks for an audience that is a key. Those of routes were written by who runs the proxy.
 fn told_audience<'a>(protocol: Protocol, verdict: &Verdict, audience: &'a str) -> &'a str {
-    if protocol == Protocol::Verify && !verdict.is_valid() { quotable(audience) } else { audience }
+    if protocol == Protocol::Verify && !verdict.is_valid() {
+        quotable(audience)
+    } else {
+        audience
+    }
 }
 
 fn write_down(protocol: Protocol, verdict: &Verdict, needs: &Needs<'_>) {
-    let audience = needs.audience.map_or("-", |audience| told_audience(protocol, verdict, audience));
+    let audience = needs
+        .audience
+        .map_or("-", |audience| told_audience(protocol, verdict, audience));
     let (protocol, code) = (protocol.as_str(), verdict.code.as_str());
     if let Some(holder) = &verdict.holder {
         tracing::info!(

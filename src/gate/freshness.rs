@@ -43,7 +43,13 @@ impl Freshness {
     /// Nothing was heard yet. `max_staleness` is how long a silent API server is lived with; `None` is for ever.
     #[must_use]
     pub fn new(with_roles: bool, max_staleness: Option<Duration>) -> Self {
-        Self { since: Instant::now(), apikeys: AtomicU64::default(), roles: AtomicU64::default(), with_roles, max_staleness }
+        Self {
+            since: Instant::now(),
+            apikeys: AtomicU64::default(),
+            roles: AtomicU64::default(),
+            with_roles,
+            max_staleness,
+        }
     }
 
     /// Everything there is was listed.
@@ -66,8 +72,15 @@ impl Freshness {
     /// How long ago a watch last showed that it lives; `None` before it has shown everything there is.
     #[must_use]
     pub fn age(&self, watched: Watched) -> Option<Duration> {
-        let then = self.moment(watched).load(Ordering::Acquire).checked_sub(1)?;
-        Some(self.since.elapsed().saturating_sub(Duration::from_millis(then)))
+        let then = self
+            .moment(watched)
+            .load(Ordering::Acquire)
+            .checked_sub(1)?;
+        Some(
+            self.since
+                .elapsed()
+                .saturating_sub(Duration::from_millis(then)),
+        )
     }
 
     /// Whether verdicts can be given now.
@@ -76,7 +89,11 @@ impl Freshness {
     /// [`Unable`] says why not.
     pub fn check(&self) -> Result<(), Unable> {
         self.check_one(Watched::ApiKeys)?;
-        if self.with_roles { self.check_one(Watched::Roles) } else { Ok(()) }
+        if self.with_roles {
+            self.check_one(Watched::Roles)
+        } else {
+            Ok(())
+        }
     }
 
     /// Whether a watch has been silent for longer than may be.
@@ -94,7 +111,11 @@ impl Freshness {
     /// The same for all that is watched.
     #[must_use]
     pub fn left_of_all(&self) -> Option<Duration> {
-        let roles = if self.with_roles { self.left(Watched::Roles) } else { None };
+        let roles = if self.with_roles {
+            self.left(Watched::Roles)
+        } else {
+            None
+        };
         self.left(Watched::ApiKeys).into_iter().chain(roles).min()
     }
 
@@ -131,7 +152,11 @@ mod tests {
         assert_eq!(fresh.left(Watched::ApiKeys), None);
         fresh.listed(Watched::ApiKeys);
         assert_eq!(fresh.left(Watched::ApiKeys), Some(Duration::from_secs(60)));
-        assert_eq!(fresh.check(), Err(Unable::Loading), "roles are still missing");
+        assert_eq!(
+            fresh.check(),
+            Err(Unable::Loading),
+            "roles are still missing"
+        );
         fresh.listed(Watched::Roles);
         assert_eq!(fresh.check(), Ok(()));
         tokio::time::advance(Duration::from_secs(60)).await;
@@ -140,8 +165,15 @@ mod tests {
         tokio::time::advance(Duration::from_secs(1)).await;
         let left = [Watched::ApiKeys, Watched::Roles].map(|watched| fresh.left(watched));
         assert_eq!(left, [Some(Duration::from_secs(59)), Some(Duration::ZERO)]);
-        assert_eq!(fresh.check(), Err(Unable::Stale), "roles may have lost permissions since");
-        assert!(!fresh.heard(Watched::Roles), "a sign does not say what happened meanwhile");
+        assert_eq!(
+            fresh.check(),
+            Err(Unable::Stale),
+            "roles may have lost permissions since"
+        );
+        assert!(
+            !fresh.heard(Watched::Roles),
+            "a sign does not say what happened meanwhile"
+        );
         assert_eq!(fresh.check(), Err(Unable::Stale));
         fresh.listed(Watched::Roles);
         assert_eq!(fresh.check(), Ok(()));

@@ -57,7 +57,11 @@ fn next_look(freshness: &Freshness) -> Duration {
 /// Tells in the log when verdicts begin, end, and begin again, until `stop` is cancelled.
 pub(super) async fn tell(state: Arc<State>, stop: CancellationToken) {
     let mut before = GateState::Loading;
-    while stop.run_until_cancelled(tokio::time::sleep(next_look(&state.freshness))).await.is_some() {
+    while stop
+        .run_until_cancelled(tokio::time::sleep(next_look(&state.freshness)))
+        .await
+        .is_some()
+    {
         let facts = state.facts();
         if facts.state == before {
             continue;
@@ -65,7 +69,9 @@ pub(super) async fn tell(state: Arc<State>, stop: CancellationToken) {
         before = facts.state;
         match (facts.state, state.ready()) {
             (GateState::Current, _) => tracing::info!(keys = facts.keys, "verdicts are given"),
-            (_, Err(why)) => tracing::warn!(why, "no verdict is given any more: nothing passes here"),
+            (_, Err(why)) => {
+                tracing::warn!(why, "no verdict is given any more: nothing passes here")
+            }
             (_, Ok(())) => {}
         }
     }
@@ -81,10 +87,12 @@ impl Health for State {
         if self.stopping.is_cancelled() {
             return Err("stopping".to_owned());
         }
-        self.freshness.check().map_err(|unable| match self.ledger.trouble() {
-            Some(trouble) => format!("{unable} ({trouble})"),
-            None => unable.to_string(),
-        })
+        self.freshness
+            .check()
+            .map_err(|unable| match self.ledger.trouble() {
+                Some(trouble) => format!("{unable} ({trouble})"),
+                None => unable.to_string(),
+            })
     }
 
     fn metrics(&self) -> String {
@@ -92,7 +100,10 @@ impl Health for State {
         self.metrics.render(&Present {
             keys: index.keys(),
             roles: index.roles(),
-            ages: [self.freshness.age(Watched::ApiKeys), self.freshness.age(Watched::Roles)],
+            ages: [
+                self.freshness.age(Watched::ApiKeys),
+                self.freshness.age(Watched::Roles),
+            ],
             ready: self.ready().is_ok(),
         })
     }

@@ -15,7 +15,9 @@ use serde_json::json;
 
 use super::callers::{Callers, Refusal};
 use super::desk::Desk;
-use super::protocols::{self, FORWARD_PATH, MAX_BATCH, MAX_BODY, Verification, Verified, Verify, VerifyError};
+use super::protocols::{
+    self, FORWARD_PATH, MAX_BATCH, MAX_BODY, Verification, Verified, Verify, VerifyError,
+};
 use super::quote::quotable;
 use super::server::{Bodies, BodyError, Held, Peer};
 
@@ -74,7 +76,10 @@ pub fn router(desk: Arc<Desk>, callers: Callers, proxies: ProxyCallers) -> Route
     let of_envoy = Router::new()
         .route_service(CHECK_PATH, protocols::ext_authz(desk.clone()))
         .layer(middleware::from_fn(protocols::whole_question));
-    let of_proxies = Router::new().merge(of_envoy).route(FORWARD_PATH, any(protocols::forward)).with_state(desk.clone());
+    let of_proxies = Router::new()
+        .merge(of_envoy)
+        .route(FORWARD_PATH, any(protocols::forward))
+        .with_state(desk.clone());
     let of_proxies = match proxies {
         ProxyCallers::None => of_proxies,
         ProxyCallers::Mtls => of_proxies.layer(middleware::from_fn(certified)),
@@ -82,14 +87,24 @@ pub fn router(desk: Arc<Desk>, callers: Callers, proxies: ProxyCallers) -> Route
     let of_services = Router::new()
         .route("/v1/verify", post(verify))
         .route("/v1/verify/batch", post(verify_batch))
-        .with_state(Arc::new(Asked { verify: Verify::new(desk), callers }));
+        .with_state(Arc::new(Asked {
+            verify: Verify::new(desk),
+            callers,
+        }));
     of_proxies.merge(of_services)
 }
 
 /// Turns away who has shown no certificate.
 async fn certified(request: Request, next: Next) -> Response {
-    if !request.extensions().get::<Peer>().is_some_and(|peer| peer.certified) {
-        return told(StatusCode::FORBIDDEN, &json!({ "message": "a client certificate is needed (--proxy-callers=mtls)" }));
+    if !request
+        .extensions()
+        .get::<Peer>()
+        .is_some_and(|peer| peer.certified)
+    {
+        return told(
+            StatusCode::FORBIDDEN,
+            &json!({ "message": "a client certificate is needed (--proxy-callers=mtls)" }),
+        );
     }
     next.run(request).await
 }
@@ -127,7 +142,10 @@ async fn verify_batch(
         if requests.len() > MAX_BATCH {
             return Err(Failure::TooMany);
         }
-        let mut namespaces: Vec<Option<&str>> = requests.iter().map(|question| question.namespace()).collect();
+        let mut namespaces: Vec<Option<&str>> = requests
+            .iter()
+            .map(|question| question.namespace())
+            .collect();
         namespaces.sort_unstable();
         namespaces.dedup();
         // Also where nothing is asked: who has no right learns nothing, not even that.
@@ -138,9 +156,15 @@ async fn verify_batch(
             asked.callers.admit(&caller, namespace).await?;
         }
         let answers = requests.iter().enumerate();
-        let answers =
-            answers.map(|(number, question)| asked.verify.answer(question).map_err(|error| Failure::VerifyOne(number, error)));
-        Ok(Results { results: answers.collect::<Result<_, _>>()? })
+        let answers = answers.map(|(number, question)| {
+            asked
+                .verify
+                .answer(question)
+                .map_err(|error| Failure::VerifyOne(number, error))
+        });
+        Ok(Results {
+            results: answers.collect::<Result<_, _>>()?,
+        })
     };
     answer(&head, answered.await)
 }
@@ -157,25 +181,38 @@ fn explained(error: &serde_json::Error) -> String {
         return text;
     }
     for wrong in ["unknown field", "missing field", "duplicate field"] {
-        let name = text.strip_prefix(wrong).and_then(|rest| rest.split('`').nth(1));
+        let name = text
+            .strip_prefix(wrong)
+            .and_then(|rest| rest.split('`').nth(1));
         if let Some(name) = name.filter(|name| quotable(name) == *name) {
             return format!("{wrong} `{name}`");
         }
     }
-    format!("a value of another type than is expected at line {} column {}", error.line(), error.column())
+    format!(
+        "a value of another type than is expected at line {} column {}",
+        error.line(),
+        error.column()
+    )
 }
 
 fn answer<T: Serialize>(head: &Parts, answered: Result<T, Failure>) -> Response {
     match answered {
         Ok(verdict) => told(StatusCode::OK, &verdict),
         Err(failure) => {
-            tracing::debug!(path = head.uri.path(), status = failure.status().as_u16(), "a question got no verdict");
+            tracing::debug!(
+                path = head.uri.path(),
+                status = failure.status().as_u16(),
+                "a question got no verdict"
+            );
             let mut response = told(failure.status(), &json!({ "message": failure.to_string() }));
             let headers = response.headers_mut();
             if let Failure::Caller(refusal) = &failure
                 && let Some(challenge) = refusal.challenge()
             {
-                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+                headers.insert(
+                    header::WWW_AUTHENTICATE,
+                    HeaderValue::from_static(challenge),
+                );
             }
             if failure.status() == StatusCode::SERVICE_UNAVAILABLE {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
@@ -194,7 +231,10 @@ fn told<T: Serialize>(status: StatusCode, body: &T) -> Response {
     let mut response = Response::new(Body::from(bytes));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

@@ -39,7 +39,15 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    const ALL: [Self; 7] = [Self::Verify, Self::Grpc, Self::Envoy, Self::Nginx, Self::Traefik, Self::Caddy, Self::Haproxy];
+    const ALL: [Self; 7] = [
+        Self::Verify,
+        Self::Grpc,
+        Self::Envoy,
+        Self::Nginx,
+        Self::Traefik,
+        Self::Caddy,
+        Self::Haproxy,
+    ];
 
     /// As it stands in metrics and logs.
     #[must_use]
@@ -122,19 +130,55 @@ impl Collector for CountedElsewhere {
             let gauge = ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
         };
-        gauge("connections", "Connections that are open", self.counters.open())?;
-        gauge("uses_pending", "ApiKeys whose last use is not in their status yet", number(self.uses.pending()))?;
+        gauge(
+            "connections",
+            "Connections that are open",
+            self.counters.open(),
+        )?;
+        gauge(
+            "uses_pending",
+            "ApiKeys whose last use is not in their status yet",
+            number(self.uses.pending()),
+        )?;
         let mut counter = |name, help, count: u64| {
             let counter = ConstCounter::new(count);
             counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)
         };
-        counter("connections_accepted", "Connections that were accepted", self.counters.accepted())?;
-        counter("accept_errors", "Connections that could not be accepted", self.counters.accept_errors())?;
-        counter("refused_handshakes", "TLS handshakes that failed or took too long", self.counters.refused_handshakes())?;
-        counter("slow_heads", "Connections cut off because a request did not come to its end", self.counters.slow_heads())?;
-        counter("stalled_connections", "Connections cut off because nothing moved", self.counters.stalled())?;
-        counter("waited_connections", "Connections that had to wait for others to end", self.counters.waited())?;
-        counter("uses_dropped", "Last uses that were not kept because too many were waiting", self.uses.dropped())
+        counter(
+            "connections_accepted",
+            "Connections that were accepted",
+            self.counters.accepted(),
+        )?;
+        counter(
+            "accept_errors",
+            "Connections that could not be accepted",
+            self.counters.accept_errors(),
+        )?;
+        counter(
+            "refused_handshakes",
+            "TLS handshakes that failed or took too long",
+            self.counters.refused_handshakes(),
+        )?;
+        counter(
+            "slow_heads",
+            "Connections cut off because a request did not come to its end",
+            self.counters.slow_heads(),
+        )?;
+        counter(
+            "stalled_connections",
+            "Connections cut off because nothing moved",
+            self.counters.stalled(),
+        )?;
+        counter(
+            "waited_connections",
+            "Connections that had to wait for others to end",
+            self.counters.waited(),
+        )?;
+        counter(
+            "uses_dropped",
+            "Last uses that were not kept because too many were waiting",
+            self.uses.dropped(),
+        )
     }
 }
 
@@ -153,26 +197,42 @@ impl Metrics {
     #[must_use]
     pub fn new(counters: &Arc<Counters>, uses: &Arc<Uses>) -> Self {
         let mut registry = Registry::with_prefix("claviger_gate");
-        registry.register_collector(Box::new(CountedElsewhere { counters: counters.clone(), uses: uses.clone() }));
+        registry.register_collector(Box::new(CountedElsewhere {
+            counters: counters.clone(),
+            uses: uses.clone(),
+        }));
         let verdicts = Family::<VerdictLabels, Counter>::default();
         let took = Family::<ProtocolLabels, Histogram>::new_with_constructor(|| {
             Histogram::new([
-                0.000_001, 0.000_002, 0.000_005, 0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_5, 0.001, 0.01, 0.1, 1.0,
+                0.000_001, 0.000_002, 0.000_005, 0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_5,
+                0.001, 0.01, 0.1, 1.0,
             ])
         });
         let of_protocol = |protocol: &Protocol| {
-            let counter = |code| verdicts.get_or_create_owned(&VerdictLabels { protocol: protocol.as_str(), code });
+            let counter = |code| {
+                verdicts.get_or_create_owned(&VerdictLabels {
+                    protocol: protocol.as_str(),
+                    code,
+                })
+            };
             OfProtocol {
-                by_code: Code::ALL.iter().map(|code| counter(code.as_str())).collect(),
+                by_code: Code::ALL
+                    .iter()
+                    .map(|code| counter(code.as_str()))
+                    .collect(),
                 misconfigured: counter(MISCONFIGURED),
                 unavailable: counter(UNAVAILABLE),
-                took: took.get_or_create_owned(&ProtocolLabels { protocol: protocol.as_str() }),
+                took: took.get_or_create_owned(&ProtocolLabels {
+                    protocol: protocol.as_str(),
+                }),
             }
         };
         let metrics = Self {
             protocols: Protocol::ALL.iter().map(of_protocol).collect(),
             changes: Family::default(),
-            index_lag: Histogram::new([0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 1.0]),
+            index_lag: Histogram::new([
+                0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 1.0,
+            ]),
             watch_restarts: Family::default(),
             undecodable: Counter::default(),
             keys: Gauge::default(),
@@ -182,15 +242,28 @@ impl Metrics {
             registry: Registry::default(),
         };
         registry.register("verdicts", "Answers by protocol and code", verdicts);
-        registry.register_with_unit("decision_duration", "From the whole request to its verdict", Unit::Seconds, took);
-        registry.register("changes", "Changes taken into the index", metrics.changes.clone());
+        registry.register_with_unit(
+            "decision_duration",
+            "From the whole request to its verdict",
+            Unit::Seconds,
+            took,
+        );
+        registry.register(
+            "changes",
+            "Changes taken into the index",
+            metrics.changes.clone(),
+        );
         registry.register_with_unit(
             "index_lag",
             "From the arrival of a change's resourceVersion to the index that has it",
             Unit::Seconds,
             metrics.index_lag.clone(),
         );
-        registry.register("watch_restarts", "Watches that ended other than in order", metrics.watch_restarts.clone());
+        registry.register(
+            "watch_restarts",
+            "Watches that ended other than in order",
+            metrics.watch_restarts.clone(),
+        );
         registry.register(
             "undecodable_objects",
             "Objects that could not be read and count for nothing",
@@ -204,14 +277,25 @@ impl Metrics {
             Unit::Seconds,
             metrics.ages.clone(),
         );
-        registry.register("ready", "Whether verdicts are given (1)", metrics.ready.clone());
-        Self { registry, ..metrics }
+        registry.register(
+            "ready",
+            "Whether verdicts are given (1)",
+            metrics.ready.clone(),
+        );
+        Self {
+            registry,
+            ..metrics
+        }
     }
 
     /// A verdict was given.
     pub fn decided(&self, protocol: Protocol, code: Code, took: Duration) {
         if let Some(of) = self.of(protocol) {
-            if let Some(counter) = Code::ALL.iter().position(|other| *other == code).and_then(|at| of.by_code.get(at)) {
+            if let Some(counter) = Code::ALL
+                .iter()
+                .position(|other| *other == code)
+                .and_then(|at| of.by_code.get(at))
+            {
                 counter.inc();
             }
             of.took.observe(took.as_secs_f64());
@@ -258,7 +342,9 @@ impl Metrics {
         self.roles.set(gauge(now.roles));
         self.ready.set(i64::from(now.ready));
         for (watched, age) in [Watched::ApiKeys, Watched::Roles].into_iter().zip(now.ages) {
-            self.ages.get_or_create(&labels(watched)).set(age.map_or(-1.0, |age| age.as_secs_f64()));
+            self.ages
+                .get_or_create(&labels(watched))
+                .set(age.map_or(-1.0, |age| age.as_secs_f64()));
         }
         let mut text = String::new();
         if prometheus_client::encoding::text::encode(&mut text, &self.registry).is_err() {
@@ -270,10 +356,13 @@ impl Metrics {
     }
 
     fn of(&self, protocol: Protocol) -> Option<&OfProtocol> {
-        self.protocols.get(Protocol::ALL.iter().position(|other| *other == protocol)?)
+        self.protocols
+            .get(Protocol::ALL.iter().position(|other| *other == protocol)?)
     }
 }
 
 fn labels(watched: Watched) -> WatchLabels {
-    WatchLabels { resource: watched.as_str() }
+    WatchLabels {
+        resource: watched.as_str(),
+    }
 }

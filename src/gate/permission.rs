@@ -31,7 +31,10 @@ pub enum ExpressionError {
     #[error("permissions have more than {} characters", Expression::MAX_LEN)]
     TooLong,
     /// Too deep to be meant.
-    #[error("permissions have parentheses more than {} deep", Expression::MAX_DEPTH)]
+    #[error(
+        "permissions have parentheses more than {} deep",
+        Expression::MAX_DEPTH
+    )]
     TooDeep,
     /// A character that no permission has.
     #[error(
@@ -56,7 +59,8 @@ impl Expression {
 
     /// Whether it holds for a holder of these permissions.
     pub fn holds(&self, has: impl Fn(&str) -> bool) -> bool {
-        self.root.holds(&|name| self.text.get(name).is_some_and(&has))
+        self.root
+            .holds(&|name| self.text.get(name).is_some_and(&has))
     }
 
     /// As it was written.
@@ -100,10 +104,15 @@ impl FromStr for Expression {
         if text.trim().is_empty() {
             return Err(ExpressionError::Empty);
         }
-        let mut parser = Parser { tokens: tokens(text).peekable() };
+        let mut parser = Parser {
+            tokens: tokens(text).peekable(),
+        };
         let root = parser.any(0)?;
         match parser.tokens.next() {
-            None => Ok(Self { text: text.into(), root }),
+            None => Ok(Self {
+                text: text.into(),
+                root,
+            }),
             Some((at, token)) => Err(token.unexpected(at)),
         }
     }
@@ -152,7 +161,10 @@ fn tokens(text: &str) -> impl Iterator<Item = (usize, Token<'_>)> {
             '(' => (1, Token::Open),
             ')' => (1, Token::Close),
             c if c.is_ascii_alphanumeric() => {
-                let word = rest.find(|c| !is_of_name(c)).and_then(|end| rest.get(..end)).unwrap_or(rest);
+                let word = rest
+                    .find(|c| !is_of_name(c))
+                    .and_then(|end| rest.get(..end))
+                    .unwrap_or(rest);
                 (word.len(), Token::Word(word))
             }
             other => (other.len_utf8(), Token::Other(other)),
@@ -188,8 +200,12 @@ impl<'a, I: Iterator<Item = (usize, Token<'a>)>> Parser<'a, I> {
     fn one(&mut self, depth: usize) -> Result<Node, ExpressionError> {
         match self.tokens.next() {
             None => Err(ExpressionError::Incomplete),
-            Some((at, Token::Word(word))) if !is_operator(word) => Ok(Node::Name(at..at + word.len())),
-            Some((_, Token::Open)) if depth >= Expression::MAX_DEPTH => Err(ExpressionError::TooDeep),
+            Some((at, Token::Word(word))) if !is_operator(word) => {
+                Ok(Node::Name(at..at + word.len()))
+            }
+            Some((_, Token::Open)) if depth >= Expression::MAX_DEPTH => {
+                Err(ExpressionError::TooDeep)
+            }
             Some((_, Token::Open)) => {
                 let inner = self.any(depth + 1)?;
                 match self.tokens.next() {
@@ -203,7 +219,9 @@ impl<'a, I: Iterator<Item = (usize, Token<'a>)>> Parser<'a, I> {
     }
 
     fn take(&mut self, operator: &str) -> bool {
-        self.tokens.next_if(|(_, token)| *token == Token::Word(operator)).is_some()
+        self.tokens
+            .next_if(|(_, token)| *token == Token::Word(operator))
+            .is_some()
     }
 }
 
@@ -223,7 +241,9 @@ mod tests {
     use super::*;
 
     fn holds(text: &str, has: &[&str]) -> bool {
-        text.parse::<Expression>().unwrap().holds(|name| has.contains(&name))
+        text.parse::<Expression>()
+            .unwrap()
+            .holds(|name| has.contains(&name))
     }
 
     #[test]
@@ -256,15 +276,63 @@ mod tests {
             ("  ", ExpressionError::Empty),
             ("a AND", ExpressionError::Incomplete),
             ("(a", ExpressionError::Incomplete),
-            ("a b", ExpressionError::Unexpected { found: "b".to_owned(), at: 3 }),
+            (
+                "a b",
+                ExpressionError::Unexpected {
+                    found: "b".to_owned(),
+                    at: 3,
+                },
+            ),
             // A word in small letters is a permission, not an operator: two names in a row.
-            ("a and b", ExpressionError::Unexpected { found: "and".to_owned(), at: 3 }),
-            ("AND a", ExpressionError::Unexpected { found: "AND".to_owned(), at: 1 }),
-            ("a clv_4fGh7TzQ0bWm", ExpressionError::Unexpected { found: "...".to_owned(), at: 3 }),
-            ("a)", ExpressionError::Unexpected { found: ")".to_owned(), at: 2 }),
-            ("a & b", ExpressionError::Unexpected { found: "&".to_owned(), at: 3 }),
-            ("ä", ExpressionError::Unexpected { found: "ä".to_owned(), at: 1 }),
-            (":a", ExpressionError::Unexpected { found: ":".to_owned(), at: 1 }),
+            (
+                "a and b",
+                ExpressionError::Unexpected {
+                    found: "and".to_owned(),
+                    at: 3,
+                },
+            ),
+            (
+                "AND a",
+                ExpressionError::Unexpected {
+                    found: "AND".to_owned(),
+                    at: 1,
+                },
+            ),
+            (
+                "a clv_4fGh7TzQ0bWm",
+                ExpressionError::Unexpected {
+                    found: "...".to_owned(),
+                    at: 3,
+                },
+            ),
+            (
+                "a)",
+                ExpressionError::Unexpected {
+                    found: ")".to_owned(),
+                    at: 2,
+                },
+            ),
+            (
+                "a & b",
+                ExpressionError::Unexpected {
+                    found: "&".to_owned(),
+                    at: 3,
+                },
+            ),
+            (
+                "ä",
+                ExpressionError::Unexpected {
+                    found: "ä".to_owned(),
+                    at: 1,
+                },
+            ),
+            (
+                ":a",
+                ExpressionError::Unexpected {
+                    found: ":".to_owned(),
+                    at: 1,
+                },
+            ),
             (deep.as_str(), ExpressionError::TooDeep),
             ("a".repeat(1_001).as_str(), ExpressionError::TooLong),
         ] {

@@ -36,7 +36,9 @@ pub struct Route {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RouteError {
     /// A setting that does not exist.
-    #[error("there is no setting {0:?}: there are audience, organization, permissions and credentials")]
+    #[error(
+        "there is no setting {0:?}: there are audience, organization, permissions and credentials"
+    )]
     Unknown(String),
     /// A setting given twice.
     #[error("the setting {0:?} is given twice")]
@@ -82,8 +84,14 @@ impl Route {
         let mut places = None;
         for (name, value) in settings {
             let new = match name {
-                "audience" => route.audience.replace(bounded("audience", value)?.into()).is_none(),
-                "organization" => route.organization.replace(bounded("organization", value)?.into()).is_none(),
+                "audience" => route
+                    .audience
+                    .replace(bounded("audience", value)?.into())
+                    .is_none(),
+                "organization" => route
+                    .organization
+                    .replace(bounded("organization", value)?.into())
+                    .is_none(),
                 "permissions" => route.permissions.replace(value.parse()?).is_none(),
                 "credentials" => places.replace(value.parse()?).is_none(),
                 other => return Err(RouteError::Unknown(quotable(other).to_owned())),
@@ -101,22 +109,41 @@ impl Route {
 
 /// The value of a setting that names one thing.
 pub(super) fn bounded<'a>(name: &'static str, value: &'a str) -> Result<&'a str, RouteError> {
-    if value.is_empty() || value.len() > 253 { Err(RouteError::Length(name)) } else { Ok(value) }
+    if value.is_empty() || value.len() > 253 {
+        Err(RouteError::Length(name))
+    } else {
+        Ok(value)
+    }
 }
 
 /// By what a person may find the route with these settings, which may be anything: no more of them is quoted.
 fn told_audience(settings: &str) -> Option<String> {
-    let (_, audience) = form_urlencoded::parse(settings.as_bytes()).find(|(name, _)| name == "audience")?;
+    let (_, audience) =
+        form_urlencoded::parse(settings.as_bytes()).find(|(name, _)| name == "audience")?;
     Some(quotable(&audience).to_owned())
 }
 
 /// Settings as [`Routes::read`] reads them. Most need no encoding, which costs more than to look a route up.
 fn written(settings: &[(&str, &str)]) -> String {
-    let plain = |text: &str| !text.bytes().any(|byte| matches!(byte, b'&' | b'=' | b'%' | b'+'));
-    if !settings.iter().all(|(name, value)| plain(name) && plain(value)) {
-        return form_urlencoded::Serializer::new(String::new()).extend_pairs(settings).finish();
+    let plain = |text: &str| {
+        !text
+            .bytes()
+            .any(|byte| matches!(byte, b'&' | b'=' | b'%' | b'+'))
+    };
+    if !settings
+        .iter()
+        .all(|(name, value)| plain(name) && plain(value))
+    {
+        return form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(settings)
+            .finish();
     }
-    let mut text = String::with_capacity(settings.iter().map(|(name, value)| name.len() + value.len() + 2).sum());
+    let mut text = String::with_capacity(
+        settings
+            .iter()
+            .map(|(name, value)| name.len() + value.len() + 2)
+            .sum(),
+    );
     for (number, (name, value)) in settings.iter().enumerate() {
         for part in [if number == 0 { "" } else { "&" }, name, "=", value] {
             text.push_str(part);
@@ -141,14 +168,21 @@ impl Routes {
     /// No route is known yet.
     #[must_use]
     pub fn new(without_audience: bool) -> Self {
-        Self { known: ArcSwap::default(), without_audience, told: Mutex::default() }
+        Self {
+            known: ArcSwap::default(),
+            without_audience,
+            told: Mutex::default(),
+        }
     }
 
     /// The route of these settings, which are form-urlencoded.
     pub fn read(&self, settings: &str) -> Arc<Read> {
         self.remembered(settings, || {
             let pairs: Vec<_> = form_urlencoded::parse(settings.as_bytes()).collect();
-            if pairs.iter().any(|(name, value)| name.contains('\u{fffd}') || value.contains('\u{fffd}')) {
+            if pairs
+                .iter()
+                .any(|(name, value)| name.contains('\u{fffd}') || value.contains('\u{fffd}'))
+            {
                 return Err(RouteError::Encoding);
             }
             Route::of(pairs.iter().map(|(name, value)| (&**name, &**value)))
@@ -157,7 +191,10 @@ impl Routes {
 
     /// The route of these settings, which stand one by one.
     pub fn of(&self, settings: &HashMap<String, String>) -> Arc<Read> {
-        let mut names: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (&**name, &**value)).collect();
+        let mut names: Vec<(&str, &str)> = settings
+            .iter()
+            .map(|(name, value)| (&**name, &**value))
+            .collect();
         names.sort_unstable();
         self.remembered(&written(&names), || Route::of(names.iter().copied()))
     }
@@ -167,7 +204,11 @@ impl Routes {
     /// # Errors
     /// [`RouteError::NoAudience`] where none is.
     pub fn check(&self, audience: Option<&str>) -> Result<(), RouteError> {
-        if audience.is_none() && !self.without_audience { Err(RouteError::NoAudience) } else { Ok(()) }
+        if audience.is_none() && !self.without_audience {
+            Err(RouteError::NoAudience)
+        } else {
+            Ok(())
+        }
     }
 
     fn remembered(&self, text: &str, read: impl FnOnce() -> Read) -> Arc<Read> {
@@ -178,7 +219,9 @@ impl Routes {
         if let Some(route) = known.get(text) {
             return route.clone();
         }
-        let route = Arc::new(read().and_then(|route| self.check(route.audience.as_deref()).map(|()| route)));
+        let route = Arc::new(
+            read().and_then(|route| self.check(route.audience.as_deref()).map(|()| route)),
+        );
         let room = known.len() < REMEMBERED;
         if let Err(error) = &*route
             && (room || self.may_tell())
@@ -199,7 +242,10 @@ impl Routes {
     pub fn has_no_end(&self, settings: &str) {
         if self.may_tell() {
             let audience = told_audience(settings);
-            tracing::warn!(audience, "a proxy asks with a path that has no /- behind the settings: nothing passes there");
+            tracing::warn!(
+                audience,
+                "a proxy asks with a path that has no /- behind the settings: nothing passes there"
+            );
         }
     }
 
@@ -227,44 +273,78 @@ mod tests {
         let route =
             read("audience=invoices-api&permissions=invoices:read%20AND%20(a+OR+b)&credentials=query:api_key,bearer").unwrap();
         assert_eq!(route.audience.as_deref(), Some("invoices-api"));
-        assert_eq!(route.permissions.unwrap().as_str(), "invoices:read AND (a OR b)");
+        assert_eq!(
+            route.permissions.unwrap().as_str(),
+            "invoices:read AND (a OR b)"
+        );
         assert_eq!(route.places, "query:api_key,bearer".parse().unwrap());
-        let one_by_one =
-            HashMap::from([("audience".to_owned(), "a b&c".to_owned()), ("organization".to_owned(), "acme".to_owned())]);
+        let one_by_one = HashMap::from([
+            ("audience".to_owned(), "a b&c".to_owned()),
+            ("organization".to_owned(), "acme".to_owned()),
+        ]);
         let route = Read::clone(&Routes::new(false).of(&one_by_one)).unwrap();
-        assert_eq!((route.audience.as_deref(), route.organization.as_deref()), (Some("a b&c"), Some("acme")));
+        assert_eq!(
+            (route.audience.as_deref(), route.organization.as_deref()),
+            (Some("a b&c"), Some("acme"))
+        );
     }
 
     #[test]
     fn nothing_is_guessed_about_a_route_that_is_not_understood() {
         for (settings, expected) in [
-            ("audience=a&audiense=b", RouteError::Unknown("audiense".to_owned())),
-            ("audience=a&audience=b", RouteError::Twice("audience".to_owned())),
+            (
+                "audience=a&audiense=b",
+                RouteError::Unknown("audiense".to_owned()),
+            ),
+            (
+                "audience=a&audience=b",
+                RouteError::Twice("audience".to_owned()),
+            ),
             ("audience=", RouteError::Length("audience")),
             ("", RouteError::NoAudience),
             ("permissions=a", RouteError::NoAudience),
             ("audience=%ff", RouteError::Encoding),
-            ("audience=a&permissions=", RouteError::Permissions(ExpressionError::Empty)),
+            (
+                "audience=a&permissions=",
+                RouteError::Permissions(ExpressionError::Empty),
+            ),
         ] {
             assert_eq!(read(settings).unwrap_err(), expected, "{settings}");
         }
-        assert!(matches!(read("audience=a&credentials=everywhere"), Err(RouteError::Places(_))));
-        assert_eq!(read(&format!("audience={}", "a".repeat(5_000))).unwrap_err(), RouteError::TooLong);
-        assert!(Routes::new(true).read("permissions=a").is_ok(), "said in so many words");
+        assert!(matches!(
+            read("audience=a&credentials=everywhere"),
+            Err(RouteError::Places(_))
+        ));
+        assert_eq!(
+            read(&format!("audience={}", "a".repeat(5_000))).unwrap_err(),
+            RouteError::TooLong
+        );
+        assert!(
+            Routes::new(true).read("permissions=a").is_ok(),
+            "said in so many words"
+        );
     }
 
     #[test]
     fn settings_that_stand_one_by_one_are_written_as_they_are_read() {
         for settings in [
-            &[("audience", "invoices-api"), ("permissions", "a:b AND (c/d OR e)")][..],
+            &[
+                ("audience", "invoices-api"),
+                ("permissions", "a:b AND (c/d OR e)"),
+            ][..],
             &[("audience", "a&organization=b"), ("organization", "50%")],
             &[("audience", "a+b"), ("permissions", "")],
             &[("", "a"), ("a=b", "c")],
             &[],
         ] {
             let text = written(settings);
-            let read: Vec<_> = form_urlencoded::parse(text.as_bytes()).into_owned().collect();
-            let expected: Vec<_> = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            let read: Vec<_> = form_urlencoded::parse(text.as_bytes())
+                .into_owned()
+                .collect();
+            let expected: Vec<_> = settings
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect();
             assert_eq!(read, expected, "{text}");
         }
     }
@@ -288,6 +368,9 @@ mod tests {
             assert!(routes.read(&format!("audience=a{number}")).is_ok());
         }
         assert_eq!(routes.known.load().len(), REMEMBERED);
-        assert!(routes.may_tell() && !routes.may_tell(), "nor the log, and yet one that came too late is told");
+        assert!(
+            routes.may_tell() && !routes.may_tell(),
+            "nor the log, and yet one that came too late is told"
+        );
     }
 }

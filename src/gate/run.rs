@@ -23,7 +23,10 @@ use super::index::{Holder, Writer};
 use super::metrics::Metrics;
 use super::report::{Identity, Reporter, Subject, Uses};
 use super::route::Routes;
-use super::server::{self, Certificates, Counters, Listener, TlsError, TlsFiles, connections_within, raise_open_files};
+use super::server::{
+    self, Certificates, Counters, Listener, TlsError, TlsFiles, connections_within,
+    raise_open_files,
+};
 use crate::telemetry;
 
 /// How long the first report is waited for. A gate that cannot report serves all the same.
@@ -99,17 +102,32 @@ pub enum RunError {
 ///
 /// # Errors
 /// [`RunError`] says why; the process should end with a non-zero code.
-pub async fn run(settings: Settings, config: Config, admin: TcpListener, token: CancellationToken) -> Result<(), RunError> {
+pub async fn run(
+    settings: Settings,
+    config: Config,
+    admin: TcpListener,
+    token: CancellationToken,
+) -> Result<(), RunError> {
     settings.check()?;
-    let client = ClientBuilder::try_from(config).map_err(|error| RunError::Client(Box::new(error)))?.build();
+    let client = ClientBuilder::try_from(config)
+        .map_err(|error| RunError::Client(Box::new(error)))?
+        .build();
     let counters = Arc::new(Counters::default());
     let uses = Arc::new(Uses::default());
     let metrics = Arc::new(Metrics::new(&counters, &uses));
-    let freshness = Arc::new(Freshness::new(settings.cluster_objects, settings.max_staleness));
+    let freshness = Arc::new(Freshness::new(
+        settings.cluster_objects,
+        settings.max_staleness,
+    ));
     let stopping = token.child_token();
     let writer = Writer::default();
     let index = writer.published();
-    let ledger = Arc::new(Ledger::new(writer, freshness.clone(), metrics.clone(), uses.clone()));
+    let ledger = Arc::new(Ledger::new(
+        writer,
+        freshness.clone(),
+        metrics.clone(),
+        uses.clone(),
+    ));
     let noting = uses.clone();
     let desk = Arc::new(Desk {
         index: index.clone(),
@@ -120,7 +138,13 @@ pub async fn run(settings: Settings, config: Config, admin: TcpListener, token: 
         used: Box::new(move |holder, now| note(&noting, holder, now)),
         access_log: settings.access_log,
     });
-    let state = Arc::new(State { index, freshness, metrics, ledger: ledger.clone(), stopping: stopping.clone() });
+    let state = Arc::new(State {
+        index,
+        freshness,
+        metrics,
+        ledger: ledger.clone(),
+        stopping: stopping.clone(),
+    });
 
     // Everything that can be wrong with the configuration shows before anything is served.
     let callers = Callers::new(client.clone(), settings.callers.clone())?;
@@ -149,9 +173,19 @@ pub async fn run(settings: Settings, config: Config, admin: TcpListener, token: 
     } else {
         reported.cancel();
     }
-    let watched = if settings.cluster_objects { &[Watched::ApiKeys, Watched::Roles][..] } else { &[Watched::ApiKeys] };
+    let watched = if settings.cluster_objects {
+        &[Watched::ApiKeys, Watched::Roles][..]
+    } else {
+        &[Watched::ApiKeys]
+    };
     for watched in watched {
-        let feed = Feed::new(client.clone(), *watched, settings.namespace.as_deref(), ledger.clone(), settings.timing);
+        let feed = Feed::new(
+            client.clone(),
+            *watched,
+            settings.namespace.as_deref(),
+            ledger.clone(),
+            settings.timing,
+        );
         let (reported, background) = (reported.clone(), background.clone());
         let followed = async move {
             // What is announced after the first list waits for a gate that the controller knows of, and what was before is in it.
@@ -170,13 +204,22 @@ pub async fn run(settings: Settings, config: Config, admin: TcpListener, token: 
         });
     }
     let router = router(desk, callers, settings.proxy_callers);
-    let served = parts.beside(server::serve(listeners, router, limits, counters, stopping.clone()), &stopping).await;
+    let served = parts
+        .beside(
+            server::serve(listeners, router, limits, counters, stopping.clone()),
+            &stopping,
+        )
+        .await;
     background.cancel();
     tasks.close();
     tasks.wait().await;
     let ended = parts.end().await;
     served.and(ended)?;
-    if token.is_cancelled() { Ok(()) } else { Err(RunError::Ended("the server")) }
+    if token.is_cancelled() {
+        Ok(())
+    } else {
+        Err(RunError::Ended("the server"))
+    }
 }
 
 /// What runs beside the server. None of it may end before: a gate that follows nobody any more would go on to answer from what it knew,
@@ -185,7 +228,11 @@ pub async fn run(settings: Settings, config: Config, admin: TcpListener, token: 
 struct Parts(FuturesUnordered<BoxFuture<'static, (&'static str, Result<(), RunError>)>>);
 
 impl Parts {
-    fn spawn(&mut self, name: &'static str, part: impl Future<Output = Result<(), RunError>> + Send + 'static) {
+    fn spawn(
+        &mut self,
+        name: &'static str,
+        part: impl Future<Output = Result<(), RunError>> + Send + 'static,
+    ) {
         let task = tokio::spawn(part);
         self.0.push(Box::pin(async move {
             // It panicked; nobody aborts it.
@@ -194,13 +241,20 @@ impl Parts {
     }
 
     /// Waits for `serving`, which is told to stop when a part has ended.
-    async fn beside(&mut self, serving: impl Future<Output = ()>, stopping: &CancellationToken) -> Result<(), RunError> {
+    async fn beside(
+        &mut self,
+        serving: impl Future<Output = ()>,
+        stopping: &CancellationToken,
+    ) -> Result<(), RunError> {
         let mut serving = std::pin::pin!(serving);
         let (name, ended) = tokio::select! {
             () = &mut serving => return Ok(()),
             Some(ended) = self.0.next() => ended,
         };
-        tracing::error!(part = name, "a part of the gate has ended: the requests under way are answered, then the gate ends");
+        tracing::error!(
+            part = name,
+            "a part of the gate has ended: the requests under way are answered, then the gate ends"
+        );
         stopping.cancel();
         serving.await;
         ended.and(Err(RunError::Ended(name)))
@@ -218,16 +272,22 @@ impl Parts {
 
 impl Settings {
     fn check(&self) -> Result<(), RunError> {
-        let verifies_clients = self.listen_tls.as_ref().is_some_and(|(_, files)| files.client_ca.is_some());
-        let asks_for_certificates =
-            self.proxy_callers == ProxyCallers::Mtls || self.callers.methods.contains(&callers::Method::Mtls);
+        let verifies_clients = self
+            .listen_tls
+            .as_ref()
+            .is_some_and(|(_, files)| files.client_ca.is_some());
+        let asks_for_certificates = self.proxy_callers == ProxyCallers::Mtls
+            || self.callers.methods.contains(&callers::Method::Mtls);
         if self.listen.is_none() && self.listen_tls.is_none() {
             return Err(RunError::NoListener);
         }
         if asks_for_certificates && !verifies_clients {
             return Err(RunError::NoClientCa);
         }
-        if self.max_staleness.is_some_and(|max| max <= self.timing.watch + super::feed::GRACE) {
+        if self
+            .max_staleness
+            .is_some_and(|max| max <= self.timing.watch + super::feed::GRACE)
+        {
             return Err(RunError::Staleness);
         }
         Ok(())
@@ -260,9 +320,22 @@ fn note(uses: &Uses, holder: &Holder, now: i64) {
     });
 }
 
-fn reporter(client: &Client, identity: Identity, settings: &Settings, state: &Arc<State>, uses: &Arc<Uses>) -> Reporter {
+fn reporter(
+    client: &Client,
+    identity: Identity,
+    settings: &Settings,
+    state: &Arc<State>,
+    uses: &Arc<Uses>,
+) -> Reporter {
     let (moved, state) = (state.ledger.moved(), state.clone());
-    Reporter::new(client.clone(), identity, settings.namespace.clone(), uses.clone(), move || state.facts(), moved)
+    Reporter::new(
+        client.clone(),
+        identity,
+        settings.namespace.clone(),
+        uses.clone(),
+        move || state.facts(),
+        moved,
+    )
 }
 
 #[cfg(test)]
@@ -279,11 +352,17 @@ mod tests {
             listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
             listen_tls: None,
             limits: server::Limits::default(),
-            callers: callers::Settings { methods: vec![callers::Method::None], ..callers::Settings::default() },
+            callers: callers::Settings {
+                methods: vec![callers::Method::None],
+                ..callers::Settings::default()
+            },
             proxy_callers: ProxyCallers::None,
             routes_without_audience: false,
             max_staleness: None,
-            timing: Timing { watch: Duration::from_secs(30), request: Duration::from_secs(30) },
+            timing: Timing {
+                watch: Duration::from_secs(30),
+                request: Duration::from_secs(30),
+            },
             access_log: AccessLog::Off,
             report: None,
         }
@@ -296,20 +375,33 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let list = r#"{"metadata":{"resourceVersion":"10"},"items":[]}"#;
-        tokio::spawn(axum::serve(listener, Router::new().fallback(any(async move || list))).into_future());
+        tokio::spawn(
+            axum::serve(listener, Router::new().fallback(any(async move || list))).into_future(),
+        );
 
         let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut settings = settings();
         // No clock goes so far: the feed panics.
         settings.timing.watch = Duration::MAX;
-        let run = run(settings, Config::new(url.parse().unwrap()), admin, CancellationToken::new());
-        let ended = tokio::time::timeout(Duration::from_secs(20), run).await.expect("it goes on");
-        assert!(matches!(ended, Err(RunError::Ended("the watch of ApiKeys"))), "{ended:?}");
+        let run = run(
+            settings,
+            Config::new(url.parse().unwrap()),
+            admin,
+            CancellationToken::new(),
+        );
+        let ended = tokio::time::timeout(Duration::from_secs(20), run)
+            .await
+            .expect("it goes on");
+        assert!(
+            matches!(ended, Err(RunError::Ended("the watch of ApiKeys"))),
+            "{ended:?}"
+        );
     }
 
     /// A key that is rotated after the list is given out when this gate says that it knows it, and nobody waits for a gate that is unknown.
     #[tokio::test]
-    async fn a_gate_tells_that_it_is_there_before_it_lists_and_lists_also_where_nobody_takes_that() {
+    async fn a_gate_tells_that_it_is_there_before_it_lists_and_lists_also_where_nobody_takes_that()
+    {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -327,16 +419,26 @@ mod tests {
 
         let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut settings = settings();
-        settings.report = Some(Identity { name: "gate-a".to_owned(), namespace: "ns".to_owned(), pod_uid: None });
+        settings.report = Some(Identity {
+            name: "gate-a".to_owned(),
+            namespace: "ns".to_owned(),
+            pod_uid: None,
+        });
         let token = CancellationToken::new();
         let mut config = Config::new(url.parse().unwrap());
         config.default_retry = false;
         let running = tokio::spawn(run(settings, config, admin, token.clone()));
-        assert_eq!(heard.recv().await.unwrap(), "PATCH /apis/claviger.dev/v1alpha1/namespaces/ns/gates/gate-a");
+        assert_eq!(
+            heard.recv().await.unwrap(),
+            "PATCH /apis/claviger.dev/v1alpha1/namespaces/ns/gates/gate-a"
+        );
         let early = tokio::time::timeout(Duration::from_millis(300), heard.recv()).await;
         assert!(early.is_err(), "{early:?}");
         let_go.add_permits(1);
-        assert_eq!(heard.recv().await.unwrap(), "GET /apis/claviger.dev/v1alpha1/apikeys");
+        assert_eq!(
+            heard.recv().await.unwrap(),
+            "GET /apis/claviger.dev/v1alpha1/apikeys"
+        );
         token.cancel();
         assert!(running.await.unwrap().is_ok());
     }
@@ -344,8 +446,16 @@ mod tests {
     #[tokio::test]
     async fn what_ends_early_ends_the_gate_once_the_requests_under_way_are_answered() {
         for part in [Ok(()), Err(RunError::NoListener)] {
-            let wanted = if part.is_ok() { "the part ended unexpectedly".to_owned() } else { RunError::NoListener.to_string() };
-            let (mut parts, stopping, background) = (Parts::default(), CancellationToken::new(), CancellationToken::new());
+            let wanted = if part.is_ok() {
+                "the part ended unexpectedly".to_owned()
+            } else {
+                RunError::NoListener.to_string()
+            };
+            let (mut parts, stopping, background) = (
+                Parts::default(),
+                CancellationToken::new(),
+                CancellationToken::new(),
+            );
             parts.spawn("the part", async { part });
             let other = background.clone();
             parts.spawn("another", async move {
@@ -366,6 +476,15 @@ mod tests {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let token = CancellationToken::new();
         token.cancel();
-        assert!(run(settings(), Config::new("http://127.0.0.1:1".parse().unwrap()), admin, token).await.is_ok());
+        assert!(
+            run(
+                settings(),
+                Config::new("http://127.0.0.1:1".parse().unwrap()),
+                admin,
+                token
+            )
+            .await
+            .is_ok()
+        );
     }
 }

@@ -40,8 +40,7 @@ pub(super) fn apikey(number: usize, parts: Value) -> Value {
 /// A version of a key.
 pub(super) fn version(version: i64, number: usize, phase: &str, parts: Value) -> Value {
     let hash = Hash::of(key(number).as_bytes()).to_string();
-    let mut object =
-        json!({ "version": version, "hash": hash, "tail": "000000", "phase": phase, "announcedAt": "2026-01-01T00:00:00Z" });
+    let mut object = json!({ "version": version, "hash": hash, "tail": "000000", "phase": phase, "announcedAt": "2026-01-01T00:00:00Z" });
     merge(&mut object, parts);
     object
 }

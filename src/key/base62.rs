@@ -1,7 +1,8 @@
 //! Base62 with the alphabet `0-9A-Za-z`, as far as a key needs it.
 
 /// Digits in ascending order of value, which is also their order in ASCII.
-pub(super) const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+pub(super) const ALPHABET: &[u8; 62] =
+    b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// The largest multiple of 62 that a byte can count to: bytes from here on are thrown away, so that every
 /// digit is equally likely (256 is no multiple of 62).

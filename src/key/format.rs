@@ -33,7 +33,9 @@ pub enum Malformed {
 
 /// A prefix that is not allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a prefix has 2 to 16 characters out of a-z, 0-9 and _, begins with a letter and does not end with _")]
+#[error(
+    "a prefix has 2 to 16 characters out of a-z, 0-9 and _, begins with a letter and does not end with _"
+)]
 pub struct PrefixError;
 
 /// Tells a key of ours from a mistyped or made-up text, without knowing any key.
@@ -42,11 +44,18 @@ pub struct PrefixError;
 /// [`Malformed`] when the shape or the checksum is wrong.
 pub fn check(text: &str) -> Result<(), Malformed> {
     let (prefix, body) = text.rsplit_once('_').ok_or(Malformed::Shape)?;
-    if !Prefix::is_valid(prefix) || body.len() != RANDOM_LEN + TAIL_LEN || !body.bytes().all(base62::is_digit) {
+    if !Prefix::is_valid(prefix)
+        || body.len() != RANDOM_LEN + TAIL_LEN
+        || !body.bytes().all(base62::is_digit)
+    {
         return Err(Malformed::Shape);
     }
     let (signed, tail) = text.split_at(text.len() - TAIL_LEN);
-    if checksum(signed.as_bytes()) == tail.as_bytes() { Ok(()) } else { Err(Malformed::Checksum) }
+    if checksum(signed.as_bytes()) == tail.as_bytes() {
+        Ok(())
+    } else {
+        Err(Malformed::Checksum)
+    }
 }
 
 /// CRC-32 (IEEE) of everything before the checksum, in six base62 digits.
@@ -83,7 +92,11 @@ impl FromStr for Prefix {
     type Err = PrefixError;
 
     fn from_str(text: &str) -> Result<Self, PrefixError> {
-        if Self::is_valid(text) { Ok(Self(text.to_owned())) } else { Err(PrefixError) }
+        if Self::is_valid(text) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(PrefixError)
+        }
     }
 }
 

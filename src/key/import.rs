@@ -60,11 +60,19 @@ impl Key {
 /// as `sk_live_`, the characters that do not repeat earlier ones or go on in steps, each as much as the alphabet gives that it seems to
 /// be drawn from, and no more than its characters' frequencies give.
 fn estimated_bits(text: &str) -> u32 {
-    let body = text.get(..text.len().saturating_sub(TAIL_LEN)).unwrap_or_default();
+    let body = text
+        .get(..text.len().saturating_sub(TAIL_LEN))
+        .unwrap_or_default();
     let body = without_word(body).as_bytes();
-    let hex = body.iter().all(|byte| byte.is_ascii_hexdigit() || *byte == b'-');
+    let hex = body
+        .iter()
+        .all(|byte| byte.is_ascii_hexdigit() || *byte == b'-');
     // In a UUID and its like, dashes stand at fixed places.
-    let body: Vec<u8> = body.iter().copied().filter(|byte| !(hex && *byte == b'-')).collect();
+    let body: Vec<u8> = body
+        .iter()
+        .copied()
+        .filter(|byte| !(hex && *byte == b'-'))
+        .collect();
     let body = body.as_slice();
     let fresh = fresh_characters(body);
     let count = f64::from(u32::try_from(fresh.len()).unwrap_or(u32::MAX));
@@ -76,10 +84,17 @@ fn estimated_bits(text: &str) -> u32 {
         }
     }
     let all = f64::from(u32::try_from(body.len()).unwrap_or(u32::MAX)).max(1.0);
-    let shares = frequencies.iter().filter(|frequency| **frequency > 0).map(|frequency| f64::from(*frequency) / all);
-    let distinct = frequencies.iter().filter(|frequency| **frequency > 0).count();
+    let shares = frequencies
+        .iter()
+        .filter(|frequency| **frequency > 0)
+        .map(|frequency| f64::from(*frequency) / all);
+    let distinct = frequencies
+        .iter()
+        .filter(|frequency| **frequency > 0)
+        .count();
     // The sample is small: the correction of Miller and Madow makes up for what its frequencies lack.
-    let lacking = f64::from(u32::try_from(distinct.saturating_sub(1)).unwrap_or(0)) / (2.0 * all * std::f64::consts::LN_2);
+    let lacking = f64::from(u32::try_from(distinct.saturating_sub(1)).unwrap_or(0))
+        / (2.0 * all * std::f64::consts::LN_2);
     let by_frequency = count * (shares.map(|share| -share * share.log2()).sum::<f64>() + lacking);
     #[expect(
         clippy::cast_possible_truncation,
@@ -95,7 +110,12 @@ fn estimated_bits(text: &str) -> u32 {
 fn without_word(text: &str) -> &str {
     let head = text.get(..text.len().min(16)).unwrap_or_default();
     match head.rfind(['_', '-']) {
-        Some(end) if head.bytes().take(end).all(|byte| byte.is_ascii_lowercase() || matches!(byte, b'_' | b'-')) => {
+        Some(end)
+            if head
+                .bytes()
+                .take(end)
+                .all(|byte| byte.is_ascii_lowercase() || matches!(byte, b'_' | b'-')) =>
+        {
             text.get(end + 1..).unwrap_or_default()
         }
         _ => text,
@@ -110,7 +130,11 @@ fn fresh_characters(body: &[u8]) -> Vec<u8> {
     let mut fresh = Vec::new();
     let lower = body.to_ascii_lowercase();
     for (at, byte) in lower.iter().enumerate() {
-        let window = |length: usize| (at + 1).checked_sub(length).and_then(|from| lower.get(from..=at));
+        let window = |length: usize| {
+            (at + 1)
+                .checked_sub(length)
+                .and_then(|from| lower.get(from..=at))
+        };
         let steps = window(3).is_some_and(|three| {
             let step = |pair: &[u8]| match pair {
                 [first, second] => i16::from(*second) - i16::from(*first),
@@ -139,7 +163,12 @@ fn alphabet(body: &[u8]) -> f64 {
         (any(u8::is_ascii_digit), 10.0),
         (any(u8::is_ascii_punctuation), 4.0),
     ];
-    sizes.iter().filter(|(there, _)| *there).map(|(_, size)| size).sum::<f64>().max(1.0)
+    sizes
+        .iter()
+        .filter(|(there, _)| *there)
+        .map(|(_, size)| size)
+        .sum::<f64>()
+        .max(1.0)
 }
 
 #[cfg(test)]
@@ -176,18 +205,37 @@ mod tests {
 
     #[test]
     fn a_key_with_128_random_bits_has_too_few_without_its_tail() {
-        assert!(bits("9f86d081884c7d659a2feaa0c55ad015").is_some_and(|bits| (90..112).contains(&bits)), "128 bits in hex");
-        assert!(bits("3f2b8c1d-9a4e-4c77-b1d0-6e5f8a9b7c21").is_some(), "a UUID");
+        assert!(
+            bits("9f86d081884c7d659a2feaa0c55ad015").is_some_and(|bits| (90..112).contains(&bits)),
+            "128 bits in hex"
+        );
+        assert!(
+            bits("3f2b8c1d-9a4e-4c77-b1d0-6e5f8a9b7c21").is_some(),
+            "a UUID"
+        );
     }
 
     #[test]
     fn what_cannot_be_sent_is_refused() {
         let good = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b";
         assert!(Key::import(good.as_bytes()).is_ok());
-        for text in [String::new(), format!("{good}\n"), format!(" {good}"), format!("{good}\u{e9}"), format!("{good}\0")] {
-            assert_eq!(Key::import(text.as_bytes()).err(), Some(ImportError::Characters), "{text:?}");
+        for text in [
+            String::new(),
+            format!("{good}\n"),
+            format!(" {good}"),
+            format!("{good}\u{e9}"),
+            format!("{good}\0"),
+        ] {
+            assert_eq!(
+                Key::import(text.as_bytes()).err(),
+                Some(ImportError::Characters),
+                "{text:?}"
+            );
         }
-        assert_eq!(Key::import(&[0xff; 40]).err(), Some(ImportError::Characters));
+        assert_eq!(
+            Key::import(&[0xff; 40]).err(),
+            Some(ImportError::Characters)
+        );
         assert_eq!(Key::import(&[b'x'; 513]).err(), Some(ImportError::TooLong));
     }
 

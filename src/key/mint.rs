@@ -50,7 +50,11 @@ impl Key {
         let mut missing = RANDOM_LEN;
         while missing > 0 {
             random.fill(pool.as_mut_slice())?;
-            for digit in pool.iter().filter_map(|byte| base62::unbiased_digit(*byte)).take(missing) {
+            for digit in pool
+                .iter()
+                .filter_map(|byte| base62::unbiased_digit(*byte))
+                .take(missing)
+            {
                 text.push(char::from(digit));
                 missing -= 1;
             }
@@ -81,7 +85,12 @@ impl Key {
     /// What people may see of the key.
     #[must_use]
     pub fn tail(&self) -> Tail {
-        Tail(self.0.get(self.0.len().saturating_sub(TAIL_LEN)..).unwrap_or_default().to_owned())
+        Tail(
+            self.0
+                .get(self.0.len().saturating_sub(TAIL_LEN)..)
+                .unwrap_or_default()
+                .to_owned(),
+        )
     }
 }
 
@@ -107,7 +116,9 @@ impl fmt::Display for Tail {
 
 impl RandomSource for OsRandom {
     fn fill(&mut self, bytes: &mut [u8]) -> Result<(), MintError> {
-        rand::rngs::SysRng.try_fill_bytes(bytes).map_err(|error| MintError(Box::new(error)))
+        rand::rngs::SysRng
+            .try_fill_bytes(bytes)
+            .map_err(|error| MintError(Box::new(error)))
     }
 }
 

@@ -14,7 +14,9 @@ mod hash;
 mod import;
 mod mint;
 
-pub use format::{DEFAULT_PREFIX, MAX_LEN, Malformed, Prefix, PrefixError, RANDOM_LEN, TAIL_LEN, check};
+pub use format::{
+    DEFAULT_PREFIX, MAX_LEN, Malformed, Prefix, PrefixError, RANDOM_LEN, TAIL_LEN, check,
+};
 pub use hash::{Hash, HashError};
 pub use import::{ImportError, MIN_BITS};
 pub use mint::{Key, MintError, OsRandom, RandomSource, Tail, random_hex_128};

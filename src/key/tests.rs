@@ -33,7 +33,11 @@ fn a_known_key_has_the_documented_checksum_and_hash() {
         })),
     )
     .unwrap();
-    assert!(key.expose().starts_with("clv_0123456789ABCDEFGHIJKLMNOPQRSTUV"), "digits in the order of their values");
+    assert!(
+        key.expose()
+            .starts_with("clv_0123456789ABCDEFGHIJKLMNOPQRSTUV"),
+        "digits in the order of their values"
+    );
     assert_eq!(key.tail().as_str(), &key.expose()[36..]);
     assert_eq!(key.expose(), KNOWN_KEY);
     assert_eq!(key.hash().to_string(), KNOWN_HASH);
@@ -48,7 +52,11 @@ fn the_longest_key_fits_one_sha256_block() {
 #[test]
 fn a_biased_byte_is_thrown_away() {
     let mut bytes = [248_u8, 255, 250, 61].into_iter().cycle();
-    let key = Key::mint(&Prefix::default(), &mut Fixed(Box::new(move || bytes.next().unwrap()))).unwrap();
+    let key = Key::mint(
+        &Prefix::default(),
+        &mut Fixed(Box::new(move || bytes.next().unwrap())),
+    )
+    .unwrap();
     assert_eq!(&key.expose()[4..36], "z".repeat(32));
 }
 
@@ -93,11 +101,21 @@ fn debug_of_anything_that_holds_a_key_prints_none_of_it() {
         )
         .unwrap()
     };
-    let holder = Holder { key: again(), list: vec![Some(again())] };
-    assert_eq!(holder.key.expose(), text, "the test holds the key that it looks for");
+    let holder = Holder {
+        key: again(),
+        list: vec![Some(again())],
+    };
+    assert_eq!(
+        holder.key.expose(),
+        text,
+        "the test holds the key that it looks for"
+    );
     for shown in [format!("{holder:?}"), format!("{holder:#?}")] {
         for window in text.as_bytes()[4..].windows(6) {
-            assert!(!shown.contains(std::str::from_utf8(window).unwrap()), "{shown}");
+            assert!(
+                !shown.contains(std::str::from_utf8(window).unwrap()),
+                "{shown}"
+            );
         }
     }
 }
@@ -116,8 +134,10 @@ fn the_random_characters_are_uniform() {
         }
     }
     let expected = f64::from(KEYS * 32) / 62.0;
-    let chi_squared: f64 =
-        base62::ALPHABET.iter().map(|b| (f64::from(counts[usize::from(*b)]) - expected).powi(2) / expected).sum();
+    let chi_squared: f64 = base62::ALPHABET
+        .iter()
+        .map(|b| (f64::from(counts[usize::from(*b)]) - expected).powi(2) / expected)
+        .sum();
     assert!(chi_squared < CRITICAL, "chi squared {chi_squared}");
 }
 
@@ -126,7 +146,18 @@ fn prefixes_follow_their_pattern() {
     for good in ["clv", "ab", "a0", "a_b", "abcdefghijklmnop", "a__b"] {
         assert!(good.parse::<Prefix>().is_ok(), "{good}");
     }
-    for bad in ["", "a", "A1", "1a", "_a", "a_", "a-b", "abcdefghijklmnopq", "äb", "a b"] {
+    for bad in [
+        "",
+        "a",
+        "A1",
+        "1a",
+        "_a",
+        "a_",
+        "a-b",
+        "abcdefghijklmnopq",
+        "äb",
+        "a b",
+    ] {
         assert!(bad.parse::<Prefix>().is_err(), "{bad}");
     }
 }
@@ -135,8 +166,15 @@ fn prefixes_follow_their_pattern() {
 fn a_key_id_is_32_lower_case_hex_digits() {
     let id = random_hex_128(&mut OsRandom).unwrap();
     assert_eq!(id.len(), 32);
-    assert!(id.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)));
-    assert_eq!(random_hex_128(&mut Fixed(Box::new(|| 0))).unwrap(), "0".repeat(32), "leading zeros are kept");
+    assert!(
+        id.bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    );
+    assert_eq!(
+        random_hex_128(&mut Fixed(Box::new(|| 0))).unwrap(),
+        "0".repeat(32),
+        "leading zeros are kept"
+    );
 }
 
 proptest! {
@@ -171,6 +209,10 @@ fn every_single_character_change_is_rejected() {
                 assert!(check(&changed).is_err(), "position {place}");
             }
         }
-        assert!(check(&text[1..]).is_err() && check(&text[..text.len() - 1]).is_err() && check(&format!("{text}0")).is_err());
+        assert!(
+            check(&text[1..]).is_err()
+                && check(&text[..text.len() - 1]).is_err()
+                && check(&format!("{text}0")).is_err()
+        );
     }
 }

@@ -3,7 +3,10 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::rotation::{self, MAX_OVERLAPPING};
-use super::{Clock, Delivery, FoundIn, Refusal, SecretFacts, SecretView, SourceView, Wake, World, policy, retention, secret};
+use super::{
+    Clock, Delivery, FoundIn, Refusal, SecretFacts, SecretView, SourceView, Wake, World, policy,
+    retention, secret,
+};
 use crate::api::conditions::{self, ConditionType, reason};
 use crate::api::names::ANNOTATION_ADOPT;
 use crate::api::{ApiKey, ApiKeyStatus, VersionPhase};
@@ -23,21 +26,39 @@ pub(super) struct Trouble {
 
 /// Moments before the end of a key at which its owner is told, and in which words. A notice that is as long as the whole
 /// life of a key is left out.
-const NOTICES: [(SignedDuration, &str); 2] =
-    [(SignedDuration::from_hours(24), "within a day"), (SignedDuration::from_hours(7 * 24), "within 7 days")];
+const NOTICES: [(SignedDuration, &str); 2] = [
+    (SignedDuration::from_hours(24), "within a day"),
+    (SignedDuration::from_hours(7 * 24), "within 7 days"),
+];
 
 /// Reasons for which a delivery is refused.
-const REFUSALS: [&str; 4] =
-    [reason::SECRET_CONFLICT, reason::DELIVERY_REFUSED, reason::QUOTA_EXCEEDED, reason::NAMESPACE_TERMINATING];
+const REFUSALS: [&str; 4] = [
+    reason::SECRET_CONFLICT,
+    reason::DELIVERY_REFUSED,
+    reason::QUOTA_EXCEEDED,
+    reason::NAMESPACE_TERMINATING,
+];
 
 /// What stands in the way, if anything.
 pub(super) fn trouble(world: &World, now: Timestamp) -> Option<Trouble> {
     let status = world.status();
     if status.current().is_some() {
-        let waits = || if rotation_is_due(world, &status, now) { rotation_obstacle(world, &status) } else { None };
-        return delivered(world, &status).or_else(|| duplicate(world)).or_else(waits).or_else(|| roles(world));
+        let waits = || {
+            if rotation_is_due(world, &status, now) {
+                rotation_obstacle(world, &status)
+            } else {
+                None
+            }
+        };
+        return delivered(world, &status)
+            .or_else(|| duplicate(world))
+            .or_else(waits)
+            .or_else(|| roles(world));
     }
-    refused(world).or_else(|| before_issuing(world)).or_else(|| taken(world)).or_else(|| clock(world))
+    refused(world)
+        .or_else(|| before_issuing(world))
+        .or_else(|| taken(world))
+        .or_else(|| clock(world))
 }
 
 /// What is wrong with the Secret of a key that ends now. What was refused meanwhile does not matter any more.
@@ -47,14 +68,27 @@ pub(super) fn at_the_end(world: &World) -> Option<Trouble> {
 
 /// What is wrong with the Secret of a key that is in use, or was.
 pub(super) fn delivered(world: &World, status: &ApiKeyStatus) -> Option<Trouble> {
-    amiss(world, status, &|| if status.is_final() { None } else { refused(world) })
+    amiss(world, status, &|| {
+        if status.is_final() {
+            None
+        } else {
+            refused(world)
+        }
+    })
 }
 
-fn amiss(world: &World, status: &ApiKeyStatus, refused: &dyn Fn() -> Option<Trouble>) -> Option<Trouble> {
+fn amiss(
+    world: &World,
+    status: &ApiKeyStatus,
+    refused: &dyn Fn() -> Option<Trouble>,
+) -> Option<Trouble> {
     let current = status.current()?;
     if status.secret_ref.is_none() || retention::is_over(current) {
         // None was delivered, or it is to be gone.
-        return refused().map(|trouble| Trouble { undelivered: false, ..trouble });
+        return refused().map(|trouble| Trouble {
+            undelivered: false,
+            ..trouble
+        });
     }
     let place = place(&world.apikey);
     match &world.secret {
@@ -98,16 +132,29 @@ pub(super) fn before_issuing(world: &World) -> Option<Trouble> {
     }
     let violations = policy::violations(world);
     if !violations.is_empty() {
-        return Some(stalled(reason::POLICY_VIOLATED, format!("nothing is issued: {}", violations.join("; "))));
+        return Some(stalled(
+            reason::POLICY_VIOLATED,
+            format!("nothing is issued: {}", violations.join("; ")),
+        ));
     }
     if let SourceView::Unfit(unfit) = &world.source {
         return Some(stalled(unfit.reason, unfit.message.clone()));
     }
-    duplicate(world).map(|trouble| Trouble { undelivered: true, ..trouble }).or_else(|| held(world))
+    duplicate(world)
+        .map(|trouble| Trouble {
+            undelivered: true,
+            ..trouble
+        })
+        .or_else(|| held(world))
 }
 
 fn stalled(reason: &'static str, message: String) -> Trouble {
-    Trouble { reason, message, stalled: true, undelivered: true }
+    Trouble {
+        reason,
+        message,
+        stalled: true,
+        undelivered: true,
+    }
 }
 
 /// The controller was told not to mint.
@@ -135,20 +182,30 @@ fn duplicate(world: &World) -> Option<Trouble> {
 
 /// What keeps a rotation that is due from beginning.
 pub(super) fn rotation_obstacle(world: &World, status: &ApiKeyStatus) -> Option<Trouble> {
-    let waits = |reason, message: String, stalled| Some(Trouble { reason, message, stalled, undelivered: false });
+    let waits = |reason, message: String, stalled| {
+        Some(Trouble {
+            reason,
+            message,
+            stalled,
+            undelivered: false,
+        })
+    };
     if let Some(held) = held(world) {
-        return Some(Trouble { undelivered: false, ..held });
+        return Some(Trouble {
+            undelivered: false,
+            ..held
+        });
     }
     if rotation::overlapping(status) >= MAX_OVERLAPPING {
-        let next = rotation::next_retirement(status).map_or_else(|| "one is retired".to_owned(), |moment| moment.to_string());
+        let next = rotation::next_retirement(status)
+            .map_or_else(|| "one is retired".to_owned(), |moment| moment.to_string());
         let message = format!(
             "a rotation is due, and {MAX_OVERLAPPING} versions overlap: it waits until {next}; lowering spec.rotation.overlap ends them sooner"
         );
         return waits(reason::ROTATION_WAITS, message, false);
     }
     if world.clock != Clock::Agrees {
-        let message =
-            "the controller's clock and the API server's differ by more than a minute: nothing is rotated until they agree";
+        let message = "the controller's clock and the API server's differ by more than a minute: nothing is rotated until they agree";
         return waits(reason::CLOCK_DISAGREES, message.to_owned(), false);
     }
     irreplaceable(world)
@@ -157,7 +214,9 @@ pub(super) fn rotation_obstacle(world: &World, status: &ApiKeyStatus) -> Option<
 /// What keeps the next version from being delivered into the Secret that is there.
 pub(super) fn irreplaceable(world: &World) -> Option<Trouble> {
     match &world.secret {
-        SecretView::Present(secret) if !world.owns(secret) => Some(conflict(&place(&world.apikey), &secret.owner())),
+        SecretView::Present(secret) if !world.owns(secret) => {
+            Some(conflict(&place(&world.apikey), &secret.owner()))
+        }
         SecretView::Present(secret) if secret.deleting => Some(Trouble {
             reason: reason::SECRET_MISSING,
             message: format!(
@@ -182,7 +241,8 @@ pub(super) fn irreplaceable(world: &World) -> Option<Trouble> {
 
 /// Whether the next version is to be minted now.
 pub(super) fn rotation_is_due(world: &World, status: &ApiKeyStatus, now: Timestamp) -> bool {
-    status.newest_announced().is_none() && rotation::due(world, status).is_some_and(|due| due <= now)
+    status.newest_announced().is_none()
+        && rotation::due(world, status).is_some_and(|due| due <= now)
 }
 
 /// Listed roles that do not exist: they grant nothing, and the rest is as asked.
@@ -190,7 +250,10 @@ fn roles(world: &World) -> Option<Trouble> {
     let missing = &world.surroundings.missing_roles;
     (!missing.is_empty()).then(|| Trouble {
         reason: reason::ROLE_MISSING,
-        message: format!("no ApiKeyRole of this name, so it grants nothing: {}", missing.join(", ")),
+        message: format!(
+            "no ApiKeyRole of this name, so it grants nothing: {}",
+            missing.join(", ")
+        ),
         stalled: false,
         undelivered: false,
     })
@@ -221,12 +284,19 @@ fn conflict(place: &str, owner: &str) -> Trouble {
 }
 
 fn refused(world: &World) -> Option<Trouble> {
-    let Delivery::Refused(refused) = &world.delivery else { return None };
+    let Delivery::Refused(refused) = &world.delivery else {
+        return None;
+    };
     Some(refusal(refused.reason, refused.message.clone()))
 }
 
 fn refusal(reason: &'static str, message: String) -> Trouble {
-    Trouble { reason, message, stalled: reason != reason::NAMESPACE_TERMINATING, undelivered: true }
+    Trouble {
+        reason,
+        message,
+        stalled: reason != reason::NAMESPACE_TERMINATING,
+        undelivered: true,
+    }
 }
 
 /// The key is past its end by our clock alone.
@@ -257,8 +327,12 @@ pub(super) fn undone() -> Trouble {
 /// Not issued, and the name is taken by a Secret that holds none of our keys.
 fn taken(world: &World) -> Option<Trouble> {
     match &world.secret {
-        SecretView::Present(_) if matches!(&world.source, SourceView::Found(found) if found.place == FoundIn::OwnSecret) => None,
-        SecretView::Present(secret) if !world.owns(secret) => Some(conflict(&place(&world.apikey), &secret.owner())),
+        SecretView::Present(_) if matches!(&world.source, SourceView::Found(found) if found.place == FoundIn::OwnSecret) => {
+            None
+        }
+        SecretView::Present(secret) if !world.owns(secret) => {
+            Some(conflict(&place(&world.apikey), &secret.owner()))
+        }
         _ => None,
     }
 }
@@ -300,7 +374,10 @@ impl Trouble {
     /// What to wait for: some troubles end with an event, others have to be looked for.
     pub(super) fn wake(&self) -> Wake {
         match self.reason {
-            reason::ROLE_MISSING | reason::ROTATION_WAITS | reason::MINTING_HELD | reason::POLICY_VIOLATED => Wake::OnEvent,
+            reason::ROLE_MISSING
+            | reason::ROTATION_WAITS
+            | reason::MINTING_HELD
+            | reason::POLICY_VIOLATED => Wake::OnEvent,
             _ => Wake::BackOff,
         }
     }
@@ -310,7 +387,10 @@ impl Refusal {
     /// The name of the Secret is taken by `secret`, which is not ours.
     #[must_use]
     pub fn conflict(apikey: &ApiKey, secret: &SecretFacts) -> Self {
-        Self { reason: reason::SECRET_CONFLICT, message: conflict(&place(apikey), &secret.owner()).message }
+        Self {
+            reason: reason::SECRET_CONFLICT,
+            message: conflict(&place(apikey), &secret.owner()).message,
+        }
     }
 }
 
@@ -339,13 +419,19 @@ pub(super) fn end(world: &World) -> Option<Timestamp> {
 /// In which words the owner of a key that is about to end is told so.
 pub(super) fn notice(status: &ApiKeyStatus, now: Timestamp) -> Option<&'static str> {
     let (end, lifetime) = lifetime(status)?;
-    NOTICES.iter().find(|(before, _)| lifetime > *before && end.duration_since(now) <= *before).map(|(_, words)| *words)
+    NOTICES
+        .iter()
+        .find(|(before, _)| lifetime > *before && end.duration_since(now) <= *before)
+        .map(|(_, words)| *words)
 }
 
 /// The moments at which its owner is told that a key is about to end.
 pub(super) fn notice_moments(status: &ApiKeyStatus) -> impl Iterator<Item = Timestamp> {
     lifetime(status).into_iter().flat_map(|(end, lifetime)| {
-        NOTICES.iter().filter(move |(before, _)| lifetime > *before).filter_map(move |(before, _)| end.checked_sub(*before).ok())
+        NOTICES
+            .iter()
+            .filter(move |(before, _)| lifetime > *before)
+            .filter_map(move |(before, _)| end.checked_sub(*before).ok())
     })
 }
 

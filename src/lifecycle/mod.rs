@@ -26,8 +26,8 @@ pub(crate) use secret::applied_template;
 pub use secret::{Mending, SecretShape, owner_reference, replacement, shape};
 pub use status::Announcement;
 pub use world::{
-    Clock, Delivery, FoundIn, FoundKey, GateView, Outstanding, Refusal, Rules, SecretFacts, SecretView, SourceView, Surroundings,
-    Unfit, World,
+    Clock, Delivery, FoundIn, FoundKey, GateView, Outstanding, Refusal, Rules, SecretFacts,
+    SecretView, SourceView, Surroundings, Unfit, World,
 };
 
 #[cfg(test)]

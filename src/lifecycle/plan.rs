@@ -6,7 +6,10 @@ use super::assess::{self, Trouble};
 use super::retention::{self, Due};
 use super::secret::{self, Mending};
 use super::status::{self, Announcement};
-use super::{Clock, Delivery, FoundIn, GateView, Outstanding, SecretFacts, SecretView, SourceView, World, look, rotation};
+use super::{
+    Clock, Delivery, FoundIn, GateView, Outstanding, SecretFacts, SecretView, SourceView, World,
+    look, rotation,
+};
 use crate::api::conditions::reason;
 use crate::api::names::FINALIZER;
 use crate::api::{ApiKeyStatus, Version, VersionPhase};
@@ -86,7 +89,9 @@ impl Step {
 /// Says the next step. Total and deterministic. `now` is cut to whole seconds by the caller.
 #[must_use]
 pub fn plan(world: &World, now: Timestamp) -> Plan {
-    Plan { step: step(world, now) }
+    Plan {
+        step: step(world, now),
+    }
 }
 
 fn step(world: &World, now: Timestamp) -> Step {
@@ -139,7 +144,11 @@ fn ended(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Step {
         if lacks_finalizer(world) {
             return Step::AddFinalizer;
         }
-        if status.secret_ref.as_ref().is_some_and(|recorded| recorded.uid != secret.uid) {
+        if status
+            .secret_ref
+            .as_ref()
+            .is_some_and(|recorded| recorded.uid != secret.uid)
+        {
             return write(status::recorded(world, secret, now));
         }
         if let Some(mending) = secret::end_mark(&world.apikey, status, secret) {
@@ -150,7 +159,11 @@ fn ended(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Step {
         }
     }
     // What was under way when it ended may have landed by then.
-    let wake = if world.outstanding == Outstanding::Unsettled { Wake::WhenSettled } else { Wake::OnEvent };
+    let wake = if world.outstanding == Outstanding::Unsettled {
+        Wake::WhenSettled
+    } else {
+        Wake::OnEvent
+    };
     settle_with(world, now, trouble.as_ref(), wake)
 }
 
@@ -161,7 +174,9 @@ fn keep(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Step {
     }
     match retention::due(world, status, now) {
         Due::Collected => return write(status::collected(world, now)),
-        Due::Discarded if world.clock == Clock::Agrees => return write(status::discarded(world, now)),
+        Due::Discarded if world.clock == Clock::Agrees => {
+            return write(status::discarded(world, now));
+        }
         Due::Removal => {
             if let Some(step) = remove(world, status, now) {
                 return step;
@@ -176,11 +191,21 @@ fn keep(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Step {
     }
     let amiss = assess::delivered(world, status);
     if let SecretView::Present(secret) = &world.secret
-        && amiss.as_ref().is_none_or(|trouble| trouble.reason == reason::SECRET_IMMUTABLE)
-        && secret.key.is_some_and(|hash| status.current().is_some_and(|current| current.hash == hash.to_string()))
+        && amiss
+            .as_ref()
+            .is_none_or(|trouble| trouble.reason == reason::SECRET_IMMUTABLE)
+        && secret.key.is_some_and(|hash| {
+            status
+                .current()
+                .is_some_and(|current| current.hash == hash.to_string())
+        })
         && !secret.deleting
     {
-        if status.secret_ref.as_ref().is_none_or(|recorded| recorded.uid != secret.uid) {
+        if status
+            .secret_ref
+            .as_ref()
+            .is_none_or(|recorded| recorded.uid != secret.uid)
+        {
             // Put there by somebody, such as from a copy: it holds our key, so it is ours.
             return write(status::recorded(world, secret, now));
         }
@@ -194,12 +219,16 @@ fn keep(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Step {
     }
     let trouble = assess::trouble(world, now);
     // What is due by a clock that is not to be trusted sends no event.
-    let due = [rotation::next_retirement(status), retention::deadline(&world.apikey, status)];
-    let wake = if world.clock != Clock::Agrees && due.into_iter().flatten().any(|moment| moment <= now) {
-        Wake::BackOff
-    } else {
-        trouble.as_ref().map_or(Wake::OnEvent, Trouble::wake)
-    };
+    let due = [
+        rotation::next_retirement(status),
+        retention::deadline(&world.apikey, status),
+    ];
+    let wake =
+        if world.clock != Clock::Agrees && due.into_iter().flatten().any(|moment| moment <= now) {
+            Wake::BackOff
+        } else {
+            trouble.as_ref().map_or(Wake::OnEvent, Trouble::wake)
+        };
     settle_with(world, now, trouble.as_ref(), wake)
 }
 
@@ -214,36 +243,59 @@ fn issue(world: &World, status: &ApiKeyStatus, announced: &Version, now: Timesta
     let trouble = || assess::trouble(world, now);
     match world.outstanding {
         Outstanding::Held { version, ambiguous } if version == announced.version => {
-            let obstacle = if status.current().is_some() { assess::irreplaceable(world) } else { None };
+            let obstacle = if status.current().is_some() {
+                assess::irreplaceable(world)
+            } else {
+                None
+            };
             match (&world.delivery, obstacle) {
-                (Delivery::Refused(_), _) if !ambiguous => write(status::withdrawn(world, version, trouble().as_ref(), now)),
-                (Delivery::Refused(_), _) => settle_with(world, now, trouble().as_ref(), Wake::BackOff),
-                (_, Some(obstacle)) if !ambiguous => write(status::withdrawn(world, version, Some(&obstacle), now)),
+                (Delivery::Refused(_), _) if !ambiguous => {
+                    write(status::withdrawn(world, version, trouble().as_ref(), now))
+                }
+                (Delivery::Refused(_), _) => {
+                    settle_with(world, now, trouble().as_ref(), Wake::BackOff)
+                }
+                (_, Some(obstacle)) if !ambiguous => {
+                    write(status::withdrawn(world, version, Some(&obstacle), now))
+                }
                 (_, Some(obstacle)) => settle_with(world, now, Some(&obstacle), Wake::BackOff),
-                (Delivery::Untried | Delivery::Possible, None) if lacks_finalizer(world) => Step::AddFinalizer,
+                (Delivery::Untried | Delivery::Possible, None) if lacks_finalizer(world) => {
+                    Step::AddFinalizer
+                }
                 // Until then the key before this one passes. With the first one nobody is kept waiting, and there is none before it.
                 (Delivery::Untried | Delivery::Possible, None)
-                    if world.gates == GateView::Behind && !ambiguous && status.current().is_some() =>
+                    if world.gates == GateView::Behind
+                        && !ambiguous
+                        && status.current().is_some() =>
                 {
-                    Step::Settled { wake: Wake::WhenGatesKnow, at: look::next_moment(world, status, now) }
+                    Step::Settled {
+                        wake: Wake::WhenGatesKnow,
+                        at: look::next_moment(world, status, now),
+                    }
                 }
                 (Delivery::Untried | Delivery::Possible, None) => Step::Deliver { version },
             }
         }
         // A key of an older number than the newest announced one is lost: somebody gave it up.
-        Outstanding::Held { .. } | Outstanding::Unsettled => {
-            settle_with(world, now, assess::last_refusal(status).as_ref(), Wake::WhenSettled)
-        }
+        Outstanding::Held { .. } | Outstanding::Unsettled => settle_with(
+            world,
+            now,
+            assess::last_refusal(status).as_ref(),
+            Wake::WhenSettled,
+        ),
         Outstanding::Settled => match &world.secret {
-            SecretView::Absent | SecretView::Present(_) if status.current().is_some() => rotate(world, status, now)
-                .unwrap_or_else(|| {
+            SecretView::Absent | SecretView::Present(_) if status.current().is_some() => {
+                rotate(world, status, now).unwrap_or_else(|| {
                     let obstacle = assess::rotation_obstacle(world, status).or_else(trouble);
                     settle_with(world, now, obstacle.as_ref(), Wake::BackOff)
-                }),
+                })
+            }
             SecretView::Absent => begin(world, status, now),
             // Somebody else's by now, and asked for: what was begun before came to nothing.
             SecretView::Present(_) if is_adopted(world) => begin(world, status, now),
-            SecretView::Present(_) | SecretView::Unknown => settle_with(world, now, trouble().as_ref(), Wake::BackOff),
+            SecretView::Present(_) | SecretView::Unknown => {
+                settle_with(world, now, trouble().as_ref(), Wake::BackOff)
+            }
         },
     }
 }
@@ -256,7 +308,8 @@ fn begin(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Step {
     if let Some(trouble) = assess::trouble(world, now) {
         return settle_with(world, now, Some(&trouble), trouble.wake());
     }
-    let is_there = matches!(&world.source, SourceView::Found(found) if found.place != FoundIn::Source);
+    let is_there =
+        matches!(&world.source, SourceView::Found(found) if found.place != FoundIn::Source);
     if world.delivery == Delivery::Untried && assess::last_refusal(status).is_some() && !is_there {
         return Step::AskDelivery;
     }
@@ -270,7 +323,9 @@ fn is_adopted(world: &World) -> bool {
 
 /// The next version is due: the same, unless something stands in the way.
 fn rotate(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Option<Step> {
-    if assess::rotation_obstacle(world, status).is_some() || matches!(world.delivery, Delivery::Refused(_)) {
+    if assess::rotation_obstacle(world, status).is_some()
+        || matches!(world.delivery, Delivery::Refused(_))
+    {
         return None;
     }
     if world.delivery == Delivery::Untried && assess::last_refusal(status).is_some() {
@@ -283,8 +338,19 @@ fn rotate(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Option<Step> 
 fn remove(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Option<Step> {
     if let Some(secret) = world.own_secret() {
         // Somebody else's finalizer may hold it: then the rest is told, and waited for.
-        let waits = || settle_with(world, now, assess::trouble(world, now).as_ref(), Wake::BackOff);
-        return Some(if secret.deleting { waits() } else { delete_secret(secret) });
+        let waits = || {
+            settle_with(
+                world,
+                now,
+                assess::trouble(world, now).as_ref(),
+                Wake::BackOff,
+            )
+        };
+        return Some(if secret.deleting {
+            waits()
+        } else {
+            delete_secret(secret)
+        });
     }
     let seen = !matches!(world.secret, SecretView::Unknown);
     (seen && status.secret_ref.is_some()).then(|| write(status::removed(world, now)))
@@ -293,26 +359,40 @@ fn remove(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Option<Step> 
 /// Being deleted: the Secret goes first, then the finalizer.
 fn delete(world: &World, status: &ApiKeyStatus) -> Step {
     if !has_finalizer(world) {
-        return Step::Settled { wake: Wake::OnEvent, at: None };
+        return Step::Settled {
+            wake: Wake::OnEvent,
+            at: None,
+        };
     }
     match &world.secret {
         SecretView::Present(secret) if world.owns(secret) => delete_secret(secret),
         SecretView::Present(_) | SecretView::Absent if may_still_land(world, status) => {
-            Step::Settled { wake: Wake::WhenSettled, at: None }
+            Step::Settled {
+                wake: Wake::WhenSettled,
+                at: None,
+            }
         }
         SecretView::Present(_) | SecretView::Absent => Step::RemoveFinalizer,
         // Nothing was looked for, because nothing can be ours.
         SecretView::Unknown if knows_no_secret(status) => Step::RemoveFinalizer,
-        SecretView::Unknown => Step::Settled { wake: Wake::BackOff, at: None },
+        SecretView::Unknown => Step::Settled {
+            wake: Wake::BackOff,
+            at: None,
+        },
     }
 }
 
 fn delete_secret(secret: &SecretFacts) -> Step {
     if secret.deleting {
         // Somebody else's finalizer holds it; its end sends an event, the back-off is for one that got lost.
-        return Step::Settled { wake: Wake::BackOff, at: None };
+        return Step::Settled {
+            wake: Wake::BackOff,
+            at: None,
+        };
     }
-    Step::DeleteSecret { uid: secret.uid.clone() }
+    Step::DeleteSecret {
+        uid: secret.uid.clone(),
+    }
 }
 
 /// Whether no Secret can be ours: nothing was ever announced.
@@ -322,7 +402,10 @@ fn knows_no_secret(status: &ApiKeyStatus) -> bool {
 
 /// Whether a Secret of ours may still come into being after it was seen not to exist.
 fn may_still_land(world: &World, status: &ApiKeyStatus) -> bool {
-    status.versions.iter().any(|version| version.phase == VersionPhase::Announced)
+    status
+        .versions
+        .iter()
+        .any(|version| version.phase == VersionPhase::Announced)
         && match world.outstanding {
             Outstanding::Held { ambiguous, .. } => ambiguous,
             Outstanding::Unsettled => true,
@@ -331,7 +414,13 @@ fn may_still_land(world: &World, status: &ApiKeyStatus) -> bool {
 }
 
 fn has_finalizer(world: &World) -> bool {
-    world.apikey.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER)
+    world
+        .apikey
+        .metadata
+        .finalizers
+        .iter()
+        .flatten()
+        .any(|finalizer| finalizer == FINALIZER)
 }
 
 fn lacks_finalizer(world: &World) -> bool {
@@ -344,7 +433,10 @@ fn settle_with(world: &World, now: Timestamp, trouble: Option<&Trouble>, wake: W
     if world.apikey.status.as_ref() != Some(&status) {
         return write(status);
     }
-    Step::Settled { wake, at: look::next_moment(world, &status, now) }
+    Step::Settled {
+        wake,
+        at: look::next_moment(world, &status, now),
+    }
 }
 
 fn write(status: ApiKeyStatus) -> Step {

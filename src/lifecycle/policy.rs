@@ -3,25 +3,38 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::World;
-use crate::api::{AllowList, ApiKey, ApiKeyPolicySpec, Expiry, Imports, Lifetime, RequiredField, Rotation};
+use crate::api::{
+    AllowList, ApiKey, ApiKeyPolicySpec, Expiry, Imports, Lifetime, RequiredField, Rotation,
+};
 
 /// Everything that an `ApiKey` violates, in words. Empty where the cluster's policies are not looked at.
 pub(super) fn violations(world: &World) -> Vec<String> {
-    let in_force =
-        world.surroundings.policies.iter().filter(|(_, policy)| policy.as_ref().is_none_or(|policy| holds(policy, world)));
+    let in_force = world
+        .surroundings
+        .policies
+        .iter()
+        .filter(|(_, policy)| policy.as_ref().is_none_or(|policy| holds(policy, world)));
     in_force
         .flat_map(|(name, policy)| match policy {
             Some(policy) => violations_of(name, policy, &world.apikey),
-            None => vec![format!("ApiKeyPolicy {name} cannot be read: correct or delete it")],
+            None => vec![format!(
+                "ApiKeyPolicy {name} cannot be read: correct or delete it"
+            )],
         })
         .collect()
 }
 
 /// The lifetime that a key gets which asks for none: the shortest of all defaults.
 pub(super) fn default_lifetime(world: &World) -> Option<Lifetime> {
-    let in_force =
-        world.surroundings.policies.iter().filter_map(|(_, policy)| policy.as_ref()).filter(|policy| holds(policy, world));
-    in_force.filter_map(|policy| policy.lifetime.as_ref()?.default.as_deref()?.parse().ok()).min()
+    let in_force = world
+        .surroundings
+        .policies
+        .iter()
+        .filter_map(|(_, policy)| policy.as_ref())
+        .filter(|policy| holds(policy, world));
+    in_force
+        .filter_map(|policy| policy.lifetime.as_ref()?.default.as_deref()?.parse().ok())
+        .min()
 }
 
 /// How an `ApiKey` does not fit into its namespace's organization.
@@ -30,7 +43,9 @@ pub(super) fn foreign_organization(world: &World) -> Option<String> {
         return None;
     }
     let status = world.apikey.status.as_ref();
-    let key = status.and_then(|status| status.organization.as_deref()).or(world.apikey.spec.organization.as_deref());
+    let key = status
+        .and_then(|status| status.organization.as_deref())
+        .or(world.apikey.spec.organization.as_deref());
     match (key, world.surroundings.organization()) {
         (None, _) => None,
         (Some(key), Some(namespace)) if is_within(key, namespace) => None,
@@ -45,42 +60,72 @@ pub(super) fn foreign_organization(world: &World) -> Option<String> {
 
 /// Whether `organization` is `other` or one below it.
 fn is_within(organization: &str, other: &str) -> bool {
-    organization.strip_prefix(other).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    organization
+        .strip_prefix(other)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// Whether a policy holds for the namespace.
 fn holds(policy: &ApiKeyPolicySpec, world: &World) -> bool {
     policy.namespaces.as_ref().is_none_or(|selector| {
-        selector.match_labels.iter().all(|(name, value)| world.surroundings.namespace.get(name) == Some(value))
+        selector
+            .match_labels
+            .iter()
+            .all(|(name, value)| world.surroundings.namespace.get(name) == Some(value))
     })
 }
 
 fn violations_of(name: &str, policy: &ApiKeyPolicySpec, apikey: &ApiKey) -> Vec<String> {
     let spec = &apikey.spec;
     let mut all = Vec::new();
-    let begun = apikey.status.as_ref().filter(|status| status.key_id.is_some());
+    let begun = apikey
+        .status
+        .as_ref()
+        .filter(|status| status.key_id.is_some());
     // A default counts for what is not announced yet; afterwards, what became of it.
     let has_end = match begun {
-        None => policy.lifetime.as_ref().is_some_and(|lifetime| lifetime.default.is_some()),
+        None => policy
+            .lifetime
+            .as_ref()
+            .is_some_and(|lifetime| lifetime.default.is_some()),
         Some(status) => status.expires_at.is_some(),
     };
-    if let Some(max) = policy.lifetime.as_ref().and_then(|lifetime| lifetime.max.as_deref())
-        && let Some(asked) = match (&spec.expiry, begun.and_then(|status| status.expires_at.as_ref())) {
-            (None, Some(end)) => outlives(max, end.0, begun.and_then(|status| status.issued_at.as_ref()).map(|time| time.0)),
+    if let Some(max) = policy
+        .lifetime
+        .as_ref()
+        .and_then(|lifetime| lifetime.max.as_deref())
+        && let Some(asked) = match (
+            &spec.expiry,
+            begun.and_then(|status| status.expires_at.as_ref()),
+        ) {
+            (None, Some(end)) => outlives(
+                max,
+                end.0,
+                begun
+                    .and_then(|status| status.issued_at.as_ref())
+                    .map(|time| time.0),
+            ),
             (None, None) if has_end => None,
             (expiry, _) => longer_than(expiry.as_ref(), max, created(apikey)),
         }
     {
-        all.push(format!("ApiKeyPolicy {name} allows a lifetime of at most {max}; {asked}"));
+        all.push(format!(
+            "ApiKeyPolicy {name} allows a lifetime of at most {max}; {asked}"
+        ));
     }
     if let Some(rotation) = &policy.rotation {
-        let every = spec.rotation.as_ref().and_then(|rotation| rotation.every.as_deref());
+        let every = spec
+            .rotation
+            .as_ref()
+            .and_then(|rotation| rotation.every.as_deref());
         match (every, rotation.max_interval.as_deref()) {
             (None, _) if rotation.required == Some(true) => {
                 all.push(format!("ApiKeyPolicy {name} requires spec.rotation.every"));
             }
             (Some(every), Some(max))
-                if interval(spec.rotation.as_ref()).zip(length(max)).is_some_and(|(every, max)| every > max) =>
+                if interval(spec.rotation.as_ref())
+                    .zip(length(max))
+                    .is_some_and(|(every, max)| every > max) =>
             {
                 all.push(format!(
                     "ApiKeyPolicy {name} allows a rotation interval of at most {max}; spec.rotation.every is {every}"
@@ -97,21 +142,40 @@ fn violations_of(name: &str, policy: &ApiKeyPolicySpec, apikey: &ApiKey) -> Vec<
     for (what, allowed, listed) in lists {
         let Some(allowed) = allowed else { continue };
         let refused = listed.iter().filter(|one| !allowed.allows(one));
-        all.extend(refused.map(|one| format!("ApiKeyPolicy {name} does not allow the {what} {one}")));
+        all.extend(
+            refused.map(|one| format!("ApiKeyPolicy {name} does not allow the {what} {one}")),
+        );
     }
     if let Some(prefixes) = &policy.prefixes
         && !prefixes.allows(apikey.prefix().as_str())
     {
-        all.push(format!("ApiKeyPolicy {name} does not allow the prefix {}", apikey.prefix()));
+        all.push(format!(
+            "ApiKeyPolicy {name} does not allow the prefix {}",
+            apikey.prefix()
+        ));
     }
-    if policy.imports == Some(Imports::Forbidden) && (spec.source.is_some() || apikey.is_adopting()) {
+    if policy.imports == Some(Imports::Forbidden) && (spec.source.is_some() || apikey.is_adopting())
+    {
         all.push(format!("ApiKeyPolicy {name} does not allow imports"));
     }
     if let Some(template) = &policy.template {
         let wanted = apikey.template();
-        let allowed = |annotation: &String| template.annotation_prefixes.iter().any(|prefix| annotation.starts_with(prefix));
-        let refused = wanted.metadata.annotations.keys().filter(|annotation| !allowed(annotation));
-        all.extend(refused.map(|one| format!("ApiKeyPolicy {name} does not allow the annotation {one} in spec.secret.template")));
+        let allowed = |annotation: &String| {
+            template
+                .annotation_prefixes
+                .iter()
+                .any(|prefix| annotation.starts_with(prefix))
+        };
+        let refused = wanted
+            .metadata
+            .annotations
+            .keys()
+            .filter(|annotation| !allowed(annotation));
+        all.extend(refused.map(|one| {
+            format!(
+                "ApiKeyPolicy {name} does not allow the annotation {one} in spec.secret.template"
+            )
+        }));
     }
     for field in &policy.require {
         let there = match field {
@@ -121,7 +185,10 @@ fn violations_of(name: &str, policy: &ApiKeyPolicySpec, apikey: &ApiKey) -> Vec<
             RequiredField::Expiry => spec.expiry.is_some() || has_end,
         };
         if !there {
-            all.push(format!("ApiKeyPolicy {name} requires spec.{}", field.as_str()));
+            all.push(format!(
+                "ApiKeyPolicy {name} requires spec.{}",
+                field.as_str()
+            ));
         }
     }
     all
@@ -140,15 +207,22 @@ fn longer_than(expiry: Option<&Expiry>, max: &str, created: Option<Timestamp>) -
     match expiry {
         None => Some(never.to_owned()),
         Some(expiry) => match (&expiry.after, &expiry.at) {
-            (Some(after), _) => (length(after)? > limit).then(|| format!("spec.expiry asks for {after}")),
-            (None, Some(at)) => (at.0.duration_since(created?) > limit).then(|| format!("spec.expiry asks for {}", at.0)),
+            (Some(after), _) => {
+                (length(after)? > limit).then(|| format!("spec.expiry asks for {after}"))
+            }
+            (None, Some(at)) => (at.0.duration_since(created?) > limit)
+                .then(|| format!("spec.expiry asks for {}", at.0)),
             (None, None) => Some(never.to_owned()),
         },
     }
 }
 
 fn created(apikey: &ApiKey) -> Option<Timestamp> {
-    apikey.metadata.creation_timestamp.as_ref().map(|time| time.0)
+    apikey
+        .metadata
+        .creation_timestamp
+        .as_ref()
+        .map(|time| time.0)
 }
 
 fn interval(rotation: Option<&Rotation>) -> Option<SignedDuration> {

@@ -38,17 +38,32 @@ pub(super) fn is_over(version: &Version) -> bool {
 
 /// What is due for the Secret of a key that is in use.
 pub(super) fn due(world: &World, status: &ApiKeyStatus, now: Timestamp) -> Due {
-    let Some(current) = status.current() else { return Due::Nothing };
+    let Some(current) = status.current() else {
+        return Due::Nothing;
+    };
     if world.apikey.retention() != Retention::UntilCollected {
         return Due::Nothing;
     }
     if is_over(current) {
-        return if status.secret_ref.is_some() || world.own_secret().is_some() { Due::Removal } else { Due::Nothing };
+        return if status.secret_ref.is_some() || world.own_secret().is_some() {
+            Due::Removal
+        } else {
+            Due::Nothing
+        };
     }
-    if world.own_secret().is_some_and(|secret| secret.annotations.get(ANNOTATION_COLLECTED).is_some_and(|mark| mark == "true")) {
+    if world.own_secret().is_some_and(|secret| {
+        secret
+            .annotations
+            .get(ANNOTATION_COLLECTED)
+            .is_some_and(|mark| mark == "true")
+    }) {
         return Due::Collected;
     }
-    if deadline(&world.apikey, status).is_some_and(|deadline| deadline <= now) { Due::Discarded } else { Due::Nothing }
+    if deadline(&world.apikey, status).is_some_and(|deadline| deadline <= now) {
+        Due::Discarded
+    } else {
+        Due::Nothing
+    }
 }
 
 /// Whether the Secret of a key that has ended is to go.

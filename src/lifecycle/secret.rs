@@ -7,8 +7,8 @@ use kube::{Resource, ResourceExt};
 
 use super::{SecretFacts, World};
 use crate::api::names::{
-    ANNOTATION_COLLECTED, ANNOTATION_ENDED_AT, ANNOTATION_EXPIRES_AT, ANNOTATION_KEY_ID, ANNOTATION_TEMPLATE, LABEL_APIKEY,
-    LABEL_MANAGED_BY, MANAGED_BY,
+    ANNOTATION_COLLECTED, ANNOTATION_ENDED_AT, ANNOTATION_EXPIRES_AT, ANNOTATION_KEY_ID,
+    ANNOTATION_TEMPLATE, LABEL_APIKEY, LABEL_MANAGED_BY, MANAGED_BY,
 };
 use crate::api::{ApiKey, ApiKeyStatus, SecretTemplate};
 
@@ -46,10 +46,24 @@ pub fn shape(apikey: &ApiKey, status: &ApiKeyStatus) -> SecretShape {
     labels.insert(LABEL_APIKEY.to_owned(), apikey.name_any());
     labels.insert(LABEL_MANAGED_BY.to_owned(), MANAGED_BY.to_owned());
     let mut annotations = template.metadata.annotations.clone();
-    annotations.extend(status.key_id.clone().map(|id| (ANNOTATION_KEY_ID.to_owned(), id)));
-    annotations.extend(status.expires_at.as_ref().map(|time| (ANNOTATION_EXPIRES_AT.to_owned(), time.0.to_string())));
+    annotations.extend(
+        status
+            .key_id
+            .clone()
+            .map(|id| (ANNOTATION_KEY_ID.to_owned(), id)),
+    );
+    annotations.extend(
+        status
+            .expires_at
+            .as_ref()
+            .map(|time| (ANNOTATION_EXPIRES_AT.to_owned(), time.0.to_string())),
+    );
     annotations.extend(written(&template).map(|text| (ANNOTATION_TEMPLATE.to_owned(), text)));
-    SecretShape { labels, annotations, owner: owner_reference(apikey) }
+    SecretShape {
+        labels,
+        annotations,
+        owner: owner_reference(apikey),
+    }
 }
 
 /// The `ApiKey` as the controlling owner of its Secret.
@@ -69,9 +83,15 @@ pub(super) fn mending(world: &World, secret: &SecretFacts) -> Option<Mending> {
         // The entries stay as they were applied, and are noted so.
         template.data.clone_from(&applied.data);
         wanted.annotations.remove(ANNOTATION_TEMPLATE);
-        wanted.annotations.extend(written(&template).map(|text| (ANNOTATION_TEMPLATE.to_owned(), text)));
+        wanted
+            .annotations
+            .extend(written(&template).map(|text| (ANNOTATION_TEMPLATE.to_owned(), text)));
     }
-    let mut annotations = difference(&secret.annotations, &applied.metadata.annotations, &wanted.annotations);
+    let mut annotations = difference(
+        &secret.annotations,
+        &applied.metadata.annotations,
+        &wanted.annotations,
+    );
     if template.is_empty() && secret.annotations.contains_key(ANNOTATION_TEMPLATE) {
         annotations.insert(ANNOTATION_TEMPLATE.to_owned(), None);
     }
@@ -98,18 +118,26 @@ pub fn replacement(world: &World, secret: &SecretFacts) -> Mending {
     mending.data = Some(gone(&applied.data, &world.apikey.template().data));
     if secret.annotations.contains_key(ANNOTATION_COLLECTED) {
         // It was set for the version before.
-        mending.annotations.insert(ANNOTATION_COLLECTED.to_owned(), None);
+        mending
+            .annotations
+            .insert(ANNOTATION_COLLECTED.to_owned(), None);
     }
     mending
 }
 
 /// A mark on the Secret of a key that has ended, so that a copy of it tells, and its owner.
-pub(super) fn end_mark(apikey: &ApiKey, status: &ApiKeyStatus, secret: &SecretFacts) -> Option<Mending> {
+pub(super) fn end_mark(
+    apikey: &ApiKey,
+    status: &ApiKeyStatus,
+    secret: &SecretFacts,
+) -> Option<Mending> {
     let mut mending = Mending::nothing(secret);
     mending.owner_references = owners(&secret.owner_references, owner_reference(apikey));
     if !secret.annotations.contains_key(ANNOTATION_ENDED_AT) {
         let ended = status.revoked_at.as_ref().or(status.expired_at.as_ref());
-        mending.annotations.extend(ended.map(|ended| (ANNOTATION_ENDED_AT.to_owned(), Some(ended.0.to_string()))));
+        mending
+            .annotations
+            .extend(ended.map(|ended| (ANNOTATION_ENDED_AT.to_owned(), Some(ended.0.to_string()))));
     }
     (mending.owner_references.is_some() || !mending.annotations.is_empty()).then_some(mending)
 }
@@ -144,11 +172,18 @@ fn applied(secret: &SecretFacts) -> SecretTemplate {
 
 /// The template as an annotation says that it was last applied.
 pub(crate) fn applied_template(annotations: &BTreeMap<String, String>) -> SecretTemplate {
-    annotations.get(ANNOTATION_TEMPLATE).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+    annotations
+        .get(ANNOTATION_TEMPLATE)
+        .and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or_default()
 }
 
 fn written(template: &SecretTemplate) -> Option<String> {
-    if template.is_empty() { None } else { serde_json::to_string(template).ok() }
+    if template.is_empty() {
+        None
+    } else {
+        serde_json::to_string(template).ok()
+    }
 }
 
 /// Sets what is wanted and differs; takes away what was applied and is no longer wanted.
@@ -161,12 +196,19 @@ fn difference(
         .iter()
         .filter(|(name, value)| actual.get(*name) != Some(*value))
         .map(|(name, value)| (name.clone(), Some(value.clone())));
-    let unset = gone(applied, wanted).into_iter().filter(|name| actual.contains_key(name)).map(|name| (name, None));
+    let unset = gone(applied, wanted)
+        .into_iter()
+        .filter(|name| actual.contains_key(name))
+        .map(|name| (name, None));
     unset.chain(set).collect()
 }
 
 fn gone(applied: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>) -> Vec<String> {
-    applied.keys().filter(|name| !wanted.contains_key(*name)).cloned().collect()
+    applied
+        .keys()
+        .filter(|name| !wanted.contains_key(*name))
+        .cloned()
+        .collect()
 }
 
 /// The owners with ours among them, or `None` where it is. A reference to an `ApiKey` of our name with another UID is what a
@@ -178,7 +220,11 @@ fn owners(actual: &[OwnerReference], ours: Option<OwnerReference>) -> Option<Vec
     }
     let mut all: Vec<_> = actual
         .iter()
-        .filter(|owner| !(owner.kind == ours.kind && owner.api_version == ours.api_version && owner.name == ours.name))
+        .filter(|owner| {
+            !(owner.kind == ours.kind
+                && owner.api_version == ours.api_version
+                && owner.name == ours.name)
+        })
         .cloned()
         .collect();
     if all.iter().any(|owner| owner.controller == Some(true)) {

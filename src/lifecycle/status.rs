@@ -37,22 +37,48 @@ impl Announcement {
         if status.key_id.is_none() {
             let asked = world.apikey.spec.expiry.as_ref();
             let default = || policy::default_lifetime(world).map(|lifetime| lifetime.after(now));
-            status.expires_at = asked.map_or_else(default, |expiry| expiry.ends(now)).map(Time);
-            status.organization =
-                world.apikey.spec.organization.clone().or_else(|| world.surroundings.organization().map(ToOwned::to_owned));
+            status.expires_at = asked
+                .map_or_else(default, |expiry| expiry.ends(now))
+                .map(Time);
+            status.organization = world
+                .apikey
+                .spec
+                .organization
+                .clone()
+                .or_else(|| world.surroundings.organization().map(ToOwned::to_owned));
         }
         if let Some(ends) = taken.as_ref().and_then(|taken| taken.ends) {
             // The Secret says when its key ends, which can only shorten its life.
             status.expires_at = Some(Time(status.expires_at.map_or(ends, |end| end.0.min(ends))));
         }
-        let announced = status.versions.iter().filter(|version| version.phase == VersionPhase::Announced).count();
+        let announced = status
+            .versions
+            .iter()
+            .filter(|version| version.phase == VersionPhase::Announced)
+            .count();
         for _ in MAX_ANNOUNCED..=announced {
-            if let Some(oldest) = status.versions.iter().position(|version| version.phase == VersionPhase::Announced) {
+            if let Some(oldest) = status
+                .versions
+                .iter()
+                .position(|version| version.phase == VersionPhase::Announced)
+            {
                 status.versions.remove(oldest);
             }
         }
-        let last = world.status().versions.iter().map(|version| version.version).max().unwrap_or(0);
-        Self { version: last.max(status.version.unwrap_or(0)) + 1, taken, now, world: world.clone(), status }
+        let last = world
+            .status()
+            .versions
+            .iter()
+            .map(|version| version.version)
+            .max()
+            .unwrap_or(0);
+        Self {
+            version: last.max(status.version.unwrap_or(0)) + 1,
+            taken,
+            now,
+            world: world.clone(),
+            status,
+        }
     }
 
     /// Whether the `ApiKey` has no key ID yet.
@@ -68,8 +94,14 @@ impl Announcement {
         let mut status = self.status.clone();
         status.key_id = status.key_id.or(key_id);
         if status.principal.is_none() {
-            let (namespace, domain) = (self.world.apikey.namespace().unwrap_or_default(), &self.world.rules.principal_domain);
-            status.principal = status.key_id.as_ref().map(|id| format!("{id}@{namespace}.{domain}"));
+            let (namespace, domain) = (
+                self.world.apikey.namespace().unwrap_or_default(),
+                &self.world.rules.principal_domain,
+            );
+            status.principal = status
+                .key_id
+                .as_ref()
+                .map(|id| format!("{id}@{namespace}.{domain}"));
         }
         status.versions.push(Version {
             version: self.version,
@@ -84,7 +116,11 @@ impl Announcement {
             collected_at: None,
             discarded_at: None,
         });
-        if self.taken.as_ref().is_some_and(|taken| taken.place == FoundIn::Elsewhere) {
+        if self
+            .taken
+            .as_ref()
+            .is_some_and(|taken| taken.place == FoundIn::Elsewhere)
+        {
             activate(&mut status, self.version, &self.world, self.now);
         }
         finish(status, &self.world, None, self.now)
@@ -92,7 +128,12 @@ impl Announcement {
 }
 
 /// The delivered version becomes the current one and the one before it retiring; announced ones that lost are dropped.
-pub(super) fn activated(world: &World, version: i64, secret: &SecretFacts, now: Timestamp) -> ApiKeyStatus {
+pub(super) fn activated(
+    world: &World,
+    version: i64,
+    secret: &SecretFacts,
+    now: Timestamp,
+) -> ApiKeyStatus {
     let mut status = world.status();
     activate(&mut status, version, world, now);
     status.secret_ref = Some(reference(world, secret));
@@ -102,7 +143,9 @@ pub(super) fn activated(world: &World, version: i64, secret: &SecretFacts, now: 
 fn activate(status: &mut ApiKeyStatus, version: i64, world: &World, now: Timestamp) {
     // What is fixed here is held against other clocks later.
     let now = world.clock.corrected(now);
-    status.versions.retain(|listed| listed.version == version || listed.phase != VersionPhase::Announced);
+    status
+        .versions
+        .retain(|listed| listed.version == version || listed.phase != VersionPhase::Announced);
     for listed in &mut status.versions {
         if listed.version == version {
             listed.phase = VersionPhase::Current;
@@ -122,8 +165,13 @@ fn activate(status: &mut ApiKeyStatus, version: i64, world: &World, now: Timesta
 pub(super) fn aged(world: &World, now: Timestamp) -> Option<ApiKeyStatus> {
     let before = world.apikey.status.as_ref()?;
     let mut status = before.clone();
-    rotation::age(&mut status, &world.apikey, (world.clock == Clock::Agrees).then_some(now));
-    (status.versions != before.versions).then(|| finish(status, world, assess::trouble(world, now).as_ref(), now))
+    rotation::age(
+        &mut status,
+        &world.apikey,
+        (world.clock == Clock::Agrees).then_some(now),
+    );
+    (status.versions != before.versions)
+        .then(|| finish(status, world, assess::trouble(world, now).as_ref(), now))
 }
 
 /// Somebody has marked the Secret collected.
@@ -138,7 +186,11 @@ pub(super) fn discarded(world: &World, now: Timestamp) -> ApiKeyStatus {
 
 fn shown(world: &World, now: Timestamp, mark: impl FnOnce(&mut Version)) -> ApiKeyStatus {
     let mut status = world.status();
-    if let Some(current) = status.versions.iter_mut().find(|version| version.phase == VersionPhase::Current) {
+    if let Some(current) = status
+        .versions
+        .iter_mut()
+        .find(|version| version.phase == VersionPhase::Current)
+    {
         mark(current);
     }
     finish(status, world, None, now)
@@ -159,9 +211,16 @@ pub(super) fn recorded(world: &World, secret: &SecretFacts, now: Timestamp) -> A
 }
 
 /// An announcement that came to nothing is taken back, in the write that says why.
-pub(super) fn withdrawn(world: &World, version: i64, trouble: Option<&Trouble>, now: Timestamp) -> ApiKeyStatus {
+pub(super) fn withdrawn(
+    world: &World,
+    version: i64,
+    trouble: Option<&Trouble>,
+    now: Timestamp,
+) -> ApiKeyStatus {
     let mut status = world.status();
-    status.versions.retain(|listed| listed.version != version || listed.phase != VersionPhase::Announced);
+    status
+        .versions
+        .retain(|listed| listed.version != version || listed.phase != VersionPhase::Announced);
     finish(status, world, trouble, now)
 }
 
@@ -201,7 +260,12 @@ fn reference(world: &World, secret: &SecretFacts) -> DeliveredSecret {
 }
 
 /// Phase, what is said of the current version, conditions and observed generation from the rest, in the same write.
-fn finish(mut status: ApiKeyStatus, world: &World, trouble: Option<&Trouble>, now: Timestamp) -> ApiKeyStatus {
+fn finish(
+    mut status: ApiKeyStatus,
+    world: &World,
+    trouble: Option<&Trouble>,
+    now: Timestamp,
+) -> ApiKeyStatus {
     let phase = match status.phase {
         Some(phase) if phase.is_final() => phase,
         // The phase was corrupted; the dates decide.
@@ -212,14 +276,27 @@ fn finish(mut status: ApiKeyStatus, world: &World, trouble: Option<&Trouble>, no
     };
     status.phase = Some(phase);
     if let Some(current) = status.current().cloned() {
-        (status.version, status.hash, status.tail) = (Some(current.version), Some(current.hash), Some(current.tail));
+        (status.version, status.hash, status.tail) = (
+            Some(current.version),
+            Some(current.hash),
+            Some(current.tail),
+        );
     }
     let generation = world.apikey.metadata.generation;
     status.observed_generation = generation;
-    status.rotates_at = if phase.is_final() { None } else { rotation::scheduled(&world.apikey, &status).map(Time) };
+    status.rotates_at = if phase.is_final() {
+        None
+    } else {
+        rotation::scheduled(&world.apikey, &status).map(Time)
+    };
     let statements = words::statements(&status, phase, world, trouble, now);
-    let types: Vec<_> = statements.iter().map(|statement| statement.type_.as_str()).collect();
-    status.conditions.retain(|condition| types.contains(&condition.type_.as_str()));
+    let types: Vec<_> = statements
+        .iter()
+        .map(|statement| statement.type_.as_str())
+        .collect();
+    status
+        .conditions
+        .retain(|condition| types.contains(&condition.type_.as_str()));
     for statement in statements {
         conditions::set(&mut status.conditions, statement, generation, now);
     }

@@ -218,8 +218,13 @@ impl World {
     #[must_use]
     pub fn owns(&self, secret: &SecretFacts) -> bool {
         self.apikey.status.as_ref().is_some_and(|status| {
-            status.secret_ref.as_ref().is_some_and(|recorded| recorded.uid == secret.uid)
-                || secret.key.is_some_and(|hash| status.version_of(hash).is_some() && !self.is_known_by_hash_only(hash))
+            status
+                .secret_ref
+                .as_ref()
+                .is_some_and(|recorded| recorded.uid == secret.uid)
+                || secret.key.is_some_and(|hash| {
+                    status.version_of(hash).is_some() && !self.is_known_by_hash_only(hash)
+                })
         })
     }
 }
@@ -227,7 +232,12 @@ impl World {
 impl World {
     /// Whether a key was taken over by its hash: then whoever holds it got it elsewhere.
     fn is_known_by_hash_only(&self, hash: Hash) -> bool {
-        self.apikey.spec.source.as_ref().and_then(|source| source.hash.as_deref()) == Some(hash.to_string().as_str())
+        self.apikey
+            .spec
+            .source
+            .as_ref()
+            .and_then(|source| source.hash.as_deref())
+            == Some(hash.to_string().as_str())
     }
 }
 
@@ -235,7 +245,10 @@ impl Surroundings {
     /// The organization of the namespace.
     #[must_use]
     pub fn organization(&self) -> Option<&str> {
-        self.namespace.get(LABEL_ORGANIZATION).map(String::as_str).filter(|name| !name.is_empty())
+        self.namespace
+            .get(LABEL_ORGANIZATION)
+            .map(String::as_str)
+            .filter(|name| !name.is_empty())
     }
 }
 
@@ -255,7 +268,11 @@ impl Clock {
     /// Judges an offset: by how much our clock is ahead of the API server's.
     #[must_use]
     pub fn judge(ahead_by: SignedDuration) -> Self {
-        if ahead_by.abs() <= Self::TOLERANCE { Self::Agrees } else { Self::AheadBy(ahead_by) }
+        if ahead_by.abs() <= Self::TOLERANCE {
+            Self::Agrees
+        } else {
+            Self::AheadBy(ahead_by)
+        }
     }
 }
 
@@ -263,10 +280,20 @@ impl SecretFacts {
     /// Who the Secret says it belongs to, for a message.
     #[must_use]
     pub fn owner(&self) -> String {
-        let controller = self.owner_references.iter().find(|owner| owner.controller == Some(true));
-        controller.or_else(|| self.owner_references.first()).map_or_else(
-            || "it has no owner".to_owned(),
-            |owner| format!("it belongs to {} {} (uid {})", owner.kind, owner.name, owner.uid),
-        )
+        let controller = self
+            .owner_references
+            .iter()
+            .find(|owner| owner.controller == Some(true));
+        controller
+            .or_else(|| self.owner_references.first())
+            .map_or_else(
+                || "it has no owner".to_owned(),
+                |owner| {
+                    format!(
+                        "it belongs to {} {} (uid {})",
+                        owner.kind, owner.name, owner.uid
+                    )
+                },
+            )
     }
 }

@@ -4,7 +4,9 @@
 #[must_use]
 pub fn describe(error: &kube::Error) -> String {
     match error {
-        kube::Error::Api(status) if status.is_forbidden() && status.message.contains(" cannot ") => {
+        kube::Error::Api(status)
+            if status.is_forbidden() && status.message.contains(" cannot ") =>
+        {
             format!("{} (grant this right with RBAC)", status.message)
         }
         kube::Error::Api(status) => format!("{} ({})", status.message, status.code),

@@ -38,23 +38,35 @@ pub enum LogsError {
 /// # Errors
 /// [`LogsError`] when the filter is not understood, or logs run already.
 pub fn start(level: &str, format: LogFormat) -> Result<(), LogsError> {
-    let filter = filter(level).ok_or_else(|| LogsError::Filter { given: level.to_owned() })?;
+    let filter = filter(level).ok_or_else(|| LogsError::Filter {
+        given: level.to_owned(),
+    })?;
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = match format {
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
     };
     let harmless = filter_fn(|line| line.target() != QUOTES_ANSWERS);
-    let started =
-        tracing::subscriber::set_global_default(tracing_subscriber::registry().with(filter).with(lines.with_filter(harmless)));
+    let started = tracing::subscriber::set_global_default(
+        tracing_subscriber::registry()
+            .with(filter)
+            .with(lines.with_filter(harmless)),
+    );
     started.map_err(|_| LogsError::Twice)
 }
 
 /// A word alone is a level: by itself, the filter would take a mistyped one for the name of a part of the program, and show nothing.
 fn filter(level: &str) -> Option<EnvFilter> {
-    let words = level.split(',').map(str::trim).filter(|word| !word.is_empty() && !word.contains(['=', '[']));
-    let known = words.clone().all(|word| word.parse::<LevelFilter>().is_ok());
-    (known && words.count() <= 1).then(|| EnvFilter::try_new(level).ok()).flatten()
+    let words = level
+        .split(',')
+        .map(str::trim)
+        .filter(|word| !word.is_empty() && !word.contains(['=', '[']));
+    let known = words
+        .clone()
+        .all(|word| word.parse::<LevelFilter>().is_ok());
+    (known && words.count() <= 1)
+        .then(|| EnvFilter::try_new(level).ok())
+        .flatten()
 }
 
 #[cfg(test)]
@@ -63,10 +75,24 @@ mod tests {
 
     #[test]
     fn a_mistyped_level_is_refused_and_not_taken_for_silence() {
-        for good in ["info", "DEBUG", "off", "warn,kube=debug", "kube=debug", "info,[apikey]=trace"] {
+        for good in [
+            "info",
+            "DEBUG",
+            "off",
+            "warn,kube=debug",
+            "kube=debug",
+            "info,[apikey]=trace",
+        ] {
             assert!(filter(good).is_some(), "{good}");
         }
-        for bad in ["inof", "loud", "info,kube", "kube", "loud=3=4", "info,debug"] {
+        for bad in [
+            "inof",
+            "loud",
+            "info,kube",
+            "kube",
+            "loud=3=4",
+            "info,debug",
+        ] {
             assert!(filter(bad).is_none(), "{bad}");
         }
     }

@@ -121,7 +121,9 @@ impl Default for Metrics {
         let mut registry = Registry::with_prefix("claviger");
         let mut metrics = Self {
             reconciles: Family::default(),
-            durations: Histogram::new([0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0]),
+            durations: Histogram::new([
+                0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0,
+            ]),
             errors: Family::default(),
             requests: Family::default(),
             writes: Family::default(),
@@ -133,32 +135,67 @@ impl Default for Metrics {
             present: Mutex::default(),
             registry: Registry::default(),
         };
-        registry.register("reconciles", "Reconciliations by outcome", metrics.reconciles.clone());
+        registry.register(
+            "reconciles",
+            "Reconciliations by outcome",
+            metrics.reconciles.clone(),
+        );
         registry.register_with_unit(
             "reconcile_duration",
             "How long reconciliations took",
             Unit::Seconds,
             metrics.durations.clone(),
         );
-        registry.register("reconcile_errors", "Failed reconciliations by kind of error", metrics.errors.clone());
-        registry.register("api_requests", "Requests to the API server by verb, resource and answer", metrics.requests.clone());
+        registry.register(
+            "reconcile_errors",
+            "Failed reconciliations by kind of error",
+            metrics.errors.clone(),
+        );
+        registry.register(
+            "api_requests",
+            "Requests to the API server by verb, resource and answer",
+            metrics.requests.clone(),
+        );
         registry.register(
             "api_writes",
             "Requests to the API server that change something, by verb and resource",
             metrics.writes.clone(),
         );
-        registry.register("events_dropped", "Events that could not be published", metrics.events_dropped.clone());
+        registry.register(
+            "events_dropped",
+            "Events that could not be published",
+            metrics.events_dropped.clone(),
+        );
         registry.register(
             "watch_restarts",
             "Watches that ended with an error and were begun anew",
             metrics.watch_restarts.clone(),
         );
-        registry.register("objects_working", "ApiKeys that are being worked on", metrics.working.clone());
-        registry.register("leading", "Whether this process leads (1) or stands by (0)", metrics.leading.clone());
-        let present = metrics.present.get_mut().unwrap_or_else(PoisonError::into_inner);
+        registry.register(
+            "objects_working",
+            "ApiKeys that are being worked on",
+            metrics.working.clone(),
+        );
+        registry.register(
+            "leading",
+            "Whether this process leads (1) or stands by (0)",
+            metrics.leading.clone(),
+        );
+        let present = metrics
+            .present
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
         registry.register("keys", "ApiKeys by phase", present.keys.clone());
-        registry.register("undecodable_objects", "Stored ApiKeys that cannot be read", present.undecodable.clone());
-        registry.register("objects_waiting", "ApiKeys that wait for their turn or in back-off", present.waiting.clone());
+        registry.register(
+            "undecodable_objects",
+            "Stored ApiKeys that cannot be read",
+            present.undecodable.clone(),
+        );
+        registry.register(
+            "objects_waiting",
+            "ApiKeys that wait for their turn or in back-off",
+            present.waiting.clone(),
+        );
         registry.register_with_unit(
             "next_expiry",
             "Time until the next key expires; -1 when none will",
@@ -171,14 +208,26 @@ impl Default for Metrics {
             Unit::Seconds,
             present.next_rotation.clone(),
         );
-        registry.register("stalled_keys", "ApiKeys in which only a person can help", present.stalled.clone());
+        registry.register(
+            "stalled_keys",
+            "ApiKeys in which only a person can help",
+            present.stalled.clone(),
+        );
         registry.register(
             "noncompliant_keys",
             "ApiKeys that violate a policy or are in the wrong organization",
             present.noncompliant.clone(),
         );
-        registry.register("gates", "Gates by how they stand: current, behind or silent", present.gates.clone());
-        registry.register("last_use_writes", "Last uses written into ApiKeys", metrics.last_use_writes.clone());
+        registry.register(
+            "gates",
+            "Gates by how they stand: current, behind or silent",
+            present.gates.clone(),
+        );
+        registry.register(
+            "last_use_writes",
+            "Last uses written into ApiKeys",
+            metrics.last_use_writes.clone(),
+        );
         metrics.registry = registry;
         metrics
     }
@@ -187,7 +236,9 @@ impl Default for Metrics {
 impl Metrics {
     /// A reconciliation has ended.
     pub fn reconciled(&self, outcome: Outcome, took: Duration) {
-        self.reconciles.get_or_create(&ReconcileLabels { outcome }).inc();
+        self.reconciles
+            .get_or_create(&ReconcileLabels { outcome })
+            .inc();
         self.durations.observe(took.as_secs_f64());
     }
 
@@ -208,7 +259,9 @@ impl Metrics {
 
     /// A watch ended with an error.
     pub fn watch_restarted(&self, resource: &'static str) {
-        self.watch_restarts.get_or_create(&WatchLabels { resource }).inc();
+        self.watch_restarts
+            .get_or_create(&WatchLabels { resource })
+            .inc();
     }
 
     /// Work on an object has begun (`1`) or ended (`-1`).
@@ -223,9 +276,20 @@ impl Metrics {
 
     /// A request to the API server was answered; `code` is the HTTP status, or what kept it from coming.
     pub(super) fn requested(&self, verb: &'static str, resource: &str, code: &str, writes: bool) {
-        self.requests.get_or_create(&RequestLabels { verb, resource: resource.to_owned(), code: code.to_owned() }).inc();
+        self.requests
+            .get_or_create(&RequestLabels {
+                verb,
+                resource: resource.to_owned(),
+                code: code.to_owned(),
+            })
+            .inc();
         if writes {
-            self.writes.get_or_create(&WriteLabels { verb, resource: resource.to_owned() }).inc();
+            self.writes
+                .get_or_create(&WriteLabels {
+                    verb,
+                    resource: resource.to_owned(),
+                })
+                .inc();
         }
     }
 
@@ -234,7 +298,12 @@ impl Metrics {
     pub fn render(&self, now: &Snapshot) -> String {
         let present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
         for (phase, count) in Phase::ALL.iter().zip(now.by_phase) {
-            present.keys.get_or_create(&PhaseLabels { phase: phase.as_str() }).set(count);
+            present
+                .keys
+                .get_or_create(&PhaseLabels {
+                    phase: phase.as_str(),
+                })
+                .set(count);
         }
         present.undecodable.set(now.undecodable);
         present.waiting.set(now.waiting);
@@ -243,7 +312,10 @@ impl Metrics {
         present.stalled.set(now.stalled);
         present.noncompliant.set(now.noncompliant);
         for (state, count) in ["current", "behind", "silent"].into_iter().zip(now.gates) {
-            present.gates.get_or_create(&GateLabels { state }).set(count);
+            present
+                .gates
+                .get_or_create(&GateLabels { state })
+                .set(count);
         }
         let mut text = String::new();
         if prometheus_client::encoding::text::encode(&mut text, &self.registry).is_err() {

@@ -27,11 +27,17 @@ pub struct RequestService<S> {
 impl RequestLayer {
     /// Counts into `metrics`; `heard` gets every answer's `Date` header.
     pub fn new(metrics: Arc<Metrics>, heard: impl Fn(&str) + Send + Sync + 'static) -> Self {
-        Self { metrics, heard: Arc::new(heard) }
+        Self {
+            metrics,
+            heard: Arc::new(heard),
+        }
     }
 
     fn note_date(&self, headers: &HeaderMap) {
-        if let Some(date) = headers.get(header::DATE).and_then(|date| date.to_str().ok()) {
+        if let Some(date) = headers
+            .get(header::DATE)
+            .and_then(|date| date.to_str().ok())
+        {
             (self.heard)(date);
         }
     }
@@ -41,7 +47,10 @@ impl<S> Layer<S> for RequestLayer {
     type Service = RequestService<S>;
 
     fn layer(&self, inner: S) -> RequestService<S> {
-        RequestService { inner, layer: self.clone() }
+        RequestService {
+            inner,
+            layer: self.clone(),
+        }
     }
 }
 
@@ -59,13 +68,22 @@ where
     }
 
     fn call(&mut self, request: Request<A>) -> Self::Future {
-        let asked = Asked::of(request.method(), request.uri().path(), request.uri().query().unwrap_or_default());
+        let asked = Asked::of(
+            request.method(),
+            request.uri().path(),
+            request.uri().query().unwrap_or_default(),
+        );
         let layer = self.layer.clone();
         let answer = self.inner.call(request);
         Box::pin(async move {
             let answer = answer.await;
-            let code = answer.as_ref().map_or_else(|_| "none".to_owned(), |response| response.status().as_u16().to_string());
-            layer.metrics.requested(asked.verb, &asked.resource, &code, asked.writes);
+            let code = answer.as_ref().map_or_else(
+                |_| "none".to_owned(),
+                |response| response.status().as_u16().to_string(),
+            );
+            layer
+                .metrics
+                .requested(asked.verb, &asked.resource, &code, asked.writes);
             if let Ok(response) = &answer {
                 layer.note_date(response.headers());
             }
@@ -109,8 +127,13 @@ impl Asked {
             Method::DELETE => "delete",
             _ => "other",
         };
-        let writes = *method != Method::GET && !query.split('&').any(|part| part.starts_with("dryRun="));
-        Self { verb, resource, writes }
+        let writes =
+            *method != Method::GET && !query.split('&').any(|part| part.starts_with("dryRun="));
+        Self {
+            verb,
+            resource,
+            writes,
+        }
     }
 }
 
@@ -121,17 +144,74 @@ mod tests {
     #[test]
     fn requests_are_told_in_the_words_of_the_api_server() {
         for (method, path, query, verb, resource, writes) in [
-            (Method::GET, "/apis/claviger.dev/v1alpha1/apikeys", "limit=500", "list", "apikeys", false),
-            (Method::GET, "/apis/claviger.dev/v1alpha1/apikeys", "watch=true&x=1", "watch", "apikeys", false),
-            (Method::PUT, "/apis/claviger.dev/v1alpha1/namespaces/a/apikeys/k/status", "", "update", "apikeys/status", true),
-            (Method::POST, "/api/v1/namespaces/a/secrets", "", "create", "secrets", true),
-            (Method::POST, "/api/v1/namespaces/a/secrets", "&dryRun=All", "create", "secrets", false),
-            (Method::GET, "/api/v1/namespaces/a/secrets/s", "", "get", "secrets", false),
+            (
+                Method::GET,
+                "/apis/claviger.dev/v1alpha1/apikeys",
+                "limit=500",
+                "list",
+                "apikeys",
+                false,
+            ),
+            (
+                Method::GET,
+                "/apis/claviger.dev/v1alpha1/apikeys",
+                "watch=true&x=1",
+                "watch",
+                "apikeys",
+                false,
+            ),
+            (
+                Method::PUT,
+                "/apis/claviger.dev/v1alpha1/namespaces/a/apikeys/k/status",
+                "",
+                "update",
+                "apikeys/status",
+                true,
+            ),
+            (
+                Method::POST,
+                "/api/v1/namespaces/a/secrets",
+                "",
+                "create",
+                "secrets",
+                true,
+            ),
+            (
+                Method::POST,
+                "/api/v1/namespaces/a/secrets",
+                "&dryRun=All",
+                "create",
+                "secrets",
+                false,
+            ),
+            (
+                Method::GET,
+                "/api/v1/namespaces/a/secrets/s",
+                "",
+                "get",
+                "secrets",
+                false,
+            ),
             (Method::GET, "/version", "", "get", "other", false),
-            (Method::GET, "/api/v1/namespaces/a", "", "get", "namespaces", false),
+            (
+                Method::GET,
+                "/api/v1/namespaces/a",
+                "",
+                "get",
+                "namespaces",
+                false,
+            ),
         ] {
             let asked = Asked::of(&method, path, query);
-            assert_eq!(asked, Asked { verb, resource: resource.to_owned(), writes }, "{method} {path}?{query}");
+            assert_eq!(
+                asked,
+                Asked {
+                    verb,
+                    resource: resource.to_owned(),
+                    writes
+                },
+                "{method} {path}?{query}"
+            );
         }
     }
 }

@@ -54,7 +54,9 @@ pub trait Health: Send + Sync + 'static {
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// Its address cannot be had.
-    #[error("cannot listen on --admin-address {address}: {source}: choose another address, or 127.0.0.1:0 for any free port")]
+    #[error(
+        "cannot listen on --admin-address {address}: {source}: choose another address, or 127.0.0.1:0 for any free port"
+    )]
     Bind {
         /// The address.
         address: SocketAddr,
@@ -68,18 +70,33 @@ pub enum ServerError {
 /// # Errors
 /// [`ServerError::Bind`] when it cannot be had.
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, ServerError> {
-    TcpListener::bind(address).await.map_err(|source| ServerError::Bind { address, source })
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| ServerError::Bind { address, source })
 }
 
 /// Serves until `token` is cancelled, then answers what is under way, for a second at most.
 ///
 /// # Errors
 /// None at present: a socket that accepts nothing is tried again.
-pub async fn serve(listener: TcpListener, health: Arc<dyn Health>, token: CancellationToken) -> Result<(), ServerError> {
+pub async fn serve(
+    listener: TcpListener,
+    health: Arc<dyn Health>,
+    token: CancellationToken,
+) -> Result<(), ServerError> {
     let router = Router::new()
-        .route("/healthz", get(async |State(health): State<Arc<dyn Health>>| tell(health.live())))
-        .route("/readyz", get(async |State(health): State<Arc<dyn Health>>| tell(health.ready())))
-        .route("/metrics", get(async |State(health): State<Arc<dyn Health>>| metrics(&health)))
+        .route(
+            "/healthz",
+            get(async |State(health): State<Arc<dyn Health>>| tell(health.live())),
+        )
+        .route(
+            "/readyz",
+            get(async |State(health): State<Arc<dyn Health>>| tell(health.ready())),
+        )
+        .route(
+            "/metrics",
+            get(async |State(health): State<Arc<dyn Health>>| metrics(&health)),
+        )
         .with_state(health);
     let (mut connections, mut open) = (JoinSet::new(), VecDeque::<AbortHandle>::new());
     loop {
@@ -126,7 +143,13 @@ fn tell(state: Result<(), String>) -> impl IntoResponse {
 }
 
 fn metrics(health: &Arc<dyn Health>) -> impl IntoResponse + use<> {
-    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], health.metrics())
+    (
+        [(
+            header::CONTENT_TYPE,
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        )],
+        health.metrics(),
+    )
 }
 
 #[cfg(test)]
@@ -162,12 +185,19 @@ mod tests {
         slow.write_all(b"GET /met").await.unwrap();
         // Those before are accepted when this one is answered.
         let mut quick = TcpStream::connect(address).await.unwrap();
-        quick.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+        quick
+            .write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            .await
+            .unwrap();
         let mut answer = String::new();
         quick.read_to_string(&mut answer).await.unwrap();
         assert!(answer.ends_with("ok\n"), "{answer}");
         token.cancel();
-        tokio::time::timeout(Duration::from_secs(60), served).await.expect("it ends").unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(60), served)
+            .await
+            .expect("it ends")
+            .unwrap()
+            .unwrap();
     }
 
     #[tokio::test]
@@ -182,14 +212,25 @@ mod tests {
             crowd.push(one);
         }
         let mut probe = TcpStream::connect(address).await.unwrap();
-        probe.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        probe
+            .write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            .await
+            .unwrap();
         let mut answer = String::new();
         let read = probe.read_to_string(&mut answer);
-        tokio::time::timeout(Duration::from_secs(60), read).await.expect("an end").unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("ok\n"), "{answer}");
+        tokio::time::timeout(Duration::from_secs(60), read)
+            .await
+            .expect("an end")
+            .unwrap();
+        assert!(
+            answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("ok\n"),
+            "{answer}"
+        );
         for mut gone in crowd.into_iter().take(2 * CONNECTIONS) {
             // A reset is an end, too.
-            let _ = tokio::time::timeout(HEAD / 2, gone.read_to_end(&mut Vec::new())).await.expect("it made way");
+            let _ = tokio::time::timeout(HEAD / 2, gone.read_to_end(&mut Vec::new()))
+                .await
+                .expect("it made way");
         }
         served.abort();
     }
@@ -201,7 +242,9 @@ mod tests {
         let served = tokio::spawn(serve(listener, Arc::new(Fine), CancellationToken::new()));
         let mut slow = TcpStream::connect(address).await.unwrap();
         slow.write_all(b"GET /met").await.unwrap();
-        let _ = tokio::time::timeout(2 * HEAD, slow.read_to_end(&mut Vec::new())).await.expect("it is cut off");
+        let _ = tokio::time::timeout(2 * HEAD, slow.read_to_end(&mut Vec::new()))
+            .await
+            .expect("it is cut off");
         served.abort();
     }
 }

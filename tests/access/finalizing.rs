@@ -24,14 +24,28 @@ fn an_apikey_is_born_with_the_finalizer() {
         ("none", "", vec![FINALIZER]),
         ("null", ", finalizers: null", vec![FINALIZER]),
         ("empty", ", finalizers: []", vec![FINALIZER]),
-        ("own", ", finalizers: [claviger.dev/finalizer]", vec![FINALIZER]),
-        ("other", ", finalizers: [example.com/hold]", vec!["example.com/hold", FINALIZER]),
+        (
+            "own",
+            ", finalizers: [claviger.dev/finalizer]",
+            vec![FINALIZER],
+        ),
+        (
+            "other",
+            ", finalizers: [example.com/hold]",
+            vec!["example.com/hold", FINALIZER],
+        ),
     ] {
-        let text = manifest(name, "{}").replace(&format!("{{name: {name}}}"), &format!("{{name: \"{name}\"{given}}}"));
+        let text = manifest(name, "{}").replace(
+            &format!("{{name: {name}}}"),
+            &format!("{{name: \"{name}\"{given}}}"),
+        );
         dev.kubectl(&["create", "-f", "-"], &text);
         assert_eq!(stage.apikey(name).finalizers(), wanted, "{name}");
     }
-    dev.kubectl(&["apply", "--server-side", "-f", "-"], &manifest("server", "{}"));
+    dev.kubectl(
+        &["apply", "--server-side", "-f", "-"],
+        &manifest("server", "{}"),
+    );
     assert_eq!(stage.apikey("server").finalizers(), [FINALIZER]);
 }
 
@@ -43,7 +57,11 @@ fn no_way_of_applying_again_changes_anything() {
     let client: &[&str] = &["apply", "-f", "-"];
     let flux: &[&str] = &["apply", "--server-side", "--field-manager=flux", "-f", "-"];
     let argo: &[&str] = &["apply", "--server-side", "--field-manager=argo", "-f", "-"];
-    for (name, ways) in [("client", vec![client, client]), ("flux", vec![flux, flux]), ("both", vec![flux, argo, flux, argo])] {
+    for (name, ways) in [
+        ("client", vec![client, client]),
+        ("flux", vec![flux, flux]),
+        ("both", vec![flux, argo, flux, argo]),
+    ] {
         let text = manifest(name, spec);
         let mut known: Vec<&[&str]> = Vec::new();
         for way in ways {
@@ -51,10 +69,18 @@ fn no_way_of_applying_again_changes_anything() {
             dev.kubectl(way, &text);
             // Who applies for the first time is written down as another manager.
             if known.contains(&way) {
-                assert_eq!(Some(resource_version(&stage, name)), before, "{name}: {way:?}");
+                assert_eq!(
+                    Some(resource_version(&stage, name)),
+                    before,
+                    "{name}: {way:?}"
+                );
             }
             known.push(way);
-            assert_eq!(stage.apikey(name).finalizers(), [FINALIZER], "{name}: {way:?}");
+            assert_eq!(
+                stage.apikey(name).finalizers(),
+                [FINALIZER],
+                "{name}: {way:?}"
+            );
         }
         let (same, diff) = dev.try_kubectl(&["diff", "-f", "-"], &text);
         assert!(same, "{name}: {diff}");
@@ -69,17 +95,27 @@ fn a_finalizer_that_was_taken_off_comes_back() {
     dev.declares("k", "{}");
     let issued = stage.wait_issued("k");
     let off = json!({ "metadata": { "finalizers": null } });
-    let ways: [&dyn Fn() -> String; 2] =
-        [&|| dev.patches("k", &off), &|| dev.kubectl(&["replace", "-f", "-"], &manifest("k", "{}"))];
+    let ways: [&dyn Fn() -> String; 2] = [&|| dev.patches("k", &off), &|| {
+        dev.kubectl(&["replace", "-f", "-"], &manifest("k", "{}"))
+    }];
     for way in ways {
         let before = resource_version(&stage, "k");
         way();
         wait::until("the finalizer is back", || {
             let apikey = stage.apikey("k");
-            let back = apikey.finalizers() == [FINALIZER] && apikey.metadata.resource_version.as_ref() != Some(&before);
-            if back { Ok(()) } else { Err(format!("{apikey:?}")) }
+            let back = apikey.finalizers() == [FINALIZER]
+                && apikey.metadata.resource_version.as_ref() != Some(&before);
+            if back {
+                Ok(())
+            } else {
+                Err(format!("{apikey:?}"))
+            }
         });
-        assert_eq!(stage.status("k").hash, issued.hash, "and nothing else happened");
+        assert_eq!(
+            stage.status("k").hash,
+            issued.hash,
+            "and nothing else happened"
+        );
     }
     assert!(operator.stop().success());
 }
@@ -97,5 +133,9 @@ fn without_its_finalizer_a_deleted_key_takes_its_secret_along() {
     assert!(stage.apikey("k").is_deleting());
     dev.patches("k", &json!({ "metadata": { "finalizers": null } }));
     stage.wait_gone("k");
-    wait::until("the Secret is collected", || stage.secret("k").map_or(Ok(()), |left| Err(format!("{:?}", left.metadata))));
+    wait::until("the Secret is collected", || {
+        stage
+            .secret("k")
+            .map_or(Ok(()), |left| Err(format!("{:?}", left.metadata)))
+    });
 }

@@ -24,37 +24,76 @@ fn a_developer_cannot_revoke() {
         "which the ClusterRole claviger-admin has",
     ];
     dev.may_not_patch("k", &json!({ "spec": { "revoked": true } }), &words);
-    dev.may_not_patch("k", &json!({ "spec": { "revoked": true, "revokedBy": "dev" } }), &words);
+    dev.may_not_patch(
+        "k",
+        &json!({ "spec": { "revoked": true, "revokedBy": "dev" } }),
+        &words,
+    );
     let revoked = manifest("k", "{revoked: true}");
     dev.refused(&["apply", "-f", "-"], &revoked, &words);
-    dev.refused(&["apply", "--server-side", "--force-conflicts", "-f", "-"], &revoked, &words);
+    dev.refused(
+        &["apply", "--server-side", "--force-conflicts", "-f", "-"],
+        &revoked,
+        &words,
+    );
     dev.refused(&["replace", "-f", "-"], &revoked, &words);
     let json_patch = r#"[{"op": "add", "path": "/spec/revoked", "value": true}]"#;
-    dev.refused(&["patch", "ak", "k", "--type=json", "-p", json_patch], "", &words);
+    dev.refused(
+        &["patch", "ak", "k", "--type=json", "-p", json_patch],
+        "",
+        &words,
+    );
     assert_eq!(stage.apikey("k").spec.revoked, None);
     // Who creates a key that is revoked already harms nobody, and stands for it.
     dev.declares("dead", "{revoked: true}");
     assert_eq!(stage.apikey("dead").spec.revoked_by.as_deref(), Some("dev"));
-    dev.may_not_declare("dead-2", "{revoked: true, revokedBy: ada}", &["spec.revokedBy is ada, but it is dev who revokes"]);
+    dev.may_not_declare(
+        "dead-2",
+        "{revoked: true, revokedBy: ada}",
+        &["spec.revokedBy is ada, but it is dev who revokes"],
+    );
 }
 
 fn an_administrator_of_keys_revokes_and_stands_for_it() {
     let stage = Stage::new("revoking");
-    let (dev, ada) = (Person::new(&stage, "dev", &[DEVELOPER]), Person::new(&stage, "ada", &[ADMIN]));
+    let (dev, ada) = (
+        Person::new(&stage, "dev", &[DEVELOPER]),
+        Person::new(&stage, "ada", &[ADMIN]),
+    );
     for name in ["stamped", "said", "blamed"] {
         dev.declares(name, "{}");
     }
     let may = ["auth", "can-i", "revoke", "apikeys"];
-    assert_eq!((dev.try_kubectl(&may, "").0, ada.try_kubectl(&may, "").0), (false, true));
-    ada.patches("stamped", &json!({ "spec": { "revoked": true, "revocationReason": "leaked in a build log" } }));
-    ada.patches("said", &json!({ "spec": { "revoked": true, "revokedBy": "ada" } }));
+    assert_eq!(
+        (dev.try_kubectl(&may, "").0, ada.try_kubectl(&may, "").0),
+        (false, true)
+    );
+    ada.patches(
+        "stamped",
+        &json!({ "spec": { "revoked": true, "revocationReason": "leaked in a build log" } }),
+    );
+    ada.patches(
+        "said",
+        &json!({ "spec": { "revoked": true, "revokedBy": "ada" } }),
+    );
     let blames = json!({ "spec": { "revoked": true, "revokedBy": "dev" } });
-    ada.may_not_patch("blamed", &blames, &["(Forbidden)", "spec.revokedBy is dev, but it is ada who revokes: leave it out"]);
+    ada.may_not_patch(
+        "blamed",
+        &blames,
+        &[
+            "(Forbidden)",
+            "spec.revokedBy is dev, but it is ada who revokes: leave it out",
+        ],
+    );
     assert_eq!(stage.apikey("blamed").spec.revoked, None);
     for name in ["stamped", "said"] {
         assert_eq!(stage.apikey(name).spec.revoked_by.as_deref(), Some("ada"));
         let rewrites = json!({ "spec": { "revokedBy": "dev" } });
-        dev.may_not_patch(name, &rewrites, &["revokedBy cannot be changed after the revocation"]);
+        dev.may_not_patch(
+            name,
+            &rewrites,
+            &["revokedBy cannot be changed after the revocation"],
+        );
     }
 }
 
@@ -73,7 +112,10 @@ fn the_verb_revoke_for_one_key_revokes_that() {
 fn nobody_takes_a_revocation_back() {
     let stage = Stage::new("one-way");
     let operator = stage.operator().start_ready();
-    let (dev, ada) = (Person::new(&stage, "dev", &[DEVELOPER]), Person::new(&stage, "ada", &[ADMIN]));
+    let (dev, ada) = (
+        Person::new(&stage, "dev", &[DEVELOPER]),
+        Person::new(&stage, "ada", &[ADMIN]),
+    );
     dev.declares("k", "{}");
     stage.wait_issued("k");
     ada.patches("k", &json!({ "spec": { "revoked": true } }));
@@ -88,7 +130,15 @@ fn nobody_takes_a_revocation_back() {
     assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains(says[0]));
     // Nor make the status say otherwise.
     let active = r#"{"status": {"phase": "Active"}}"#;
-    let output = stage.try_kubectl(&["patch", "ak", "k", "--subresource=status", "--type=merge", "-p", active]);
+    let output = stage.try_kubectl(&[
+        "patch",
+        "ak",
+        "k",
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        active,
+    ]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("Expired and Revoked are final"));
     // Under the old name there is only another key.
     let hash = stage.status("k").hash;
@@ -103,12 +153,18 @@ fn a_manifest_of_a_revoked_key_can_be_applied_again() {
     let stage = Stage::new("revoked-again");
     let ada = Person::new(&stage, "ada", &[ADMIN]);
     let dev = Person::new(&stage, "dev", &[DEVELOPER]);
-    let (living, revoked) = (|name: &str| manifest(name, "{}"), |name: &str| manifest(name, "{revoked: true}"));
+    let (living, revoked) = (
+        |name: &str| manifest(name, "{}"),
+        |name: &str| manifest(name, "{revoked: true}"),
+    );
     let client: &[&str] = &["apply", "-f", "-"];
     let flux: &[&str] = &["apply", "--server-side", "--field-manager=flux", "-f", "-"];
     let argo: &[&str] = &["apply", "--server-side", "--field-manager=argo", "-f", "-"];
     let replace: &[&str] = &["replace", "-f", "-"];
-    for (name, create, ways) in [("client", client, vec![client, replace]), ("server", flux, vec![flux, argo, replace])] {
+    for (name, create, ways) in [
+        ("client", client, vec![client, replace]),
+        ("server", flux, vec![flux, argo, replace]),
+    ] {
         dev.kubectl(create, &living(name));
         ada.kubectl(create, &revoked(name));
         for way in ways {
@@ -116,8 +172,16 @@ fn a_manifest_of_a_revoked_key_can_be_applied_again() {
             dev.kubectl(way, &revoked(name));
             let before = resource_version(&stage, name);
             dev.kubectl(way, &revoked(name));
-            assert_eq!(resource_version(&stage, name), before, "{name}: {way:?} again");
-            assert_eq!(stage.apikey(name).spec.revoked_by.as_deref(), Some("ada"), "{name}: {way:?}");
+            assert_eq!(
+                resource_version(&stage, name),
+                before,
+                "{name}: {way:?} again"
+            );
+            assert_eq!(
+                stage.apikey(name).spec.revoked_by.as_deref(),
+                Some("ada"),
+                "{name}: {way:?}"
+            );
         }
     }
 }

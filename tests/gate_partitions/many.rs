@@ -29,22 +29,36 @@ fn a_restart_among_a_hundred_thousand_keys_refuses_to_guess_until_it_knows_all()
     wait_unready(&gate, &["still loading"]);
     // One that it has read already, and one that it has not.
     for number in [0, KEYS - 1] {
-        assert_eq!(gate.ask(ROUTE, &WatchServer::key(number)), (503, "UNAVAILABLE".to_owned()));
+        assert_eq!(
+            gate.ask(ROUTE, &WatchServer::key(number)),
+            (503, "UNAVAILABLE".to_owned())
+        );
     }
     let (early, late) = ([1, 2, 4], [KEYS - 1, KEYS - 2, KEYS - 4]);
     for number in [early, late].concat() {
-        if number % 2 == 0 { server.change(number, How::Revoked) } else { server.delete(number) }
+        if number % 2 == 0 {
+            server.change(number, How::Revoked)
+        } else {
+            server.delete(number)
+        }
     }
     let created = server.create();
     server.allow_all_pages();
     wait_listed(&server, KEYS);
     gate.wait_ready();
     wait_code(&gate, &WatchServer::key(created), "VALID");
-    let sample = || (0..KEYS).step_by(97).chain([early, late].concat()).chain([created, KEYS + 7]);
+    let sample = || {
+        (0..KEYS)
+            .step_by(97)
+            .chain([early, late].concat())
+            .chain([created, KEYS + 7])
+    };
     assert_right(&server, &gate, sample());
     let loaded = gate.resident_kib();
     let each = (loaded - alone) * 1_024 / u64::try_from(KEYS).unwrap();
-    println!("resident: {alone} KiB with no keys, {loaded} KiB with {KEYS}: {each} bytes each, with what reading them has left");
+    println!(
+        "resident: {alone} KiB with no keys, {loaded} KiB with {KEYS}: {each} bytes each, with what reading them has left"
+    );
 
     // Nobody tells of what goes now, and then it is forgotten.
     server.fall_silent(true);
@@ -52,7 +66,11 @@ fn a_restart_among_a_hundred_thousand_keys_refuses_to_guess_until_it_knows_all()
     for number in missed() {
         server.delete(number);
     }
-    assert_eq!(gate.ask(ROUTE, &WatchServer::key(11)), (200, "VALID".to_owned()), "it cannot know");
+    assert_eq!(
+        gate.ask(ROUTE, &WatchServer::key(11)),
+        (200, "VALID".to_owned()),
+        "it cannot know"
+    );
     server.fall_silent(false);
     server.forget();
     wait_listed(&server, 2 * KEYS);
@@ -61,7 +79,10 @@ fn a_restart_among_a_hundred_thousand_keys_refuses_to_guess_until_it_knows_all()
     let again = gate.resident_kib();
     println!("resident: {again} KiB after the second list");
     let keys = gate.metric("claviger_gate_keys").expect("it counts them");
-    assert!((keys - f64::from(u32::try_from(server.keys()).unwrap())).abs() < f64::EPSILON, "{keys}");
+    assert!(
+        (keys - f64::from(u32::try_from(server.keys()).unwrap())).abs() < f64::EPSILON,
+        "{keys}"
+    );
 }
 
 fn a_server_that_takes_watches_and_says_nothing_is_found_out() {
@@ -87,7 +108,11 @@ fn start(server: &WatchServer) -> Gate {
 
 fn start_with(server: &WatchServer, arguments: &[&str]) -> Gate {
     // It asks the made-up server; the cluster keeps its log for the search for keys.
-    Gate::builder(&Cluster::shared()).to(server.kubeconfig()).args(&["--access-log=refused"]).args(arguments).start()
+    Gate::builder(&Cluster::shared())
+        .to(server.kubeconfig())
+        .args(&["--access-log=refused"])
+        .args(arguments)
+        .start()
 }
 
 /// Waits until so many ApiKeys were listed, little by little: how long it takes depends on the machine.
@@ -97,7 +122,11 @@ fn wait_listed(server: &WatchServer, keys: usize) {
     for part in 1..=20 {
         wait::until(&format!("{part}/20 of {keys} ApiKeys are listed"), || {
             let listed = server.listed();
-            if listed >= keys * part / 20 { Ok(()) } else { Err(format!("{listed}")) }
+            if listed >= keys * part / 20 {
+                Ok(())
+            } else {
+                Err(format!("{listed}"))
+            }
         });
     }
 }
@@ -111,7 +140,11 @@ fn assert_right(server: &WatchServer, gate: &Gate, numbers: impl Iterator<Item =
             Some(How::Expired) => "EXPIRED",
             None => "NOT_FOUND",
         };
-        assert_eq!(gate.ask(ROUTE, &WatchServer::key(number)).1, right, "ApiKey {number}");
+        assert_eq!(
+            gate.ask(ROUTE, &WatchServer::key(number)).1,
+            right,
+            "ApiKey {number}"
+        );
         asked += 1;
     }
     println!("{asked} keys were answered right");

@@ -44,7 +44,10 @@ fn traefik_is_closed_without_a_gate() {
 fn a_mistake_in_traefiks_route_does_not_open_it() {
     let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
     let proxy = Proxy::start_edited(Kind::Traefik, nobody, |text| {
-        let mistaken = text.replace("middlewares: [may-read-invoices,", "middlewares: [may-read-invoice,");
+        let mistaken = text.replace(
+            "middlewares: [may-read-invoices,",
+            "middlewares: [may-read-invoice,",
+        );
         assert_ne!(mistaken, text, "the example has no such line any more");
         mistaken
     });
@@ -70,9 +73,15 @@ fn refuses(proxy: &Proxy, gate: &str) {
         for path in ["/", "/reports"] {
             scope.spawn(move || {
                 let answer = proxy.ask(Question::get(path).bearer("clv_any"));
-                assert!(matches!(answer.status, 500 | 502..=504), "{kind}: a gate that {gate}: {answer:?}");
+                assert!(
+                    matches!(answer.status, 500 | 502..=504),
+                    "{kind}: a gate that {gate}: {answer:?}"
+                );
             });
         }
     });
-    assert!(proxy.upstream.take().is_empty(), "{kind}: a gate that {gate}: something reached the API");
+    assert!(
+        proxy.upstream.take().is_empty(),
+        "{kind}: a gate that {gate}: something reached the API"
+    );
 }

@@ -26,33 +26,66 @@ const MARKS: &str = "!#$%&'*+-.^_`|~";
 
 /// Names that clients may try: [`NAMES`], and one for each of the [`MARKS`].
 pub(super) fn names() -> impl Iterator<Item = String> {
-    NAMES.into_iter().map(str::to_owned).chain(MARKS.chars().map(|mark| format!("X{mark}Claviger{mark}Roles")))
+    NAMES.into_iter().map(str::to_owned).chain(
+        MARKS
+            .chars()
+            .map(|mark| format!("X{mark}Claviger{mark}Roles")),
+    )
 }
 
 /// CGI, WSGI and PHP know letters and digits, and make `_` of all else: to them these are one name.
 pub(super) fn may_be_taken_for_ours(name: &str) -> bool {
-    name.to_ascii_lowercase().replace(|mark: char| !mark.is_ascii_alphanumeric(), "_").starts_with("x_claviger")
+    name.to_ascii_lowercase()
+        .replace(|mark: char| !mark.is_ascii_alphanumeric(), "_")
+        .starts_with("x_claviger")
 }
 
 pub(super) fn nobody_says_who_they_are(proxy: &Proxy, keys: &Keys) {
     for name in names() {
         // nginx drops what has a mark in its name, but a dash, and has no way to drop what it cannot name: then the gate refuses
         // the request.
-        let undroppable = proxy.kind == Kind::Nginx && matches!(&*name, "x-claviger-anything" | "X-Claviger-");
-        let answer = proxy.ask(Question::get("/").bearer(&keys.good).header(&name, "forged").header(&name, "forged, too"));
+        let undroppable =
+            proxy.kind == Kind::Nginx && matches!(&*name, "x-claviger-anything" | "X-Claviger-");
+        let answer = proxy.ask(
+            Question::get("/")
+                .bearer(&keys.good)
+                .header(&name, "forged")
+                .header(&name, "forged, too"),
+        );
         let seen = proxy.upstream.take();
-        assert!(!format!("{seen:?}").contains("forged"), "{}: {name}: {seen:?}", proxy.kind);
+        assert!(
+            !format!("{seen:?}").contains("forged"),
+            "{}: {name}: {seen:?}",
+            proxy.kind
+        );
         if undroppable {
             assert_refused(proxy, &answer, 401, "MALFORMED");
             continue;
         }
-        assert_eq!((answer.status, seen.len()), (200, 1), "{}: {name}: {answer:?}", proxy.kind);
+        assert_eq!(
+            (answer.status, seen.len()),
+            (200, 1),
+            "{}: {name}: {answer:?}",
+            proxy.kind
+        );
         assert_identity(proxy, &seen[0], keys);
-        let answer = proxy.ask(Question::get("/reports").bearer(&keys.narrow).header(&name, PERMISSION));
+        let answer = proxy.ask(
+            Question::get("/reports")
+                .bearer(&keys.narrow)
+                .header(&name, PERMISSION),
+        );
         assert_refused(proxy, &answer, 403, "INSUFFICIENT_PERMISSIONS");
         if speaks_plain_h2(proxy.kind) {
-            let answer = Question::get("/").bearer(&keys.good).header(&name, "forged").ask_h2(proxy.address);
-            assert_eq!(answer.map(|answer| answer.status), Ok(200), "{}: HTTP/2: {name}", proxy.kind);
+            let answer = Question::get("/")
+                .bearer(&keys.good)
+                .header(&name, "forged")
+                .ask_h2(proxy.address);
+            assert_eq!(
+                answer.map(|answer| answer.status),
+                Ok(200),
+                "{}: HTTP/2: {name}",
+                proxy.kind
+            );
             assert_identity(proxy, &proxy.upstream.take()[0], keys);
         }
     }
@@ -62,9 +95,18 @@ pub(super) fn nobody_says_who_they_are(proxy: &Proxy, keys: &Keys) {
 
 /// A client may list headers that are not for the API (RFC 9110, section 7.6.1), but not these.
 fn nobody_takes_away_who_they_are(proxy: &Proxy, keys: &Keys) {
-    for listed in ["close, x-claviger-roles, X-Claviger-Key-Id", "X-Claviger-Permissions"] {
-        let question = Question::get("/").header("connection", "keep-alive").header("connection", listed);
-        let answer = proxy.ask(question.header("x-claviger-roles", "forged").bearer(&keys.good));
+    for listed in [
+        "close, x-claviger-roles, X-Claviger-Key-Id",
+        "X-Claviger-Permissions",
+    ] {
+        let question = Question::get("/")
+            .header("connection", "keep-alive")
+            .header("connection", listed);
+        let answer = proxy.ask(
+            question
+                .header("x-claviger-roles", "forged")
+                .bearer(&keys.good),
+        );
         assert_eq!(answer.status, 200, "{}: {answer:?}", proxy.kind);
         assert_identity(proxy, &proxy.upstream.take()[0], keys);
     }

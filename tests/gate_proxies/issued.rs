@@ -70,12 +70,21 @@ fn a_revoked_key_stops_at_every_proxy() {
     let [first, others @ ..] = &proxies;
     wait::until("the gate knows", || {
         let answer = ask(first);
-        if answer.header("x-claviger-code") == Some("REVOKED") { Ok(()) } else { Err(format!("{answer:?}")) }
+        if answer.header("x-claviger-code") == Some("REVOKED") {
+            Ok(())
+        } else {
+            Err(format!("{answer:?}"))
+        }
     });
     // What one proxy was told, all are told.
     for proxy in others {
         let answer = ask(proxy);
-        assert_eq!((answer.status, answer.header("x-claviger-code")), (401, Some("REVOKED")), "{}: {answer:?}", proxy.kind);
+        assert_eq!(
+            (answer.status, answer.header("x-claviger-code")),
+            (401, Some("REVOKED")),
+            "{}: {answer:?}",
+            proxy.kind
+        );
     }
 }
 
@@ -84,7 +93,9 @@ fn keys(stage: &Stage) -> Keys {
     let reader = format!("{}-reader", stage.namespace);
     let crowd = format!("{}-crowd", stage.namespace);
     stage.role(&reader, &[PERMISSION]);
-    let many: Vec<_> = (0..200).map(|number| format!("invoices/of-a-long-name-{number}:read")).collect();
+    let many: Vec<_> = (0..200)
+        .map(|number| format!("invoices/of-a-long-name-{number}:read"))
+        .collect();
     stage.role(&crowd, &many.iter().map(String::as_str).collect::<Vec<_>>());
     let usual = format!("audiences: [{AUDIENCE}]");
     let key = |name: &str, spec: &str| {
@@ -95,11 +106,20 @@ fn keys(stage: &Stage) -> Keys {
     let expired = key("expired", &format!("{{{usual}, expiry: {{after: 10s}}}}"));
     let keys = Keys {
         good: key("good", &format!("{{{usual}, roles: [{reader}]}}")),
-        narrow: key("narrow", &format!("{{{usual}, permissions: ['invoices:list']}}")),
+        narrow: key(
+            "narrow",
+            &format!("{{{usual}, permissions: ['invoices:list']}}"),
+        ),
         crowded: key("crowded", &format!("{{{usual}, roles: [{crowd}]}}")),
-        elsewhere: key("elsewhere", &format!("{{audiences: [orders-api], permissions: ['{PERMISSION}']}}")),
+        elsewhere: key(
+            "elsewhere",
+            &format!("{{audiences: [orders-api], permissions: ['{PERMISSION}']}}"),
+        ),
         revoked: key("revoked", &format!("{{{usual}}}")),
-        rotated: key("rotated", &format!("{{{usual}, rotation: {{overlap: 0s}}}}")),
+        rotated: key(
+            "rotated",
+            &format!("{{{usual}, rotation: {{overlap: 0s}}}}"),
+        ),
         unknown: key("gone", &format!("{{{usual}}}")),
         expired,
         identity: Vec::new(),
@@ -113,14 +133,25 @@ fn keys(stage: &Stage) -> Keys {
     let status = stage.status("good");
     let identity = [
         ("x-claviger-code", "VALID"),
-        ("x-claviger-key-id", status.key_id.as_deref().expect("an ID")),
+        (
+            "x-claviger-key-id",
+            status.key_id.as_deref().expect("an ID"),
+        ),
         ("x-claviger-name", "good"),
         ("x-claviger-namespace", stage.namespace.as_str()),
-        ("x-claviger-principal", status.principal.as_deref().expect("a principal")),
+        (
+            "x-claviger-principal",
+            status.principal.as_deref().expect("a principal"),
+        ),
         ("x-claviger-organization", "-"),
         ("x-claviger-roles", reader.as_str()),
         ("x-claviger-permissions", PERMISSION),
         ("x-claviger-version", "1"),
     ];
-    Keys { identity: identity.map(|(name, value)| (name, value.to_owned())).to_vec(), ..keys }
+    Keys {
+        identity: identity
+            .map(|(name, value)| (name, value.to_owned()))
+            .to_vec(),
+        ..keys
+    }
 }

@@ -20,7 +20,10 @@ fn gate_and_key(name: &str) -> (Stage, Gate, String) {
     let stage = Stage::new(name);
     {
         let _operator = stage.operator().start_ready();
-        stage.declare("k", &format!("{{audiences: [{AUDIENCE}], permissions: [files/read]}}"));
+        stage.declare(
+            "k",
+            &format!("{{audiences: [{AUDIENCE}], permissions: [files/read]}}"),
+        );
         stage.wait_issued("k");
     }
     let key = stage.mounted("k")["api-key"].clone();
@@ -40,22 +43,38 @@ fn envoy_over_grpc_takes_keys_out_of_queries_and_cookies() {
         replaced(&text, "audience: invoices-api", credentials)
     });
     proxy.upstream.take();
-    for (asked, arrives) in [("/a?b=%61&api_key=K&c=1", "/a?b=%61&c=1"), ("/a?api_key=K", "/a")] {
+    for (asked, arrives) in [
+        ("/a?b=%61&api_key=K&c=1", "/a?b=%61&c=1"),
+        ("/a?api_key=K", "/a"),
+    ] {
         let answer = proxy.ask(Question::get(&asked.replace('K', &key)));
         assert_eq!(answer.status, 200, "{asked}: {answer:?}\n{}", proxy.log());
         let seen = proxy.upstream.take();
-        assert!(!format!("{seen:?}").contains(&key), "{asked}: the key reached the API: {seen:?}");
+        assert!(
+            !format!("{seen:?}").contains(&key),
+            "{asked}: the key reached the API: {seen:?}"
+        );
         assert_eq!(seen[0].path, arrives, "{asked}");
     }
     // Envoy would look for `api_key` and leave these.
-    for asked in ["/a?%61pi_key=K", "/a?b=c&api%5Fkey=K", "/a?api_key=K&%61pi_key=K"] {
+    for asked in [
+        "/a?%61pi_key=K",
+        "/a?b=c&api%5Fkey=K",
+        "/a?api_key=K&%61pi_key=K",
+    ] {
         let answer = proxy.ask(Question::get(&asked.replace('K', &key)));
-        assert_eq!((answer.status, answer.header("x-claviger-code")), (401, Some("MALFORMED")), "{asked}: {answer:?}");
+        assert_eq!(
+            (answer.status, answer.header("x-claviger-code")),
+            (401, Some("MALFORMED")),
+            "{asked}: {answer:?}"
+        );
         assert!(proxy.upstream.take().is_empty(), "{asked}");
     }
-    for (cookie, arrives) in
-        [("a=\"x y\";b; api_key=K ;c=d=e", Some("a=\"x y\";b;c=d=e")), ("api_key=K; a=b", Some("a=b")), ("api_key=K", None)]
-    {
+    for (cookie, arrives) in [
+        ("a=\"x y\";b; api_key=K ;c=d=e", Some("a=\"x y\";b;c=d=e")),
+        ("api_key=K; a=b", Some("a=b")),
+        ("api_key=K", None),
+    ] {
         let answer = proxy.ask(Question::get("/").header("cookie", &cookie.replace('K', &key)));
         assert_eq!(answer.status, 200, "{cookie}: {answer:?}\n{}", proxy.log());
         let seen = proxy.upstream.take();
@@ -67,32 +86,57 @@ fn envoy_over_grpc_takes_keys_out_of_queries_and_cookies() {
 fn the_gate_itself_takes_forged_headers_off_envoys_requests() {
     let (_stage, gate, key) = gate_and_key("in-envoys-words");
     let proxy = Proxy::start_edited(Kind::EnvoyGrpc, gate.plain_address(), |text| {
-        let (before, rest) = text.split_once("          early_header_mutation_extensions:\n").expect("the mutation");
-        let (_, after) = rest.split_once("          # A path has one spelling").expect("what follows it");
+        let (before, rest) = text
+            .split_once("          early_header_mutation_extensions:\n")
+            .expect("the mutation");
+        let (_, after) = rest
+            .split_once("          # A path has one spelling")
+            .expect("what follows it");
         format!("{before}          # A path has one spelling{after}")
     });
     proxy.upstream.take();
     for name in forged::names() {
-        let question = Question::get("/").bearer(&key).header(&name, "forged").header(&name, "forged, too");
+        let question = Question::get("/")
+            .bearer(&key)
+            .header(&name, "forged")
+            .header(&name, "forged, too");
         let answer = proxy.ask(question.header("x-kept", "kept"));
         assert_eq!(answer.status, 200, "{name}: {answer:?}\n{}", proxy.log());
         let seen = proxy.upstream.take();
         assert!(!format!("{seen:?}").contains("forged"), "{name}: {seen:?}");
-        let own = seen[0].headers.keys().filter(|name| forged::may_be_taken_for_ours(name.as_str()));
+        let own = seen[0]
+            .headers
+            .keys()
+            .filter(|name| forged::may_be_taken_for_ours(name.as_str()));
         assert_eq!(own.count(), 9, "{name}: {seen:?}");
-        assert_eq!(seen[0].header("x-kept"), Some("kept"), "the mutation is not there, or dropped all: {seen:?}");
+        assert_eq!(
+            seen[0].header("x-kept"),
+            Some("kept"),
+            "the mutation is not there, or dropped all: {seen:?}"
+        );
     }
 }
 
 /// Keys in queries and cookies reach the API over HTTP, and do not where the lines in the files are uncommented.
 fn the_files_take_keys_out_of_queries_and_cookies() {
     let (_stage, gate, key) = gate_and_key("elsewhere-in-others");
-    for kind in [Kind::EnvoyHttp, Kind::Nginx, Kind::HaProxy, Kind::Caddy, Kind::Traefik] {
+    for kind in [
+        Kind::EnvoyHttp,
+        Kind::Nginx,
+        Kind::HaProxy,
+        Kind::Caddy,
+        Kind::Traefik,
+    ] {
         for uncommented in [false, true] {
             let proxy = Proxy::start_edited(kind, gate.plain_address(), |text| {
                 let credentials = "audience=invoices-api&credentials=query:api_key,cookie:api_key";
-                let text = replaced(&text, "audience=invoices-api", credentials).replace("{exact: x-api-key}", "{exact: cookie}");
-                if uncommented { uncomment(kind, &text) } else { text }
+                let text = replaced(&text, "audience=invoices-api", credentials)
+                    .replace("{exact: x-api-key}", "{exact: cookie}");
+                if uncommented {
+                    uncomment(kind, &text)
+                } else {
+                    text
+                }
             });
             takes_keys_out(&proxy, &key, uncommented);
         }
@@ -111,15 +155,30 @@ fn a_permission_with_a_slash_is_asked_for() {
         };
         let questions = match kind {
             Kind::Caddy => vec![("files/read", 403, Some("MISCONFIGURED"))],
-            _ => vec![("files/read", 200, None), ("files/write", 403, Some("INSUFFICIENT_PERMISSIONS"))],
+            _ => vec![
+                ("files/read", 200, None),
+                ("files/write", 403, Some("INSUFFICIENT_PERMISSIONS")),
+            ],
         };
         for (permission, status, code) in questions {
-            let proxy =
-                Proxy::start_edited(kind, gate.plain_address(), |text| replaced(&text, "invoices:read", &written(permission)));
+            let proxy = Proxy::start_edited(kind, gate.plain_address(), |text| {
+                replaced(&text, "invoices:read", &written(permission))
+            });
             proxy.upstream.take();
             let answer = proxy.ask(Question::get("/reports").bearer(&key));
-            assert_eq!(answer.status, status, "{kind}: {permission}: {answer:?}\n{}", proxy.log());
-            assert_eq!(answer.header("x-claviger-code").filter(|code| *code != "VALID"), code, "{kind}: {answer:?}");
+            assert_eq!(
+                answer.status,
+                status,
+                "{kind}: {permission}: {answer:?}\n{}",
+                proxy.log()
+            );
+            assert_eq!(
+                answer
+                    .header("x-claviger-code")
+                    .filter(|code| *code != "VALID"),
+                code,
+                "{kind}: {answer:?}"
+            );
         }
     }
 }
@@ -134,25 +193,43 @@ fn takes_keys_out(proxy: &Proxy, key: &str, uncommented: bool) {
             Question::get("/a?b=c&d=e").header("cookie", &format!("api_key={key}"))
         };
         let answer = proxy.ask(question);
-        assert_eq!(answer.status, 200, "{kind}: {place}: {answer:?}\n{}", proxy.log());
+        assert_eq!(
+            answer.status,
+            200,
+            "{kind}: {place}: {answer:?}\n{}",
+            proxy.log()
+        );
         let seen = proxy.upstream.take();
         // The Caddy that is tested is older than what takes a parameter out, and Traefik has nothing that does.
-        let gone = uncommented && !(matches!(kind, Kind::Caddy | Kind::Traefik) && place == "query");
-        assert_eq!(format!("{seen:?}").contains(key), !gone, "{kind}: {place}: {seen:?}");
-        assert!(!gone || seen[0].path == "/a?b=c&d=e", "{kind}: {place}: {seen:?}");
+        let gone =
+            uncommented && !(matches!(kind, Kind::Caddy | Kind::Traefik) && place == "query");
+        assert_eq!(
+            format!("{seen:?}").contains(key),
+            !gone,
+            "{kind}: {place}: {seen:?}"
+        );
+        assert!(
+            !gone || seen[0].path == "/a?b=c&d=e",
+            "{kind}: {place}: {seen:?}"
+        );
     }
 }
 
 fn uncomment(kind: Kind, text: &str) -> String {
     let lines: &[&str] = match kind {
         Kind::EnvoyGrpc => &[],
-        Kind::EnvoyHttp => {
-            &["- name: envoy.filters.http.header_mutation", "  typed_config:", "    \"@type\": ", "    mutations: {request_mut"]
-        }
+        Kind::EnvoyHttp => &[
+            "- name: envoy.filters.http.header_mutation",
+            "  typed_config:",
+            "    \"@type\": ",
+            "    mutations: {request_mut",
+        ],
         Kind::Nginx => &["proxy_set_header Cookie", "if ($args"],
         Kind::HaProxy => &["http-request del-header cookie", "http-request set-query"],
         Kind::Caddy => &["request_header -Cookie"],
         Kind::Traefik => &["Cookie: \"\""],
     };
-    lines.iter().fold(text.to_owned(), |text, line| replaced(&text, &format!("# {line}"), line))
+    lines.iter().fold(text.to_owned(), |text, line| {
+        replaced(&text, &format!("# {line}"), line)
+    })
 }

@@ -19,7 +19,9 @@ pub(super) struct Relay {
 
 impl Relay {
     pub(super) fn to(gate: SocketAddr) -> Self {
-        let listener = runtime().block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
+        let listener = runtime()
+            .block_on(TcpListener::bind("127.0.0.1:0"))
+            .expect("a port");
         let address = listener.local_addr().expect("an address");
         let connections = Arc::new(AtomicUsize::new(0));
         let counted = connections.clone();
@@ -27,7 +29,9 @@ impl Relay {
             // They end with the set.
             let mut pairs = JoinSet::new();
             loop {
-                let Ok((mut near, _)) = listener.accept().await else { continue };
+                let Ok((mut near, _)) = listener.accept().await else {
+                    continue;
+                };
                 counted.fetch_add(1, Ordering::Relaxed);
                 pairs.spawn(async move {
                     let mut far = TcpStream::connect(gate).await?;
@@ -35,7 +39,11 @@ impl Relay {
                 });
             }
         });
-        Self { address, connections, task }
+        Self {
+            address,
+            connections,
+            task,
+        }
     }
 
     /// How many connections there were.

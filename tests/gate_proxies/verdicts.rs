@@ -34,7 +34,13 @@ pub(crate) struct Keys {
 }
 
 /// How a request is refused: the key it brings, the path, the status, the code, and a part of `WWW-Authenticate`.
-type Refusal<'a> = (Option<&'a str>, &'static str, u16, &'static str, &'static str);
+type Refusal<'a> = (
+    Option<&'a str>,
+    &'static str,
+    u16,
+    &'static str,
+    &'static str,
+);
 
 /// Puts a proxy before an API, and goes through every verdict. Returns what the proxy wrote meanwhile.
 pub(crate) fn told(kind: Kind, gate: SocketAddr, keys: &Keys) -> String {
@@ -49,12 +55,22 @@ pub(crate) fn told(kind: Kind, gate: SocketAddr, keys: &Keys) -> String {
     no_spelling_walks_out_of_a_route(&proxy, keys);
     much_about_a_key_fits(&proxy, keys);
     // More than a hundred questions; HAProxy may keep one connection for each of its threads.
-    assert!(relay.connections() <= 10, "{kind} keeps its connections to the gate: {}", relay.connections());
+    assert!(
+        relay.connections() <= 10,
+        "{kind} keeps its connections to the gate: {}",
+        relay.connections()
+    );
     relay.cut();
     for path in ["/", "/reports"] {
         let answer = proxy.ask(Question::get(path).bearer(&keys.good));
-        assert!(matches!(answer.status, 500 | 502..=504), "{kind}: the gate has gone: {answer:?}");
-        assert!(proxy.upstream.take().is_empty(), "{kind}: the gate has gone, and {path} reached the API");
+        assert!(
+            matches!(answer.status, 500 | 502..=504),
+            "{kind}: the gate has gone: {answer:?}"
+        );
+        assert!(
+            proxy.upstream.take().is_empty(),
+            "{kind}: the gate has gone, and {path} reached the API"
+        );
     }
     proxy.log()
 }
@@ -64,32 +80,87 @@ fn who_may_passes(proxy: &Proxy, keys: &Keys) {
     let good = keys.good.as_str();
     let questions = [
         ("GET", "/", Question::get("/").bearer(good)),
-        ("GET", "/orders/7?page=2&q=a%20b", Question::get("/orders/7?page=2&q=a%20b").header("x-api-key", good)),
-        ("POST", "/orders", Question::get("/orders").method("POST", "an order").header("X-API-Key", good)),
-        ("PUT", "/reports", Question::get("/reports").method("PUT", "a report").bearer(good)),
-        ("DELETE", "/reports/7?x=1", Question::get("/reports/7?x=1").method("DELETE", "").bearer(good)),
+        (
+            "GET",
+            "/orders/7?page=2&q=a%20b",
+            Question::get("/orders/7?page=2&q=a%20b").header("x-api-key", good),
+        ),
+        (
+            "POST",
+            "/orders",
+            Question::get("/orders")
+                .method("POST", "an order")
+                .header("X-API-Key", good),
+        ),
+        (
+            "PUT",
+            "/reports",
+            Question::get("/reports")
+                .method("PUT", "a report")
+                .bearer(good),
+        ),
+        (
+            "DELETE",
+            "/reports/7?x=1",
+            Question::get("/reports/7?x=1")
+                .method("DELETE", "")
+                .bearer(good),
+        ),
         // What a cache or a download asks is asked of the API, not of the gate.
         (
             "GET",
             "/conditional",
-            Question::get("/conditional").bearer(good).header("if-none-match", "*").header("range", "bytes=0-0"),
+            Question::get("/conditional")
+                .bearer(good)
+                .header("if-none-match", "*")
+                .header("range", "bytes=0-0"),
         ),
     ];
     for (method, path, question) in questions {
         let answer = proxy.ask(question);
-        assert_eq!(answer.status, 200, "{}: {method} {path}: {answer:?}\n{}", proxy.kind, proxy.log());
-        assert_eq!(answer.header("x-claviger-code"), None, "{}: a client learns nothing about its key", proxy.kind);
+        assert_eq!(
+            answer.status,
+            200,
+            "{}: {method} {path}: {answer:?}\n{}",
+            proxy.kind,
+            proxy.log()
+        );
+        assert_eq!(
+            answer.header("x-claviger-code"),
+            None,
+            "{}: a client learns nothing about its key",
+            proxy.kind
+        );
         let seen = proxy.upstream.take();
         assert_eq!(seen.len(), 1, "{}: {method} {path}: {seen:?}", proxy.kind);
         let seen = &seen[0];
-        assert_eq!((seen.method.as_str(), seen.path.as_str()), (method, path), "{}", proxy.kind);
-        assert_eq!(seen.body.is_empty(), !matches!(method, "POST" | "PUT"), "{}: the body: {seen:?}", proxy.kind);
+        assert_eq!(
+            (seen.method.as_str(), seen.path.as_str()),
+            (method, path),
+            "{}",
+            proxy.kind
+        );
+        assert_eq!(
+            seen.body.is_empty(),
+            !matches!(method, "POST" | "PUT"),
+            "{}: the body: {seen:?}",
+            proxy.kind
+        );
         assert_identity(proxy, seen, keys);
-        assert!(!format!("{seen:?}").contains(good), "{}: the key reached the API: {seen:?}", proxy.kind);
+        assert!(
+            !format!("{seen:?}").contains(good),
+            "{}: the key reached the API: {seen:?}",
+            proxy.kind
+        );
     }
     if speaks_plain_h2(proxy.kind) {
         let answer = Question::get("/h2?x=1").bearer(good).ask_h2(proxy.address);
-        assert_eq!(answer.map(|answer| answer.status), Ok(200), "{}: HTTP/2", proxy.kind);
+        assert_eq!(
+            answer.map(|answer| answer.status),
+            Ok(200),
+            "{}: HTTP/2",
+            proxy.kind
+        );
         let seen = proxy.upstream.take();
         assert_eq!(seen[0].path, "/h2?x=1", "{}", proxy.kind);
         assert_identity(proxy, &seen[0], keys);
@@ -98,7 +169,10 @@ fn who_may_passes(proxy: &Proxy, keys: &Keys) {
 
 /// The others speak HTTP/2 over TLS only.
 pub(super) fn speaks_plain_h2(kind: Kind) -> bool {
-    matches!(kind, Kind::EnvoyGrpc | Kind::EnvoyHttp | Kind::HaProxy | Kind::Traefik)
+    matches!(
+        kind,
+        Kind::EnvoyGrpc | Kind::EnvoyHttp | Kind::HaProxy | Kind::Traefik
+    )
 }
 
 /// Each verdict has its status and code, and the API hears of none.
@@ -114,31 +188,63 @@ fn who_may_not_is_told_why(proxy: &Proxy, keys: &Keys) {
         (Some(&keys.rotated), "/", 401, "ROTATED", invalid),
         (Some(&keys.rotated), "/reports", 401, "ROTATED", invalid),
         (Some(&keys.elsewhere), "/", 403, "WRONG_AUDIENCE", ""),
-        (Some(&keys.narrow), "/reports", 403, "INSUFFICIENT_PERMISSIONS", scope),
-        (Some(&keys.narrow), "/reports/7?x=1", 403, "INSUFFICIENT_PERMISSIONS", scope),
+        (
+            Some(&keys.narrow),
+            "/reports",
+            403,
+            "INSUFFICIENT_PERMISSIONS",
+            scope,
+        ),
+        (
+            Some(&keys.narrow),
+            "/reports/7?x=1",
+            403,
+            "INSUFFICIENT_PERMISSIONS",
+            scope,
+        ),
     ];
     for (key, path, status, code, challenge) in refusals {
         for name in ["authorization", "x-api-key"] {
             for method in ["GET", "POST"] {
-                let mut question = Question::get(path).method(method, if method == "POST" { "an order" } else { "" });
+                let mut question = Question::get(path)
+                    .method(method, if method == "POST" { "an order" } else { "" });
                 if let Some(key) = key {
-                    let scheme = if name == "authorization" { "Bearer " } else { "" };
+                    let scheme = if name == "authorization" {
+                        "Bearer "
+                    } else {
+                        ""
+                    };
                     question = question.header(name, &format!("{scheme}{key}"));
                 }
                 let answer = proxy.ask(question);
                 assert_refused(proxy, &answer, status, code);
                 let said = answer.header("www-authenticate").unwrap_or_default();
-                assert!(said.contains(challenge), "{}: {code}: {answer:?}", proxy.kind);
-                assert!(status != 401 || said.starts_with(realm), "{}: {code}: {answer:?}", proxy.kind);
+                assert!(
+                    said.contains(challenge),
+                    "{}: {code}: {answer:?}",
+                    proxy.kind
+                );
+                assert!(
+                    status != 401 || said.starts_with(realm),
+                    "{}: {code}: {answer:?}",
+                    proxy.kind
+                );
             }
         }
     }
     // The key that lacks a permission is good where none is asked for.
     assert_eq!(
-        proxy.ask(Question::get("/reportsx").bearer(&keys.narrow)).status,
+        proxy
+            .ask(Question::get("/reportsx").bearer(&keys.narrow))
+            .status,
         if proxy.kind == Kind::Nginx { 403 } else { 200 }
     );
-    assert_eq!(proxy.ask(Question::get("/").bearer(&keys.narrow)).status, 200, "{}", proxy.kind);
+    assert_eq!(
+        proxy.ask(Question::get("/").bearer(&keys.narrow)).status,
+        200,
+        "{}",
+        proxy.kind
+    );
     proxy.upstream.take();
 }
 
@@ -147,7 +253,9 @@ fn two_keys_are_none(proxy: &Proxy, keys: &Keys) {
     let (good, narrow) = (keys.good.as_str(), keys.narrow.as_str());
     for question in [
         Question::get("/").bearer(good).header("x-api-key", narrow),
-        Question::get("/").header("x-api-key", narrow).header("x-api-key", good),
+        Question::get("/")
+            .header("x-api-key", narrow)
+            .header("x-api-key", good),
         Question::get("/").bearer(narrow).bearer(good),
     ] {
         let said = format!("{question:?}").matches("authorization").count();
@@ -189,8 +297,17 @@ fn no_spelling_walks_around_a_route(proxy: &Proxy, keys: &Keys) {
     ] {
         let answer = proxy.ask(Question::get(path).bearer(&keys.narrow));
         let seen = proxy.upstream.take();
-        assert!(seen.is_empty(), "{}: {path} reached the API as {:?}: {answer:?}", proxy.kind, seen[0].path);
-        assert!(matches!(answer.status, 307 | 308 | 400 | 403 | 404), "{}: {path}: {answer:?}", proxy.kind);
+        assert!(
+            seen.is_empty(),
+            "{}: {path} reached the API as {:?}: {answer:?}",
+            proxy.kind,
+            seen[0].path
+        );
+        assert!(
+            matches!(answer.status, 307 | 308 | 400 | 403 | 404),
+            "{}: {path}: {answer:?}",
+            proxy.kind
+        );
     }
 }
 
@@ -211,9 +328,18 @@ fn no_spelling_walks_out_of_a_route(proxy: &Proxy, keys: &Keys) {
     ] {
         let answer = proxy.ask(Question::get(path).bearer(&keys.narrow));
         for seen in proxy.upstream.take() {
-            assert!(!seen.path.to_lowercase().contains("reports"), "{}: {path} reached the API as {}", proxy.kind, seen.path);
+            assert!(
+                !seen.path.to_lowercase().contains("reports"),
+                "{}: {path} reached the API as {}",
+                proxy.kind,
+                seen.path
+            );
         }
-        assert!(matches!(answer.status, 200 | 307 | 308 | 400 | 403 | 404), "{}: {path}: {answer:?}", proxy.kind);
+        assert!(
+            matches!(answer.status, 200 | 307 | 308 | 400 | 403 | 404),
+            "{}: {path}: {answer:?}",
+            proxy.kind
+        );
     }
 }
 
@@ -221,34 +347,79 @@ fn no_spelling_walks_out_of_a_route(proxy: &Proxy, keys: &Keys) {
 fn much_about_a_key_fits(proxy: &Proxy, keys: &Keys) {
     let long = "x".repeat(6000);
     for extra in ["", &long] {
-        let answer = proxy.ask(Question::get("/").bearer(&keys.crowded).header("x-extra", extra).header("x-more", extra));
-        assert_eq!(answer.status, 200, "{}: {answer:?}\n{}", proxy.kind, proxy.log());
+        let answer = proxy.ask(
+            Question::get("/")
+                .bearer(&keys.crowded)
+                .header("x-extra", extra)
+                .header("x-more", extra),
+        );
+        assert_eq!(
+            answer.status,
+            200,
+            "{}: {answer:?}\n{}",
+            proxy.kind,
+            proxy.log()
+        );
         let seen = proxy.upstream.take();
         let permissions = seen[0].header("x-claviger-permissions").unwrap_or_default();
-        assert!(permissions.len() > 3500 && permissions.ends_with("..."), "{}: {permissions}", proxy.kind);
+        assert!(
+            permissions.len() > 3500 && permissions.ends_with("..."),
+            "{}: {permissions}",
+            proxy.kind
+        );
     }
 }
 
 pub(super) fn assert_refused(proxy: &Proxy, answer: &Answer, status: u16, code: &str) {
     let kind = proxy.kind;
-    assert_eq!((answer.status, answer.header("x-claviger-code")), (status, Some(code)), "{kind}: {answer:?}\n{}", proxy.log());
+    assert_eq!(
+        (answer.status, answer.header("x-claviger-code")),
+        (status, Some(code)),
+        "{kind}: {answer:?}\n{}",
+        proxy.log()
+    );
     // nginx shows its own page.
     if kind != Kind::Nginx {
-        assert_eq!(answer.header("content-type"), Some("application/json"), "{kind}: {answer:?}");
+        assert_eq!(
+            answer.header("content-type"),
+            Some("application/json"),
+            "{kind}: {answer:?}"
+        );
         assert_eq!(answer.json()["code"], code, "{kind}: {answer:?}");
-        assert_eq!(answer.header("cache-control"), Some("no-store"), "{kind}: {answer:?}");
+        assert_eq!(
+            answer.header("cache-control"),
+            Some("no-store"),
+            "{kind}: {answer:?}"
+        );
     }
     let seen = proxy.upstream.take();
-    assert!(seen.is_empty(), "{kind}: a refused request reached the API: {seen:?}");
+    assert!(
+        seen.is_empty(),
+        "{kind}: a refused request reached the API: {seen:?}"
+    );
 }
 
 pub(super) fn assert_identity(proxy: &Proxy, seen: &Seen, keys: &Keys) {
-    let said: Vec<_> = seen.headers.keys().filter(|name| forged::may_be_taken_for_ours(name.as_str())).collect();
+    let said: Vec<_> = seen
+        .headers
+        .keys()
+        .filter(|name| forged::may_be_taken_for_ours(name.as_str()))
+        .collect();
     assert_eq!(said.len(), keys.identity.len(), "{}: {said:?}", proxy.kind);
     for (name, value) in &keys.identity {
-        assert_eq!(seen.header(name), Some(value.as_str()), "{}: {name}: {seen:?}", proxy.kind);
+        assert_eq!(
+            seen.header(name),
+            Some(value.as_str()),
+            "{}: {name}: {seen:?}",
+            proxy.kind
+        );
     }
     for credential in ["authorization", "x-api-key"] {
-        assert_eq!(seen.header(credential), None, "{}: {credential} reached the API", proxy.kind);
+        assert_eq!(
+            seen.header(credential),
+            None,
+            "{}: {credential} reached the API",
+            proxy.kind
+        );
     }
 }

@@ -21,7 +21,12 @@ fn reached(object: &GateObject) -> Option<u64> {
 
 /// Resource versions are compared as the API server's are: as numbers.
 fn version(stage: &Stage, name: &str) -> u64 {
-    stage.apikey(name).metadata.resource_version.and_then(|text| text.parse().ok()).expect("a number")
+    stage
+        .apikey(name)
+        .metadata
+        .resource_version
+        .and_then(|text| text.parse().ok())
+        .expect("a number")
 }
 
 fn a_gate_tells_how_it_stands_as_long_as_it_runs() {
@@ -30,37 +35,76 @@ fn a_gate_tells_how_it_stands_as_long_as_it_runs() {
     let key = issued(&stage, "k");
     let (gate, name) = reporting(&stage, "gate-a");
     let first = wait_object(&stage, &name, "is current", |object| {
-        (object.spec.state == Some(GateState::Current) && object.spec.keys >= Some(1)).then(|| object.clone())
+        (object.spec.state == Some(GateState::Current) && object.spec.keys >= Some(1))
+            .then(|| object.clone())
     });
-    assert_eq!(first.spec.version.as_deref(), Some(env!("CARGO_PKG_VERSION")));
-    assert_eq!(first.spec.namespace, None, "it knows the keys of the whole cluster");
+    assert_eq!(
+        first.spec.version.as_deref(),
+        Some(env!("CARGO_PKG_VERSION"))
+    );
+    assert_eq!(
+        first.spec.namespace, None,
+        "it knows the keys of the whole cluster"
+    );
     assert!(first.spec.roles_resource_version.is_some(), "{first:?}");
 
     stage.patch("apikey/k", r#"{"spec": {"revoked": true}}"#);
     let revoked = version(&stage, "k");
     wait_code(&gate, &key, "REVOKED");
     let later = wait_object(&stage, &name, "has reached the revocation", |object| {
-        reached(object).is_some_and(|reached| reached >= revoked).then(|| object.clone())
+        reached(object)
+            .is_some_and(|reached| reached >= revoked)
+            .then(|| object.clone())
     });
-    assert!(later.spec.heartbeat_time >= first.spec.heartbeat_time && reached(&later) > reached(&first), "{first:?} {later:?}");
+    assert!(
+        later.spec.heartbeat_time >= first.spec.heartbeat_time && reached(&later) > reached(&first),
+        "{first:?} {later:?}"
+    );
     // Kept current also where nothing happens.
     let beat = later.spec.heartbeat_time.clone();
-    wait_object(&stage, &name, "beats", |object| (object.spec.heartbeat_time > beat).then_some(()));
-    let shown = stage.cluster.kubectl(&["get", "gates", "-n", NAMESPACE, &name]);
-    let lines: Vec<Vec<_>> = shown.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(lines[0], ["NAME", "STATE", "KEYS", "REACHED", "HEARTBEAT", "AGE"]);
-    assert_eq!((lines[1][0], lines[1][1], lines[1].len()), (name.as_str(), "Current", 6), "{shown}");
-    assert!(lines[1][3].parse::<u64>().is_ok_and(|reached| reached >= revoked), "{shown}");
+    wait_object(&stage, &name, "beats", |object| {
+        (object.spec.heartbeat_time > beat).then_some(())
+    });
+    let shown = stage
+        .cluster
+        .kubectl(&["get", "gates", "-n", NAMESPACE, &name]);
+    let lines: Vec<Vec<_>> = shown
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert_eq!(
+        lines[0],
+        ["NAME", "STATE", "KEYS", "REACHED", "HEARTBEAT", "AGE"]
+    );
+    assert_eq!(
+        (lines[1][0], lines[1][1], lines[1].len()),
+        (name.as_str(), "Current", 6),
+        "{shown}"
+    );
+    assert!(
+        lines[1][3]
+            .parse::<u64>()
+            .is_ok_and(|reached| reached >= revoked),
+        "{shown}"
+    );
 
     assert!(gate.stop().success());
-    assert_eq!(find(&stage, &name), None, "a gate that is gone is not listed");
+    assert_eq!(
+        find(&stage, &name),
+        None,
+        "a gate that is gone is not listed"
+    );
     assert!(operator.stop().success());
 }
 
 fn the_use_of_a_key_is_shown_once_within_the_hour_whichever_gate_saw_it() {
     let stage = Stage::new("last-use");
     let operator = operator(&stage);
-    let (used, refused, marker) = (issued(&stage, "used"), issued(&stage, "refused"), issued(&stage, "marker"));
+    let (used, refused, marker) = (
+        issued(&stage, "used"),
+        issued(&stage, "refused"),
+        issued(&stage, "marker"),
+    );
     stage.patch("apikey/refused", r#"{"spec": {"revoked": true}}"#);
     let (gate_a, name_a) = reporting(&stage, "gate-a");
     let (gate_b, name_b) = reporting(&stage, "gate-b");
@@ -71,10 +115,18 @@ fn the_use_of_a_key_is_shown_once_within_the_hour_whichever_gate_saw_it() {
     assert_eq!(ask(&gate_a, "envoy", &used), (200, "VALID".to_owned()));
     let status = stage.wait("used", "was used", |status| status.last_used_at.is_some());
     let shown = status.last_used_at.expect("a moment").0;
-    assert!((begun..=Timestamp::now() + SignedDuration::from_secs(1)).contains(&shown), "{shown}");
-    let pending = |gate: &crate::support::gate::Gate| gate.metric("claviger_gate_uses_pending") == Some(0.0);
+    assert!(
+        (begun..=Timestamp::now() + SignedDuration::from_secs(1)).contains(&shown),
+        "{shown}"
+    );
+    let pending =
+        |gate: &crate::support::gate::Gate| gate.metric("claviger_gate_uses_pending") == Some(0.0);
     wait::until_true("nothing is left to tell", || pending(&gate_a));
-    assert!(stage.kubectl(&["get", "ak", "used", "-o", "wide"]).contains("LAST USED"));
+    assert!(
+        stage
+            .kubectl(&["get", "ak", "used", "-o", "wide"])
+            .contains("LAST USED")
+    );
 
     // Again and again, at both. The other key's use comes after: once that is shown, these were passed over.
     for _ in 0..20 {
@@ -86,9 +138,19 @@ fn the_use_of_a_key_is_shown_once_within_the_hour_whichever_gate_saw_it() {
         assert_eq!(ask(gate, "traefik", &marker), (200, "VALID".to_owned()));
     }
     stage.wait("marker", "was used", |status| status.last_used_at.is_some());
-    wait::until_true("nothing is left to tell", || pending(&gate_a) && pending(&gate_b));
-    assert_eq!(stage.status("used").last_used_at.expect("a moment").0, shown, "within the hour nothing is written");
-    assert_eq!(stage.status("refused").last_used_at, None, "a key that does not pass is not used");
+    wait::until_true("nothing is left to tell", || {
+        pending(&gate_a) && pending(&gate_b)
+    });
+    assert_eq!(
+        stage.status("used").last_used_at.expect("a moment").0,
+        shown,
+        "within the hour nothing is written"
+    );
+    assert_eq!(
+        stage.status("refused").last_used_at,
+        None,
+        "a key that does not pass is not used"
+    );
     assert_eq!(operator.metric("claviger_last_use_writes_total"), Some(2.0));
 
     for (gate, name) in [(gate_a, &name_a), (gate_b, &name_b)] {
@@ -104,12 +166,17 @@ fn a_gate_that_was_killed_is_told_of_as_silent() {
     let (gate_a, name_a) = reporting(&stage, "gate-a");
     let (gate_b, name_b) = reporting(&stage, "gate-b");
     for name in [&name_a, &name_b] {
-        wait_object(&stage, name, "is current", |object| (object.spec.state == Some(GateState::Current)).then_some(()));
+        wait_object(&stage, name, "is current", |object| {
+            (object.spec.state == Some(GateState::Current)).then_some(())
+        });
     }
     let told = |name: &str| -> Vec<String> {
-        let selector = format!("--field-selector=involvedObject.kind=Gate,involvedObject.name={name}");
+        let selector =
+            format!("--field-selector=involvedObject.kind=Gate,involvedObject.name={name}");
         let reasons = "jsonpath={range .items[*]}{.reason}{\"\\n\"}{end}";
-        let out = stage.cluster.kubectl(&["get", "events", "-n", NAMESPACE, &selector, "-o", reasons]);
+        let out = stage
+            .cluster
+            .kubectl(&["get", "events", "-n", NAMESPACE, &selector, "-o", reasons]);
         out.lines().map(str::to_owned).collect()
     };
     gate_a.kill();
@@ -118,7 +185,11 @@ fn a_gate_that_was_killed_is_told_of_as_silent() {
         told => Err(format!("{told:?}")),
     });
     assert!(find(&stage, &name_a).is_some(), "what it said last stays");
-    assert!(!told(&name_b).iter().any(|reason| reason == "GateSilent"), "the other one reports: {:?}", told(&name_b));
+    assert!(
+        !told(&name_b).iter().any(|reason| reason == "GateSilent"),
+        "the other one reports: {:?}",
+        told(&name_b)
+    );
     // It comes back under its name, as a StatefulSet's pod would.
     let (back, same) = reporting(&stage, "gate-a");
     assert_eq!(same, name_a);

@@ -83,17 +83,25 @@ pub(crate) fn print_total() {
 pub(super) fn everywhere(scenario: &Scenario) {
     let points = reference(scenario);
     assert!(points.len() >= 2, "{}: {points:?}", scenario.name);
-    let runs: Vec<(Point, Blow)> = points.iter().flat_map(|point| BLOWS.map(|blow| (point.clone(), blow))).collect();
+    let runs: Vec<(Point, Blow)> = points
+        .iter()
+        .flat_map(|point| BLOWS.map(|blow| (point.clone(), blow)))
+        .collect();
     let next = AtomicUsize::new(0);
     let failed = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..SIDE_BY_SIDE {
             scope.spawn(|| {
                 while let Some((point, blow)) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let told = std::panic::catch_unwind(AssertUnwindSafe(|| strike(scenario, point, *blow)));
+                    let told = std::panic::catch_unwind(AssertUnwindSafe(|| {
+                        strike(scenario, point, *blow)
+                    }));
                     if let Err(panic) = told {
                         let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
-                        failed.lock().unwrap().push(format!("{point:?} {blow:?}: {text}"));
+                        failed
+                            .lock()
+                            .unwrap()
+                            .push(format!("{point:?} {blow:?}: {text}"));
                     }
                 }
             });
@@ -113,7 +121,13 @@ pub(super) fn everywhere(scenario: &Scenario) {
     for point in &points {
         println!("  {} {} #{}", point.verb, point.target, point.ordinal);
     }
-    assert!(failed.is_empty(), "{} of {} runs failed:\n{}", failed.len(), runs.len(), failed.join("\n"));
+    assert!(
+        failed.is_empty(),
+        "{} of {} runs failed:\n{}",
+        failed.len(),
+        runs.len(),
+        failed.join("\n")
+    );
 }
 
 /// The undisturbed run: which requests there are.
@@ -121,7 +135,10 @@ fn reference(scenario: &Scenario) -> Vec<Point> {
     let (stage, proxy) = stage(scenario);
     let _operator = stage.operator_via(&proxy).start_ready();
     (scenario.before)(&stage);
-    assert!(proxy.wait_quiet(STILL, LIMIT, is_single), "the controller comes to rest");
+    assert!(
+        proxy.wait_quiet(STILL, LIMIT, is_single),
+        "the controller comes to rest"
+    );
     proxy.reset();
     (scenario.trigger)(&stage);
     let mut left_out = BTreeSet::new();
@@ -137,8 +154,17 @@ fn reference(scenario: &Scenario) -> Vec<Point> {
 
 fn points(proxy: &Proxy) -> BTreeSet<Point> {
     let calls = proxy.calls();
-    let single = calls.iter().map(|record| &record.call).filter(|call| is_single(call));
-    single.map(|call| Point { verb: format!("{:?}", call.verb), target: call.target(), ordinal: call.ordinal }).collect()
+    let single = calls
+        .iter()
+        .map(|record| &record.call)
+        .filter(|call| is_single(call));
+    single
+        .map(|call| Point {
+            verb: format!("{:?}", call.verb),
+            target: call.target(),
+            ordinal: call.ordinal,
+        })
+        .collect()
 }
 
 /// Lists and watches have stories of their own.
@@ -147,7 +173,10 @@ fn is_single(call: &Call) -> bool {
 }
 
 fn settle(proxy: &Proxy) {
-    assert!(proxy.wait_quiet(QUIET, LIMIT, is_single), "the controller comes to rest");
+    assert!(
+        proxy.wait_quiet(QUIET, LIMIT, is_single),
+        "the controller comes to rest"
+    );
 }
 
 fn stage(scenario: &Scenario) -> (Stage, Proxy) {
@@ -166,7 +195,9 @@ fn strike(scenario: &Scenario, point: &Point, blow: Blow) {
     proxy.reset();
     let aim = point.clone();
     let matcher = Matcher::any().filter(move |call: &Call| {
-        format!("{:?}", call.verb) == aim.verb && call.target() == aim.target && call.ordinal == aim.ordinal
+        format!("{:?}", call.verb) == aim.verb
+            && call.target() == aim.target
+            && call.ordinal == aim.ordinal
     });
     let rule = match blow {
         Blow::Kill(when) => proxy.on(matcher, when, Fault::call(operator.killer())),
@@ -175,7 +206,11 @@ fn strike(scenario: &Scenario, point: &Point, blow: Blow) {
         Blow::Drop(when) => proxy.on(matcher, when, Fault::Drop),
     };
     (scenario.trigger)(&stage);
-    assert!(rule.fired(LIMIT), "the blow was dealt: {:#?}", proxy.calls());
+    assert!(
+        rule.fired(LIMIT),
+        "the blow was dealt: {:#?}",
+        proxy.calls()
+    );
     let _second = matches!(blow, Blow::Kill(_)).then(|| stage.operator_via(&proxy).start_ready());
     (scenario.end)(&stage);
     settle(&proxy);
@@ -183,9 +218,15 @@ fn strike(scenario: &Scenario, point: &Point, blow: Blow) {
     if let Some(apikey) = stage.find("k") {
         let status = apikey.status.unwrap_or_default();
         assert!(
-            status.versions.iter().all(|version| version.phase != VersionPhase::Announced),
+            status
+                .versions
+                .iter()
+                .all(|version| version.phase != VersionPhase::Announced),
             "nothing is left announced: {status:?}"
         );
-        assert_eq!(status.observed_generation, apikey.metadata.generation, "the status speaks of the spec as it is");
+        assert_eq!(
+            status.observed_generation, apikey.metadata.generation,
+            "the status speaks of the spec as it is"
+        );
     }
 }

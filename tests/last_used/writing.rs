@@ -32,37 +32,88 @@ fn a_use_that_a_gate_tells_is_shown_to_the_hour() {
 
     // No key was used before there was one.
     let issued = json!({ "status": { "issuedAt": ago(86_400).to_string() } }).to_string();
-    stage.kubectl(&["patch", "ak", "k", "--subresource=status", "--type=merge", "-p", &issued]);
+    stage.kubectl(&[
+        "patch",
+        "ak",
+        "k",
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        &issued,
+    ]);
     let first = ago(7_200);
     let mut told = 0;
     wait::until("the use is shown", || {
         // As gates do, which tell until it is; the controller may not have seen yet since when there is a key.
         told += 1;
-        report(&stage, "gate-a", &json!({ "keys": told, "uses": [used(&stage, "k", first), used(&stage, "later", first)] }));
+        report(
+            &stage,
+            "gate-a",
+            &json!({ "keys": told, "uses": [used(&stage, "k", first), used(&stage, "later", first)] }),
+        );
         let shown = shown(&stage.status("k"));
-        if shown == Some(first) { Ok(()) } else { Err(format!("{shown:?}")) }
+        if shown == Some(first) {
+            Ok(())
+        } else {
+            Err(format!("{shown:?}"))
+        }
     });
     assert_eq!(shown(&stage.status("later")), None, "there was no key yet");
     assert!(columns().contains("120m"), "{}", columns());
 
     // What a gate tells first is written first: once the other key's use is shown, this one's was passed over.
     let (within, marker) = (first + SignedDuration::from_secs(3_599), ago(10));
-    report(&stage, "gate-b", &json!({ "uses": [used(&stage, "k", within), used(&stage, "later", marker)] }));
+    report(
+        &stage,
+        "gate-b",
+        &json!({ "uses": [used(&stage, "k", within), used(&stage, "later", marker)] }),
+    );
     wait_shown(&stage, "later", marker);
-    assert_eq!(shown(&stage.status("k")), Some(first), "within the hour nothing is written");
-    let (after, before) = (first + SignedDuration::from_secs(3_600), first - SignedDuration::from_secs(7_200));
-    report(&stage, "gate-a", &json!({ "uses": [used(&stage, "k", before)] }));
-    report(&stage, "gate-b", &json!({ "uses": [used(&stage, "k", after)] }));
+    assert_eq!(
+        shown(&stage.status("k")),
+        Some(first),
+        "within the hour nothing is written"
+    );
+    let (after, before) = (
+        first + SignedDuration::from_secs(3_600),
+        first - SignedDuration::from_secs(7_200),
+    );
+    report(
+        &stage,
+        "gate-a",
+        &json!({ "uses": [used(&stage, "k", before)] }),
+    );
+    report(
+        &stage,
+        "gate-b",
+        &json!({ "uses": [used(&stage, "k", after)] }),
+    );
     wait_shown(&stage, "k", after);
 
     // All that the account of a gate can do is tell.
     let uid = stage.apikey("k").metadata.uid.unwrap();
-    for patch in
-        [json!({ "status": { "phase": "Revoked" } }), json!({ "metadata": { "uid": uid }, "status": { "lastUsedAt": null } })]
-    {
+    for patch in [
+        json!({ "status": { "phase": "Revoked" } }),
+        json!({ "metadata": { "uid": uid }, "status": { "lastUsedAt": null } }),
+    ] {
         let patch = patch.to_string();
-        let (done, said) = as_gate(&stage, &["patch", "ak", "k", "--subresource=status", "--type=merge", "-p", &patch], "");
-        assert!(!done && said.contains("(Forbidden)") && said.contains("apikeys/status"), "{said}");
+        let (done, said) = as_gate(
+            &stage,
+            &[
+                "patch",
+                "ak",
+                "k",
+                "--subresource=status",
+                "--type=merge",
+                "-p",
+                &patch,
+            ],
+            "",
+        );
+        assert!(
+            !done && said.contains("(Forbidden)") && said.contains("apikeys/status"),
+            "{said}"
+        );
     }
     let refused = stage.cluster.try_kubectl(
         &[
@@ -79,7 +130,10 @@ fn a_use_that_a_gate_tells_is_shown_to_the_hour() {
         "",
     );
     let said = String::from_utf8_lossy(&refused.stderr);
-    assert!(!refused.status.success() && said.contains("status.lastUsedAt can only grow"), "{said}");
+    assert!(
+        !refused.status.success() && said.contains("status.lastUsedAt can only grow"),
+        "{said}"
+    );
     assert_eq!(operator.metric("claviger_last_use_writes_total"), Some(3.0));
     assert!(operator.stop().success());
 }
@@ -93,11 +147,22 @@ fn a_hundred_uses_cost_a_write_each_whoever_is_killed() {
     let operator = stage.operator_via(&proxy).start_ready();
     stage.declare_many("key", KEYS, "{}");
     stage.wait_many(KEYS, Phase::Active);
-    let moments: Vec<_> = (0..KEYS).map(|number| ago(i64::try_from(number % MAX_USES).unwrap())).collect();
-    let uses: Vec<_> = (0..KEYS).map(|number| used(&stage, &format!("key-{number}"), moments[number])).collect();
-    assert!(proxy.wait_quiet(Duration::from_secs(1), wait::LIMIT, Call::is_mutation), "it comes to rest");
+    let moments: Vec<_> = (0..KEYS)
+        .map(|number| ago(i64::try_from(number % MAX_USES).unwrap()))
+        .collect();
+    let uses: Vec<_> = (0..KEYS)
+        .map(|number| used(&stage, &format!("key-{number}"), moments[number]))
+        .collect();
+    assert!(
+        proxy.wait_quiet(Duration::from_secs(1), wait::LIMIT, Call::is_mutation),
+        "it comes to rest"
+    );
     proxy.reset();
-    let killer = proxy.on(Matcher::call(Verb::Patch, "apikeys/status").nth(20), When::After, Fault::call(operator.killer()));
+    let killer = proxy.on(
+        Matcher::call(Verb::Patch, "apikeys/status").nth(20),
+        When::After,
+        Fault::call(operator.killer()),
+    );
     // Two gates have seen the same, and both go on telling.
     let (some, others) = uses.split_at(MAX_USES);
     report(&stage, "gate-a", &json!({ "keys": KEYS, "uses": some }));
@@ -106,18 +171,40 @@ fn a_hundred_uses_cost_a_write_each_whoever_is_killed() {
     assert!(killer.fired(wait::LIMIT));
     let operator = stage.operator_via(&proxy).start_ready();
     report(&stage, "gate-b", &json!({ "keys": KEYS + 1, "uses": some }));
-    report(&stage, "gate-c", &json!({ "keys": KEYS + 1, "uses": others }));
+    report(
+        &stage,
+        "gate-c",
+        &json!({ "keys": KEYS + 1, "uses": others }),
+    );
     wait::until("every use is shown", || {
-        let right = |number: &usize| shown(&stage.status(&format!("key-{number}"))) == Some(moments[*number]);
+        let right = |number: &usize| {
+            shown(&stage.status(&format!("key-{number}"))) == Some(moments[*number])
+        };
         let right = (0..KEYS).filter(right).count();
-        if right == KEYS { Ok(()) } else { Err(format!("{right}")) }
+        if right == KEYS {
+            Ok(())
+        } else {
+            Err(format!("{right}"))
+        }
     });
     report(&stage, "gate-a", &json!({ "keys": KEYS + 2, "uses": some }));
-    assert!(proxy.wait_quiet(Duration::from_secs(1), wait::LIMIT, Call::is_mutation), "it comes to rest");
-    let written = proxy.calls().iter().filter(|record| writes(&record.call) && record.accepted()).count();
+    assert!(
+        proxy.wait_quiet(Duration::from_secs(1), wait::LIMIT, Call::is_mutation),
+        "it comes to rest"
+    );
+    let written = proxy
+        .calls()
+        .iter()
+        .filter(|record| writes(&record.call) && record.accepted())
+        .count();
     assert_eq!(written, KEYS, "a write each");
     let work = |call: &Call| Matcher::work().matches(call) && !writes(call);
-    let others: Vec<_> = proxy.calls().iter().filter(|record| work(&record.call)).map(ToString::to_string).collect();
+    let others: Vec<_> = proxy
+        .calls()
+        .iter()
+        .filter(|record| work(&record.call))
+        .map(ToString::to_string)
+        .collect();
     assert_eq!(others, Vec::<String>::new(), "and no other");
     assert!(operator.stop().success());
 }
@@ -131,8 +218,7 @@ fn what_cannot_be_is_not_shown() {
     other.declare("elsewhere", "{}");
     proxy.reset();
     let moment = ago(10);
-    let of =
-        |namespace: &str, name: &str, uid: &str| json!({ "namespace": namespace, "name": name, "uid": uid, "usedAt": moment });
+    let of = |namespace: &str, name: &str, uid: &str| json!({ "namespace": namespace, "name": name, "uid": uid, "usedAt": moment });
     let uid = |stage: &Stage, name: &str| stage.apikey(name).metadata.uid.unwrap();
     let uses = [
         used(&stage, "future", ago(-300)),
@@ -144,7 +230,10 @@ fn what_cannot_be_is_not_shown() {
     ];
     report(&stage, "gate-a", &json!({ "uses": uses }));
     wait_shown(&stage, "marker", moment);
-    assert!(proxy.wait_quiet(Duration::from_secs(1), wait::LIMIT, Call::is_mutation), "it comes to rest");
+    assert!(
+        proxy.wait_quiet(Duration::from_secs(1), wait::LIMIT, Call::is_mutation),
+        "it comes to rest"
+    );
     assert_eq!(proxy.count(writes), 1);
     for name in ["future", "foreign"] {
         assert_eq!(shown(&stage.status(name)), None, "{name}");
@@ -169,13 +258,24 @@ fn an_apikey_created_anew_gets_nothing_of_the_old_one() {
     report(&stage, "gate-a", &json!({ "uses": [old] }));
     let refused = |record: &Record| writes(&record.call) && record.upstream.is_some();
     assert!(proxy.wait_for(wait::LIMIT, refused));
-    let answers: Vec<_> = proxy.calls().into_iter().filter(refused).map(|record| record.upstream).collect();
+    let answers: Vec<_> = proxy
+        .calls()
+        .into_iter()
+        .filter(refused)
+        .map(|record| record.upstream)
+        .collect();
     assert_eq!(answers, [Some(422)]);
     proxy.release_watches("apikeys");
-    stage.wait("k", "is looked at", |status| status.observed_generation.is_some());
+    stage.wait("k", "is looked at", |status| {
+        status.observed_generation.is_some()
+    });
     report(&stage, "gate-a", &json!({ "keys": 1, "uses": [old] }));
     let new = ago(20);
-    report(&stage, "gate-b", &json!({ "uses": [used(&stage, "k", new)] }));
+    report(
+        &stage,
+        "gate-b",
+        &json!({ "uses": [used(&stage, "k", new)] }),
+    );
     wait_shown(&stage, "k", new);
     assert_eq!(proxy.count(writes), 2);
     assert!(operator.stop().success());

@@ -38,7 +38,9 @@ fn around_a_saved_copy_an_apikey_made_anew_is_a_conflict_and_no_key_returns() {
     stage.wait_issued("revoked");
     stage.wait_issued("shown");
     stage.patch("apikey/rotated", r#"{"spec": {"revision": 2}}"#);
-    stage.wait("rotated", "is rotated", |status| status.version == Some(2) && status.hash != first.hash);
+    stage.wait("rotated", "is rotated", |status| {
+        status.version == Some(2) && status.hash != first.hash
+    });
     stage.patch("apikey/revoked", r#"{"spec": {"revoked": true}}"#);
     stage.wait_phase("revoked", Phase::Revoked);
     stage.kubectl(&["annotate", "secret", "shown", "claviger.dev/collected=true"]);
@@ -58,7 +60,12 @@ fn around_a_saved_copy_an_apikey_made_anew_is_a_conflict_and_no_key_returns() {
         })
         .collect();
     for (name, _) in &restored {
-        let conflict = wait_condition(&stage, name, ConditionType::Delivered, "False/SecretConflict");
+        let conflict = wait_condition(
+            &stage,
+            name,
+            ConditionType::Delivered,
+            "False/SecretConflict",
+        );
         assert!(message(&conflict, ConditionType::Ready).contains("claviger.dev/adopt"));
     }
     pass(&stage, "marker");
@@ -67,8 +74,16 @@ fn around_a_saved_copy_an_apikey_made_anew_is_a_conflict_and_no_key_returns() {
     pass(&stage, "another-marker");
     for (name, before) in &restored {
         let status = stage.status(name);
-        assert_eq!((status.phase, status.hash, status.versions.len()), (Some(Phase::Pending), None, 0), "{name}: no key");
-        assert_eq!(stage.secret(name).unwrap().resource_version(), before.resource_version(), "{name}: left alone");
+        assert_eq!(
+            (status.phase, status.hash, status.versions.len()),
+            (Some(Phase::Pending), None, 0),
+            "{name}: no key"
+        );
+        assert_eq!(
+            stage.secret(name).unwrap().resource_version(),
+            before.resource_version(),
+            "{name}: left alone"
+        );
     }
     assert!(operator.stop().success());
     history.check();
@@ -81,7 +96,11 @@ fn of_a_key_that_has_ended_only_a_copy_from_before_can_be_adopted() {
     let operator = eager(&stage);
     stage.declare("revoked", "{}");
     stage.declare("expired", "{expiry: {after: 10s}}");
-    let early = stage.wait_issued("revoked").hash.map(|_| portable(&stage.secret("revoked").unwrap())).unwrap();
+    let early = stage
+        .wait_issued("revoked")
+        .hash
+        .map(|_| portable(&stage.secret("revoked").unwrap()))
+        .unwrap();
     wait::until_true("it is delivered", || stage.secret("expired").is_some());
     let early_expired = portable(&stage.secret("expired").unwrap());
     let key = stage.status("revoked").hash;
@@ -91,7 +110,13 @@ fn of_a_key_that_has_ended_only_a_copy_from_before_can_be_adopted() {
         portable(&stage.secret(name).unwrap())
     });
     let anew = |name: &str, copy: &str| {
-        stage.kubectl(&["delete", "apikey", name, "--timeout=60s", "--ignore-not-found"]);
+        stage.kubectl(&[
+            "delete",
+            "apikey",
+            name,
+            "--timeout=60s",
+            "--ignore-not-found",
+        ]);
         stage.kubectl(&["delete", "secret", name, "--ignore-not-found"]);
         create(&stage, copy);
         stage.declare(name, "{}");
@@ -103,17 +128,48 @@ fn of_a_key_that_has_ended_only_a_copy_from_before_can_be_adopted() {
         assert!(refused.versions.is_empty());
     }
     // Under another name, as something to import, they are refused as well, and an end is kept.
-    for (name, copy) in [("revoked", &late[0]), ("expired", &late[1]), ("expired", &early_expired)] {
+    for (name, copy) in [
+        ("revoked", &late[0]),
+        ("expired", &late[1]),
+        ("expired", &early_expired),
+    ] {
         let other = format!("{name}-copy");
         stage.kubectl(&["delete", "secret", &other, "--ignore-not-found"]);
-        stage.kubectl(&["delete", "apikey", "importing", "--ignore-not-found", "--timeout=60s"]);
-        create(&stage, &copy.replace(&format!("\"name\":\"{name}\""), &format!("\"name\":\"{other}\"")));
-        stage.declare("importing", &format!("{{source: {{secretRef: {{name: {other}, key: api-key}}}}}}"));
+        stage.kubectl(&[
+            "delete",
+            "apikey",
+            "importing",
+            "--ignore-not-found",
+            "--timeout=60s",
+        ]);
+        create(
+            &stage,
+            &copy.replace(
+                &format!("\"name\":\"{name}\""),
+                &format!("\"name\":\"{other}\""),
+            ),
+        );
+        stage.declare(
+            "importing",
+            &format!("{{source: {{secretRef: {{name: {other}, key: api-key}}}}}}"),
+        );
         if copy == &early_expired {
-            assert_eq!(stage.wait_phase("importing", Phase::Expired).issued_at, None, "never usable");
+            assert_eq!(
+                stage.wait_phase("importing", Phase::Expired).issued_at,
+                None,
+                "never usable"
+            );
         } else {
-            let refused = wait_condition(&stage, "importing", ConditionType::Ready, "False/SourceRefused");
-            assert!(message(&refused, ConditionType::Ready).contains("says that the key ended"), "{refused:?}");
+            let refused = wait_condition(
+                &stage,
+                "importing",
+                ConditionType::Ready,
+                "False/SourceRefused",
+            );
+            assert!(
+                message(&refused, ConditionType::Ready).contains("says that the key ended"),
+                "{refused:?}"
+            );
         }
     }
     stage.kubectl(&["delete", "apikey", "importing", "--timeout=60s"]);
@@ -122,7 +178,11 @@ fn of_a_key_that_has_ended_only_a_copy_from_before_can_be_adopted() {
     let expired = stage.wait_phase("expired", Phase::Expired);
     assert_eq!(expired.issued_at, None, "never usable");
     anew("revoked", &early);
-    assert_eq!(stage.wait_phase("revoked", Phase::Active).hash, key, "what is documented as not protected");
+    assert_eq!(
+        stage.wait_phase("revoked", Phase::Active).hash,
+        key,
+        "what is documented as not protected"
+    );
     wait_owned(&stage, "revoked");
     assert!(operator.stop().success());
 }

@@ -58,10 +58,16 @@ fn secrets_with_stale_owners_are_collected_and_nothing_is_minted_for_them() {
     create(&stage, &k.stale);
     create(&stage, &k.apikey);
     put_status_back(&stage, &k.apikey);
-    wait::until_true("the garbage collector has taken the Secret", || stage.secret("k").is_none());
+    wait::until_true("the garbage collector has taken the Secret", || {
+        stage.secret("k").is_none()
+    });
     let operator = eager(&stage);
     let lost = wait_condition(&stage, "k", ConditionType::Delivered, "False/SecretMissing");
-    assert_eq!(condition(&lost, ConditionType::Usable), "True/Active", "whoever holds the key may go on");
+    assert_eq!(
+        condition(&lost, ConditionType::Usable),
+        "True/Active",
+        "whoever holds the key may go on"
+    );
     pass(&stage, "marker");
     assert_eq!(minted(&stage.status("k")), minted(&k.status));
     assert!(stage.secret("k").is_none(), "nothing was minted");
@@ -85,7 +91,12 @@ fn apikeys_with_their_status_may_come_before_their_secrets() {
     }
     let operator = eager(&stage);
     for (one, name) in all.iter().zip(["k", "l"]) {
-        let lost = wait_condition(&stage, name, ConditionType::Delivered, "False/SecretMissing");
+        let lost = wait_condition(
+            &stage,
+            name,
+            ConditionType::Delivered,
+            "False/SecretMissing",
+        );
         assert_eq!(minted(&lost), minted(&one.status));
     }
     create(&stage, &all[0].secret);
@@ -108,19 +119,31 @@ fn a_status_may_come_last_while_minting_is_held() {
     let all = saved(&stage, &["k"]);
     let k = &all[0];
     let history = stage.history();
-    let held = || stage.operator().args(&["--hold-minting", "--max-backoff=1s"]).start_ready();
+    let held = || {
+        stage
+            .operator()
+            .args(&["--hold-minting", "--max-backoff=1s"])
+            .start_ready()
+    };
     let operator = held();
     create(&stage, &k.apikey);
     let waits = stage.wait_reason("k", ConditionType::Ready, "MintingHeld");
     assert!(waits.versions.is_empty() && waits.key_id.is_none());
-    assert_eq!(condition(&waits, ConditionType::Stalled), "False/NotStalled");
+    assert_eq!(
+        condition(&waits, ConditionType::Stalled),
+        "False/NotStalled"
+    );
     create(&stage, &k.secret);
     let put_back = stage.secret("k").unwrap();
     assert!(operator.stop().success());
     let operator = held();
     stage.declare("another", "{}");
     stage.wait_reason("another", ConditionType::Ready, "MintingHeld");
-    assert_eq!(stage.secret("k").unwrap().resource_version(), put_back.resource_version(), "left alone");
+    assert_eq!(
+        stage.secret("k").unwrap().resource_version(),
+        put_back.resource_version(),
+        "left alone"
+    );
     put_status_back(&stage, &k.apikey);
     wait_condition(&stage, "k", ConditionType::Ready, "True/Issued");
     wait_owned(&stage, "k");
@@ -177,12 +200,21 @@ fn a_status_from_before_is_refused_where_the_apikey_has_gone_on() {
     assert!(operator.stop().success());
     for (name, copy) in ["revoked", "rotated"].into_iter().zip(&saved) {
         let before = stage.apikey(name);
-        for (arguments, told) in
-            [(&["create", "-f", "-"][..], "AlreadyExists"), (&["replace", "--subresource=status", "-f", "-"][..], "is invalid")]
-        {
-            let done = stage.cluster.try_kubectl(&[&["-n", &stage.namespace], arguments].concat(), copy);
+        for (arguments, told) in [
+            (&["create", "-f", "-"][..], "AlreadyExists"),
+            (
+                &["replace", "--subresource=status", "-f", "-"][..],
+                "is invalid",
+            ),
+        ] {
+            let done = stage
+                .cluster
+                .try_kubectl(&[&["-n", &stage.namespace], arguments].concat(), copy);
             let said = String::from_utf8_lossy(&done.stderr).into_owned();
-            assert!(!done.status.success() && said.contains(told), "{name}: {said}");
+            assert!(
+                !done.status.success() && said.contains(told),
+                "{name}: {said}"
+            );
         }
         assert_eq!(stage.apikey(name), before);
     }

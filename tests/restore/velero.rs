@@ -11,37 +11,62 @@ use crate::stories;
 use crate::support::cluster::runtime;
 use crate::support::stage::{Stage, condition};
 
-stories![the_calls_of_a_velero_restore_bring_every_key_back, a_status_that_velero_could_not_write_costs_no_key];
+stories![
+    the_calls_of_a_velero_restore_bring_every_key_back,
+    a_status_that_velero_could_not_write_costs_no_key
+];
 
 /// What Velero keeps of an object's metadata, and what it adds.
 fn metadata(old: &ObjectMeta) -> ObjectMeta {
     let mut labels = old.labels.clone().unwrap_or_default();
     labels.insert("velero.io/backup-name".to_owned(), "nightly".to_owned());
     labels.insert("velero.io/restore-name".to_owned(), "nightly-1".to_owned());
-    ObjectMeta { name: old.name.clone(), labels: Some(labels), annotations: old.annotations.clone(), ..ObjectMeta::default() }
+    ObjectMeta {
+        name: old.name.clone(),
+        labels: Some(labels),
+        annotations: old.annotations.clone(),
+        ..ObjectMeta::default()
+    }
 }
 
 /// Creates an ApiKey; then, once, writes its status at the resourceVersion that it got. Velero reports a refusal as a warning and
 /// goes on.
 fn restore(stage: &Stage, saved: &ApiKey, between: impl FnOnce()) -> kube::Result<ApiKey> {
     let api: Api<ApiKey> = Api::namespaced(stage.cluster.client(), &stage.namespace);
-    let bare = ApiKey { metadata: metadata(&saved.metadata), spec: saved.spec.clone(), status: None };
-    let created = runtime().block_on(api.create(&PostParams::default(), &bare)).expect("it is created");
+    let bare = ApiKey {
+        metadata: metadata(&saved.metadata),
+        spec: saved.spec.clone(),
+        status: None,
+    };
+    let created = runtime()
+        .block_on(api.create(&PostParams::default(), &bare))
+        .expect("it is created");
     between();
-    let full = ApiKey { status: saved.status.clone(), ..created };
+    let full = ApiKey {
+        status: saved.status.clone(),
+        ..created
+    };
     runtime().block_on(api.replace_status(&saved.name_any(), &PostParams::default(), &full))
 }
 
 fn restore_secret(stage: &Stage, saved: &Secret) {
     let api: Api<Secret> = Api::namespaced(stage.cluster.client(), &stage.namespace);
-    let bare = Secret { metadata: metadata(&saved.metadata), ..saved.clone() };
-    runtime().block_on(api.create(&PostParams::default(), &bare)).expect("it is created");
+    let bare = Secret {
+        metadata: metadata(&saved.metadata),
+        ..saved.clone()
+    };
+    runtime()
+        .block_on(api.create(&PostParams::default(), &bare))
+        .expect("it is created");
 }
 
 /// An active, a revoked and an expired key, and their Secrets.
 fn saved(stage: &Stage) -> (Vec<ApiKey>, Vec<Secret>) {
     let operator = stage.operator().start_ready();
-    stage.declare("active", r#"{expiry: {after: 90d}, secret: {template: {data: {H: "Bearer ${key}"}}}}"#);
+    stage.declare(
+        "active",
+        r#"{expiry: {after: 90d}, secret: {template: {data: {H: "Bearer ${key}"}}}}"#,
+    );
     stage.declare("revoked", "{}");
     stage.declare("expired", "{expiry: {after: 10s}}");
     stage.wait_issued("active");
@@ -72,9 +97,20 @@ fn the_calls_of_a_velero_restore_bring_every_key_back() {
         let (name, before) = (apikey.name_any(), apikey.status.clone().unwrap());
         wait_owned(&stage, &name);
         let status = stage.status(&name);
-        assert_eq!((minted(&status), status.phase), (minted(&before), before.phase), "{name}");
-        assert_eq!(condition(&status, ConditionType::Ready), condition(&before, ConditionType::Ready), "{name}");
-        let secret = secrets.iter().find(|secret| secret.name_any() == name).unwrap();
+        assert_eq!(
+            (minted(&status), status.phase),
+            (minted(&before), before.phase),
+            "{name}"
+        );
+        assert_eq!(
+            condition(&status, ConditionType::Ready),
+            condition(&before, ConditionType::Ready),
+            "{name}"
+        );
+        let secret = secrets
+            .iter()
+            .find(|secret| secret.name_any() == name)
+            .unwrap();
         assert_eq!(data(&stage, &name), secret.data, "{name}");
     }
     assert!(operator.stop().success());
@@ -91,14 +127,37 @@ fn a_status_that_velero_could_not_write_costs_no_key() {
     for secret in &secrets {
         restore_secret(&stage, secret);
     }
-    let active = apikeys.iter().find(|apikey| apikey.name_any() == "active").unwrap();
+    let active = apikeys
+        .iter()
+        .find(|apikey| apikey.name_any() == "active")
+        .unwrap();
     let refused = restore(&stage, active, || {
-        wait_condition(&stage, "active", ConditionType::Ready, "False/SecretConflict");
+        wait_condition(
+            &stage,
+            "active",
+            ConditionType::Ready,
+            "False/SecretConflict",
+        );
     });
     assert!(matches!(refused, Err(kube::Error::Api(status)) if status.code == 409));
-    let conflict = wait_condition(&stage, "active", ConditionType::Ready, "False/SecretConflict");
-    assert_eq!((conflict.phase, conflict.hash.clone(), conflict.versions.len()), (Some(Phase::Pending), None, 0));
-    let secret = secrets.iter().find(|secret| secret.name_any() == "active").unwrap();
+    let conflict = wait_condition(
+        &stage,
+        "active",
+        ConditionType::Ready,
+        "False/SecretConflict",
+    );
+    assert_eq!(
+        (
+            conflict.phase,
+            conflict.hash.clone(),
+            conflict.versions.len()
+        ),
+        (Some(Phase::Pending), None, 0)
+    );
+    let secret = secrets
+        .iter()
+        .find(|secret| secret.name_any() == "active")
+        .unwrap();
     assert_eq!(data(&stage, "active"), secret.data, "left alone");
     assert!(operator.stop().success());
     history.check();

@@ -38,7 +38,10 @@ fn a_holder_that_reads_again_in_time_never_holds_a_key_that_does_not_pass() {
             scope.spawn(move || rotate_and_hold(holder, kills, reads));
         }
     });
-    println!("{} rotations, {kills:?} kills, {reads:?} reads of a Secret", HOLDERS * ROTATIONS);
+    println!(
+        "{} rotations, {kills:?} kills, {reads:?} reads of a Secret",
+        HOLDERS * ROTATIONS
+    );
 }
 
 fn rotate_and_hold(holder: usize, kills: &AtomicUsize, reads: &AtomicUsize) {
@@ -46,7 +49,10 @@ fn rotate_and_hold(holder: usize, kills: &AtomicUsize, reads: &AtomicUsize) {
     let history = stage.history();
     let proxy = stage.cluster.proxy();
     let mut operator = stage.operator_via(&proxy).start_ready();
-    stage.declare("k", &format!("{{rotation: {{overlap: {}s}}}}", OVERLAP.as_secs()));
+    stage.declare(
+        "k",
+        &format!("{{rotation: {{overlap: {}s}}}}", OVERLAP.as_secs()),
+    );
     stage.wait_issued("k");
     let done = AtomicBool::new(false);
     let holds = std::thread::scope(|scope| {
@@ -55,9 +61,19 @@ fn rotate_and_hold(holder: usize, kills: &AtomicUsize, reads: &AtomicUsize) {
         let _ending = Ending(&done);
         for rotation in 1..=ROTATIONS {
             let strike = (holder + rotation) % (2 * REQUESTS);
-            let when = if strike.is_multiple_of(2) { When::Before } else { When::After };
-            let single = |call: &Call| !matches!(call.verb, Verb::List | Verb::Watch) && call.namespace.is_some();
-            let killed = proxy.on(Matcher::any().filter(single).nth(strike / 2 + 1), when, Fault::call(operator.killer()));
+            let when = if strike.is_multiple_of(2) {
+                When::Before
+            } else {
+                When::After
+            };
+            let single = |call: &Call| {
+                !matches!(call.verb, Verb::List | Verb::Watch) && call.namespace.is_some()
+            };
+            let killed = proxy.on(
+                Matcher::any().filter(single).nth(strike / 2 + 1),
+                when,
+                Fault::call(operator.killer()),
+            );
             stage.raise("k", rotation);
             assert!(killed.fired(LIMIT), "it is killed: {:#?}", proxy.calls());
             kills.fetch_add(1, Ordering::Relaxed);
@@ -71,7 +87,11 @@ fn rotate_and_hold(holder: usize, kills: &AtomicUsize, reads: &AtomicUsize) {
     reads.fetch_add(holds.len(), Ordering::Relaxed);
     history.check();
     let states = history.states();
-    assert_eq!(values(&states)["k"].len(), 1 + ROTATIONS, "one value for each rotation");
+    assert_eq!(
+        values(&states)["k"].len(),
+        1 + ROTATIONS,
+        "one value for each rotation"
+    );
     // What the gate said at two moments of each hold is so for all of it: no state ever ended a version before it was let go.
     let mut ends: BTreeMap<&str, Timestamp> = BTreeMap::new();
     let statuses = states.iter().filter_map(|state| match state {
@@ -80,13 +100,22 @@ fn rotate_and_hold(holder: usize, kills: &AtomicUsize, reads: &AtomicUsize) {
     });
     for version in statuses.flat_map(|status| &status.versions) {
         if let Some(end) = &version.retires_at {
-            ends.entry(&version.hash).and_modify(|known| *known = end.0.min(*known)).or_insert(end.0);
+            ends.entry(&version.hash)
+                .and_modify(|known| *known = end.0.min(*known))
+                .or_insert(end.0);
         }
     }
     for (hash, until) in &holds {
-        assert!(ends.get(hash.as_str()).is_none_or(|end| until < end), "held until {until}: {hash} of {ends:?}");
+        assert!(
+            ends.get(hash.as_str()).is_none_or(|end| until < end),
+            "held until {until}: {hash} of {ends:?}"
+        );
     }
-    assert!(holds.len() > ROTATIONS, "it has read again and again: {}", holds.len());
+    assert!(
+        holds.len() > ROTATIONS,
+        "it has read again and again: {}",
+        holds.len()
+    );
 }
 
 /// Reads the Secret, holds what it read for the delay, and so on. Returns what was held, and until when.
@@ -120,7 +149,10 @@ fn assert_passes_if(stage: &Stage, hash: &str, held_since: Instant) {
         VersionPhase::Retired => false,
     });
     let in_time = held_since.elapsed() < IN_TIME;
-    assert!(passes || !in_time, "{hash} is held and does not pass at {now}: {status:?}");
+    assert!(
+        passes || !in_time,
+        "{hash} is held and does not pass at {now}: {status:?}"
+    );
 }
 
 struct Ending<'a>(&'a AtomicBool);

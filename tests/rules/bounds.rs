@@ -5,10 +5,17 @@ use serde_json::{Value, json};
 use super::{Part, Rule, entry, letters, list, map, tell};
 use crate::stories;
 
-stories![texts_lists_and_maps_are_bounded, a_name_that_no_secret_could_have_is_refused, a_lifetime_and_a_moment_are_well_formed];
+stories![
+    texts_lists_and_maps_are_bounded,
+    a_name_that_no_secret_could_have_is_refused,
+    a_lifetime_and_a_moment_are_well_formed
+];
 
 pub(super) fn rules() -> Vec<Rule> {
-    [sizes(), patterns(), times()].into_iter().flatten().collect()
+    [sizes(), patterns(), times()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn texts_lists_and_maps_are_bounded() {
@@ -28,14 +35,30 @@ fn a_lifetime_and_a_moment_are_well_formed() {
 
 fn sizes() -> Vec<Rule> {
     let one = |what: &str, field: &str, broken: Value, says: &str, nearest: Value| {
-        Rule::new(what, json!({ field: broken }), &format!("spec.{field}: … {says}"), json!({ field: nearest }))
+        Rule::new(
+            what,
+            json!({ field: broken }),
+            &format!("spec.{field}: … {says}"),
+            json!({ field: nearest }),
+        )
     };
     let first = |what: &str, field: &str, broken: Value, says: &str, nearest: Value| {
-        Rule::new(what, json!({ field: [broken] }), &format!("spec.{field}[0]: … {says}"), json!({ field: [nearest] }))
+        Rule::new(
+            what,
+            json!({ field: [broken] }),
+            &format!("spec.{field}[0]: … {says}"),
+            json!({ field: [nearest] }),
+        )
     };
     let short = "should be at least 1 chars long";
     vec![
-        one("spec.description minLength", "description", json!("ten letter"), "at least 11 chars", json!("eleven char")),
+        one(
+            "spec.description minLength",
+            "description",
+            json!("ten letter"),
+            "at least 11 chars",
+            json!("eleven char"),
+        ),
         // Ten characters, thirty bytes: characters count.
         one(
             "spec.description minLength",
@@ -44,24 +67,132 @@ fn sizes() -> Vec<Rule> {
             "at least 11 chars",
             json!("請求書の夜間出力用の鍵"),
         ),
-        one("spec.description maxLength", "description", json!(letters(100)), "more than 99", json!(letters(99))),
-        one("spec.description maxLength", "description", json!("鍵".repeat(100)), "more than 99", json!("鍵".repeat(99))),
-        one("spec.owner minLength", "owner", json!(""), short, json!("o")),
-        one("spec.owner maxLength", "owner", json!(letters(254)), "more than 253", json!(letters(253))),
-        one("spec.application minLength", "application", json!(""), short, json!("a")),
-        one("spec.application maxLength", "application", json!(letters(64)), "more than 63", json!(letters(63))),
-        one("spec.audiences maxItems", "audiences", list(17), "at most 16 items", list(16)),
-        first("spec.audiences[] minLength", "audiences", json!(""), short, json!("a")),
-        first("spec.audiences[] maxLength", "audiences", json!(letters(254)), "more than 253", json!(letters(253))),
-        one("spec.roles maxItems", "roles", list(17), "at most 16 items", list(16)),
-        first("spec.roles[] minLength", "roles", json!(""), short, json!("r")),
-        first("spec.roles[] maxLength", "roles", json!(letters(254)), "more than 253", json!(letters(253))),
-        one("spec.permissions maxItems", "permissions", list(65), "at most 64 items", list(64)),
-        first("spec.permissions[] minLength", "permissions", json!(""), short, json!("p")),
-        first("spec.permissions[] maxLength", "permissions", json!(letters(129)), "more than 128", json!(letters(128))),
-        one("spec.prefix minLength", "prefix", json!("p"), "at least 2 chars", json!("pk")),
-        one("spec.prefix maxLength", "prefix", json!(letters(17)), "more than 16", json!(letters(16))),
-        one("spec.metadata maxProperties", "metadata", map(17), "at most 16 items", map(16)),
+        one(
+            "spec.description maxLength",
+            "description",
+            json!(letters(100)),
+            "more than 99",
+            json!(letters(99)),
+        ),
+        one(
+            "spec.description maxLength",
+            "description",
+            json!("鍵".repeat(100)),
+            "more than 99",
+            json!("鍵".repeat(99)),
+        ),
+        one(
+            "spec.owner minLength",
+            "owner",
+            json!(""),
+            short,
+            json!("o"),
+        ),
+        one(
+            "spec.owner maxLength",
+            "owner",
+            json!(letters(254)),
+            "more than 253",
+            json!(letters(253)),
+        ),
+        one(
+            "spec.application minLength",
+            "application",
+            json!(""),
+            short,
+            json!("a"),
+        ),
+        one(
+            "spec.application maxLength",
+            "application",
+            json!(letters(64)),
+            "more than 63",
+            json!(letters(63)),
+        ),
+        one(
+            "spec.audiences maxItems",
+            "audiences",
+            list(17),
+            "at most 16 items",
+            list(16),
+        ),
+        first(
+            "spec.audiences[] minLength",
+            "audiences",
+            json!(""),
+            short,
+            json!("a"),
+        ),
+        first(
+            "spec.audiences[] maxLength",
+            "audiences",
+            json!(letters(254)),
+            "more than 253",
+            json!(letters(253)),
+        ),
+        one(
+            "spec.roles maxItems",
+            "roles",
+            list(17),
+            "at most 16 items",
+            list(16),
+        ),
+        first(
+            "spec.roles[] minLength",
+            "roles",
+            json!(""),
+            short,
+            json!("r"),
+        ),
+        first(
+            "spec.roles[] maxLength",
+            "roles",
+            json!(letters(254)),
+            "more than 253",
+            json!(letters(253)),
+        ),
+        one(
+            "spec.permissions maxItems",
+            "permissions",
+            list(65),
+            "at most 64 items",
+            list(64),
+        ),
+        first(
+            "spec.permissions[] minLength",
+            "permissions",
+            json!(""),
+            short,
+            json!("p"),
+        ),
+        first(
+            "spec.permissions[] maxLength",
+            "permissions",
+            json!(letters(129)),
+            "more than 128",
+            json!(letters(128)),
+        ),
+        one(
+            "spec.prefix minLength",
+            "prefix",
+            json!("p"),
+            "at least 2 chars",
+            json!("pk"),
+        ),
+        one(
+            "spec.prefix maxLength",
+            "prefix",
+            json!(letters(17)),
+            "more than 16",
+            json!(letters(16)),
+        ),
+        one(
+            "spec.metadata maxProperties",
+            "metadata",
+            map(17),
+            "at most 16 items",
+            map(16),
+        ),
         Rule::new(
             "spec.metadata{} maxLength",
             json!({ "metadata": entry("tier", &letters(257)) }),
@@ -83,15 +214,32 @@ fn sizes() -> Vec<Rule> {
             entry("k", ""),
         ),
         revocation("revocationReason", "minLength", "", short, "r"),
-        revocation("revocationReason", "maxLength", &letters(257), "more than 256", &letters(256)),
+        revocation(
+            "revocationReason",
+            "maxLength",
+            &letters(257),
+            "more than 256",
+            &letters(256),
+        ),
         revocation("revokedBy", "minLength", "", short, "u"),
-        revocation("revokedBy", "maxLength", &letters(257), "more than 256", &letters(256)),
+        revocation(
+            "revokedBy",
+            "maxLength",
+            &letters(257),
+            "more than 256",
+            &letters(256),
+        ),
     ]
 }
 
 fn revocation(field: &str, keyword: &str, broken: &str, says: &str, nearest: &str) -> Rule {
     let spec = |text: &str| json!({ "revoked": true, field: text });
-    Rule::new(&format!("spec.{field} {keyword}"), spec(broken), &format!("spec.{field}: … {says}"), spec(nearest))
+    Rule::new(
+        &format!("spec.{field} {keyword}"),
+        spec(broken),
+        &format!("spec.{field}: … {says}"),
+        spec(nearest),
+    )
 }
 
 fn patterns() -> Vec<Rule> {
@@ -105,17 +253,48 @@ fn patterns() -> Vec<Rule> {
     };
     let permission = |broken: &str, nearest: &str| {
         let says = "spec.permissions[0]: … should match";
-        Rule::new("spec.permissions[] pattern", json!({ "permissions": [broken] }), says, json!({ "permissions": [nearest] }))
+        Rule::new(
+            "spec.permissions[] pattern",
+            json!({ "permissions": [broken] }),
+            says,
+            json!({ "permissions": [nearest] }),
+        )
     };
     let prefix = |broken: &str, nearest: &str| {
-        Rule::new("spec.prefix pattern", json!({ "prefix": broken }), "spec.prefix: … should match", json!({ "prefix": nearest }))
+        Rule::new(
+            "spec.prefix pattern",
+            json!({ "prefix": broken }),
+            "spec.prefix: … should match",
+            json!({ "prefix": nearest }),
+        )
     };
     let secret = |what: &str, field: &str, broken: &str, says: &str, nearest: &str| {
         let says = format!("spec.secret.{field}: … {says}");
-        Rule::new(what, json!({ "secret": { field: broken } }), &says, json!({ "secret": { field: nearest } }))
+        Rule::new(
+            what,
+            json!({ "secret": { field: broken } }),
+            &says,
+            json!({ "secret": { field: nearest } }),
+        )
     };
-    let name = |broken: &str, nearest: &str| secret("spec.secret.name pattern", "name", broken, "should match", nearest);
-    let key = |broken: &str, nearest: &str| secret("spec.secret.key pattern", "key", broken, "should match", nearest);
+    let name = |broken: &str, nearest: &str| {
+        secret(
+            "spec.secret.name pattern",
+            "name",
+            broken,
+            "should match",
+            nearest,
+        )
+    };
+    let key = |broken: &str, nearest: &str| {
+        secret(
+            "spec.secret.key pattern",
+            "key",
+            broken,
+            "should match",
+            nearest,
+        )
+    };
     vec![
         role("Viewer", "viewer"),
         role("-viewer", "ic-viewer"),
@@ -127,15 +306,39 @@ fn patterns() -> Vec<Rule> {
         prefix("1acme", "acme1"),
         prefix("acme_", "acme_live"),
         prefix("acme-live", "acmelive"),
-        secret("spec.secret.name minLength", "name", "", "at least 1 chars", "s"),
-        secret("spec.secret.name maxLength", "name", &letters(254), "more than 253", &letters(253)),
+        secret(
+            "spec.secret.name minLength",
+            "name",
+            "",
+            "at least 1 chars",
+            "s",
+        ),
+        secret(
+            "spec.secret.name maxLength",
+            "name",
+            &letters(254),
+            "more than 253",
+            &letters(253),
+        ),
         name("Billing", "billing"),
         name("billing_export", "billing-export"),
         name("billing..export", "billing.export"),
         name("billing.-export", "billing.e-xport"),
         name("-billing", "b-illing"),
-        secret("spec.secret.key minLength", "key", "", "at least 1 chars", "k"),
-        secret("spec.secret.key maxLength", "key", &letters(254), "more than 253", &letters(253)),
+        secret(
+            "spec.secret.key minLength",
+            "key",
+            "",
+            "at least 1 chars",
+            "k",
+        ),
+        secret(
+            "spec.secret.key maxLength",
+            "key",
+            &letters(254),
+            "more than 253",
+            &letters(253),
+        ),
         key("api key", "api_key"),
         key("api/key", "API-key.txt"),
         // Names that the API server takes for no Secret, because a mounted volume could not hold them.
@@ -148,20 +351,42 @@ fn patterns() -> Vec<Rule> {
 fn times() -> Vec<Rule> {
     let after = |what: &str, broken: &str, says: &str, nearest: &str| {
         let says = format!("spec.expiry.after: … {says}");
-        Rule::new(what, json!({ "expiry": { "after": broken } }), &says, json!({ "expiry": { "after": nearest } }))
+        Rule::new(
+            what,
+            json!({ "expiry": { "after": broken } }),
+            &says,
+            json!({ "expiry": { "after": nearest } }),
+        )
     };
-    let shape = |broken: &str, nearest: &str| after("spec.expiry.after pattern", broken, "should match", nearest);
+    let shape = |broken: &str, nearest: &str| {
+        after("spec.expiry.after pattern", broken, "should match", nearest)
+    };
     let at = |broken: &str, nearest: &str| {
         let says = "spec.expiry.at: … date-time";
-        Rule::new("spec.expiry.at date-time", json!({ "expiry": { "at": broken } }), says, json!({ "expiry": { "at": nearest } }))
+        Rule::new(
+            "spec.expiry.at date-time",
+            json!({ "expiry": { "at": broken } }),
+            says,
+            json!({ "expiry": { "at": nearest } }),
+        )
     };
     // What the schema lets pass is found by the rules, which read the moment.
     let read = |broken: &str, nearest: &str| {
         let says = "spec.expiry: … Invalid date-time formatted string";
-        Rule::new("spec.expiry.at date-time", json!({ "expiry": { "at": broken } }), says, json!({ "expiry": { "at": nearest } }))
+        Rule::new(
+            "spec.expiry.at date-time",
+            json!({ "expiry": { "at": broken } }),
+            says,
+            json!({ "expiry": { "at": nearest } }),
+        )
     };
     vec![
-        after("spec.expiry.after maxLength", "100000d", "more than 6", "99999d"),
+        after(
+            "spec.expiry.after maxLength",
+            "100000d",
+            "more than 6",
+            "99999d",
+        ),
         shape("0d", "1s"),
         shape("090d", "90d"),
         shape("90", "90m"),

@@ -19,53 +19,160 @@ const KEY: &str = "secret.key cannot be changed after creation";
 
 pub(super) fn rules() -> Vec<Rule> {
     let expiry = |before: Value, broken: Value, nearest: Value| {
-        let spec = |expiry: Value| if expiry.is_null() { json!({}) } else { json!({ "expiry": expiry }) };
-        Rule::change(EXPIRY, spec(before), spec(broken), &format!("spec.expiry: … {EXPIRY}"), spec(nearest))
+        let spec = |expiry: Value| {
+            if expiry.is_null() {
+                json!({})
+            } else {
+                json!({ "expiry": expiry })
+            }
+        };
+        Rule::change(
+            EXPIRY,
+            spec(before),
+            spec(broken),
+            &format!("spec.expiry: … {EXPIRY}"),
+            spec(nearest),
+        )
     };
     let prefix = |before: Value, broken: Value, nearest: Value| {
-        Rule::change(PREFIX, before, broken, &format!("spec.prefix: … {PREFIX}"), nearest)
+        Rule::change(
+            PREFIX,
+            before,
+            broken,
+            &format!("spec.prefix: … {PREFIX}"),
+            nearest,
+        )
     };
     let secret = |message: &str, before: Value, broken: Value, nearest: Value| {
-        Rule::change(message, before, broken, &format!("spec.secret: … {message}"), nearest)
+        Rule::change(
+            message,
+            before,
+            broken,
+            &format!("spec.secret: … {message}"),
+            nearest,
+        )
     };
     let moment = |text: &str| json!({ "at": text });
     vec![
-        expiry(json!({ "after": "90d" }), json!({ "after": "91d" }), json!({ "after": "90d" })),
+        expiry(
+            json!({ "after": "90d" }),
+            json!({ "after": "91d" }),
+            json!({ "after": "90d" }),
+        ),
         // The same length in other words is a change: what is written is what counts.
-        expiry(json!({ "after": "48h" }), json!({ "after": "2d" }), json!({ "after": "48h" })),
-        expiry(json!({ "after": "90d" }), json!({ "never": true }), json!({ "after": "90d" })),
-        expiry(json!({ "after": "90d" }), moment("2097-03-01T00:00:00Z"), json!({ "after": "90d" })),
-        expiry(json!({ "after": "90d" }), Value::Null, json!({ "after": "90d" })),
-        expiry(json!({ "never": true }), Value::Null, json!({ "never": true })),
+        expiry(
+            json!({ "after": "48h" }),
+            json!({ "after": "2d" }),
+            json!({ "after": "48h" }),
+        ),
+        expiry(
+            json!({ "after": "90d" }),
+            json!({ "never": true }),
+            json!({ "after": "90d" }),
+        ),
+        expiry(
+            json!({ "after": "90d" }),
+            moment("2097-03-01T00:00:00Z"),
+            json!({ "after": "90d" }),
+        ),
+        expiry(
+            json!({ "after": "90d" }),
+            Value::Null,
+            json!({ "after": "90d" }),
+        ),
+        expiry(
+            json!({ "never": true }),
+            Value::Null,
+            json!({ "never": true }),
+        ),
         expiry(Value::Null, json!({ "after": "90d" }), Value::Null),
         expiry(Value::Null, json!({ "never": true }), Value::Null),
-        expiry(moment("2097-03-01T00:00:00Z"), moment("2097-03-01T00:00:01Z"), moment("2097-03-01T00:00:00Z")),
+        expiry(
+            moment("2097-03-01T00:00:00Z"),
+            moment("2097-03-01T00:00:01Z"),
+            moment("2097-03-01T00:00:00Z"),
+        ),
         // The same moment in another zone is no change.
-        expiry(moment("2097-03-01T00:00:00Z"), moment("2097-03-01T00:00:00+01:00"), moment("2097-03-01T01:00:00+01:00")),
-        prefix(json!({ "prefix": "acme" }), json!({ "prefix": "acme2" }), json!({ "prefix": "acme" })),
-        prefix(json!({ "prefix": "acme" }), json!({}), json!({ "prefix": "acme" })),
+        expiry(
+            moment("2097-03-01T00:00:00Z"),
+            moment("2097-03-01T00:00:00+01:00"),
+            moment("2097-03-01T01:00:00+01:00"),
+        ),
+        prefix(
+            json!({ "prefix": "acme" }),
+            json!({ "prefix": "acme2" }),
+            json!({ "prefix": "acme" }),
+        ),
+        prefix(
+            json!({ "prefix": "acme" }),
+            json!({}),
+            json!({ "prefix": "acme" }),
+        ),
         // Writing the default down, or leaving it out again, is no change.
-        prefix(json!({}), json!({ "prefix": "acme" }), json!({ "prefix": "clv" })),
-        prefix(json!({ "prefix": "clv" }), json!({ "prefix": "clw" }), json!({})),
+        prefix(
+            json!({}),
+            json!({ "prefix": "acme" }),
+            json!({ "prefix": "clv" }),
+        ),
+        prefix(
+            json!({ "prefix": "clv" }),
+            json!({ "prefix": "clw" }),
+            json!({}),
+        ),
         secret(
             NAME,
             json!({ "secret": { "name": "a" } }),
             json!({ "secret": { "name": "b" } }),
             json!({ "secret": { "name": "a" } }),
         ),
-        secret(NAME, json!({ "secret": { "name": "a" } }), json!({ "secret": {} }), json!({ "secret": { "name": "a" } })),
-        secret(NAME, json!({ "secret": { "name": "a" } }), json!({}), json!({ "secret": { "name": "a", "key": "api-key" } })),
-        secret(NAME, json!({}), json!({ "secret": { "name": "b" } }), json!({ "secret": {} })),
+        secret(
+            NAME,
+            json!({ "secret": { "name": "a" } }),
+            json!({ "secret": {} }),
+            json!({ "secret": { "name": "a" } }),
+        ),
+        secret(
+            NAME,
+            json!({ "secret": { "name": "a" } }),
+            json!({}),
+            json!({ "secret": { "name": "a", "key": "api-key" } }),
+        ),
+        secret(
+            NAME,
+            json!({}),
+            json!({ "secret": { "name": "b" } }),
+            json!({ "secret": {} }),
+        ),
         secret(
             KEY,
             json!({ "secret": { "key": "a" } }),
             json!({ "secret": { "key": "b" } }),
             json!({ "secret": { "key": "a" } }),
         ),
-        secret(KEY, json!({ "secret": { "key": "a" } }), json!({ "secret": {} }), json!({ "secret": { "key": "a" } })),
-        secret(KEY, json!({ "secret": { "key": "a" } }), json!({}), json!({ "secret": { "key": "a" } })),
-        secret(KEY, json!({}), json!({ "secret": { "key": "b" } }), json!({ "secret": { "key": "api-key" } })),
-        secret(KEY, json!({ "secret": { "key": "api-key" } }), json!({ "secret": { "key": "b" } }), json!({})),
+        secret(
+            KEY,
+            json!({ "secret": { "key": "a" } }),
+            json!({ "secret": {} }),
+            json!({ "secret": { "key": "a" } }),
+        ),
+        secret(
+            KEY,
+            json!({ "secret": { "key": "a" } }),
+            json!({}),
+            json!({ "secret": { "key": "a" } }),
+        ),
+        secret(
+            KEY,
+            json!({}),
+            json!({ "secret": { "key": "b" } }),
+            json!({ "secret": { "key": "api-key" } }),
+        ),
+        secret(
+            KEY,
+            json!({ "secret": { "key": "api-key" } }),
+            json!({ "secret": { "key": "b" } }),
+            json!({}),
+        ),
     ]
 }
 
@@ -75,7 +182,11 @@ fn what_a_key_was_minted_for_cannot_be_changed() {
     // The default of the Secret's name is the ApiKey's own name.
     stage.declare("billing", "{}");
     stage.declare("billing", "{secret: {name: billing}}");
-    assert!(stage.refused(&manifest("billing", "{secret: {name: billing-2}}")).contains(NAME));
+    assert!(
+        stage
+            .refused(&manifest("billing", "{secret: {name: billing-2}}"))
+            .contains(NAME)
+    );
     stage.declare("billing", "{}");
 }
 
@@ -87,20 +198,41 @@ fn a_field_cannot_be_changed_by_removing_and_adding_it_again() {
         (PREFIX, "{prefix: acme}", "{prefix: evil}"),
         (NAME, "{secret: {name: a}}", "{secret: {name: b}}"),
         (KEY, "{secret: {key: a}}", "{secret: {key: b}}"),
-        ("organization cannot be changed", "{organization: acme}", "{organization: evil}"),
+        (
+            "organization cannot be changed",
+            "{organization: acme}",
+            "{organization: evil}",
+        ),
         ("revision can only grow", "{revision: 2}", "{revision: 1}"),
-        ("source cannot be changed", "{source: {secretRef: {name: a, key: k}}}", "{source: {secretRef: {name: b, key: k}}}"),
-        ("secret.retention cannot be changed", "{secret: {retention: UntilCollected}}", "{secret: {retention: Always}}"),
+        (
+            "source cannot be changed",
+            "{source: {secretRef: {name: a, key: k}}}",
+            "{source: {secretRef: {name: b, key: k}}}",
+        ),
+        (
+            "secret.retention cannot be changed",
+            "{secret: {retention: UntilCollected}}",
+            "{secret: {retention: Always}}",
+        ),
     ];
     for (number, (message, before, after)) in fields.into_iter().enumerate() {
         let name = format!("key-{number}");
         stage.declare(&name, before);
-        assert!(stage.refused(&manifest(&name, "{}")).contains(message), "removed");
-        assert!(stage.refused(&manifest(&name, after)).contains(message), "added again");
+        assert!(
+            stage.refused(&manifest(&name, "{}")).contains(message),
+            "removed"
+        );
+        assert!(
+            stage.refused(&manifest(&name, after)).contains(message),
+            "added again"
+        );
         let patch = "[{\"op\": \"remove\", \"path\": \"/spec\"}, {\"op\": \"add\", \"path\": \"/spec\", \"value\": {}}]";
         let output = stage.try_kubectl(&["patch", "apikey", &name, "--type=json", "-p", patch]);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(!output.status.success() && said.contains(message), "removed with the whole spec: {said}");
+        assert!(
+            !output.status.success() && said.contains(message),
+            "removed with the whole spec: {said}"
+        );
     }
 }
 

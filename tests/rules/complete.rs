@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::{
-    Kind, Rule, bounds, changes, choices, gates, names, organizations, policies, protection, revocation, roles, rotation,
-    sources, statuses, templates, versions,
+    Kind, Rule, bounds, changes, choices, gates, names, organizations, policies, protection,
+    revocation, roles, rotation, sources, statuses, templates, versions,
 };
 use crate::stories;
 
@@ -56,18 +56,56 @@ fn rules(kind: Kind) -> Vec<Rule> {
 
 /// Every rule at and below a place in the schema.
 fn collect(path: &str, schema: &Value, rules: &mut BTreeSet<String>) {
-    const BOUNDS: [&str; 9] =
-        ["minLength", "maxLength", "pattern", "maxItems", "minItems", "maxProperties", "minimum", "maximum", "enum"];
-    let bounds = BOUNDS.into_iter().filter(|keyword| !schema[*keyword].is_null());
-    let format = schema["format"].as_str().filter(|format| *format == "date-time");
-    let list = schema["x-kubernetes-list-type"].as_str().filter(|list| ["set", "map"].contains(list));
-    rules.extend(bounds.chain(format).chain(list).map(|keyword| format!("{path} {keyword}")));
-    for validation in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
-        rules.insert(validation["message"].as_str().expect("every rule says what it wants").to_owned());
+    const BOUNDS: [&str; 9] = [
+        "minLength",
+        "maxLength",
+        "pattern",
+        "maxItems",
+        "minItems",
+        "maxProperties",
+        "minimum",
+        "maximum",
+        "enum",
+    ];
+    let bounds = BOUNDS
+        .into_iter()
+        .filter(|keyword| !schema[*keyword].is_null());
+    let format = schema["format"]
+        .as_str()
+        .filter(|format| *format == "date-time");
+    let list = schema["x-kubernetes-list-type"]
+        .as_str()
+        .filter(|list| ["set", "map"].contains(list));
+    rules.extend(
+        bounds
+            .chain(format)
+            .chain(list)
+            .map(|keyword| format!("{path} {keyword}")),
+    );
+    for validation in schema["x-kubernetes-validations"]
+        .as_array()
+        .into_iter()
+        .flatten()
+    {
+        rules.insert(
+            validation["message"]
+                .as_str()
+                .expect("every rule says what it wants")
+                .to_owned(),
+        );
     }
-    let below = |field: &str| if path.is_empty() { field.to_owned() } else { format!("{path}.{field}") };
+    let below = |field: &str| {
+        if path.is_empty() {
+            field.to_owned()
+        } else {
+            format!("{path}.{field}")
+        }
+    };
     for required in schema["required"].as_array().into_iter().flatten() {
-        rules.insert(format!("{} required", below(required.as_str().expect("a name"))));
+        rules.insert(format!(
+            "{} required",
+            below(required.as_str().expect("a name"))
+        ));
     }
     for (field, schema) in schema["properties"].as_object().into_iter().flatten() {
         collect(&below(field), schema, rules);

@@ -25,16 +25,32 @@ fn the_definitions_are_taken_without_a_warning() {
     }
     for kind in Kind::ALL {
         let name = format!("{}.claviger.dev", kind.plural());
-        let live: Value = serde_json::from_str(&cluster.kubectl(&["get", "crd", &name, "-o", "json"])).expect("JSON");
+        let live: Value =
+            serde_json::from_str(&cluster.kubectl(&["get", "crd", &name, "-o", "json"]))
+                .expect("JSON");
         let mut conditions: Vec<_> = live["status"]["conditions"]
             .as_array()
             .expect("conditions")
             .iter()
-            .map(|condition| format!("{}={}", condition["type"].as_str().unwrap(), condition["status"].as_str().unwrap()))
+            .map(|condition| {
+                format!(
+                    "{}={}",
+                    condition["type"].as_str().unwrap(),
+                    condition["status"].as_str().unwrap()
+                )
+            })
             .collect();
         conditions.sort();
-        assert_eq!(conditions, ["Established=True", "NamesAccepted=True"], "{name}: and nothing that is wrong with it");
-        assert_eq!(live["status"]["storedVersions"], serde_json::json!(["v1alpha1"]), "{name}");
+        assert_eq!(
+            conditions,
+            ["Established=True", "NamesAccepted=True"],
+            "{name}: and nothing that is wrong with it"
+        );
+        assert_eq!(
+            live["status"]["storedVersions"],
+            serde_json::json!(["v1alpha1"]),
+            "{name}"
+        );
     }
 }
 
@@ -43,7 +59,12 @@ fn every_text_list_and_map_has_a_bound() {
     everywhere(&mut |path, schema| {
         let bound = match schema["type"].as_str() {
             // A moment is bounded by its format; the fields of a condition are those of Kubernetes.
-            Some("string") if schema["format"] == "date-time" || path.starts_with("ApiKey.status.conditions[]") => return,
+            Some("string")
+                if schema["format"] == "date-time"
+                    || path.starts_with("ApiKey.status.conditions[]") =>
+            {
+                return;
+            }
             Some("string") if schema["enum"].is_array() => return,
             Some("string") => "maxLength",
             Some("array") => "maxItems",
@@ -62,12 +83,19 @@ fn nothing_but_the_empty_spec_is_a_default() {
     let mut places = 0;
     everywhere(&mut |path, schema| {
         places += 1;
-        found
-            .extend(["default", "nullable"].iter().filter(|word| !schema[**word].is_null()).map(|word| format!("{path} {word}")));
+        found.extend(
+            ["default", "nullable"]
+                .iter()
+                .filter(|word| !schema[**word].is_null())
+                .map(|word| format!("{path} {word}")),
+        );
     });
     assert!(places > 120, "{places} places were looked at");
     assert_eq!(found, ["ApiKey.spec default"]);
-    assert_eq!(Kind::Key.schema()["properties"]["spec"]["default"], serde_json::json!({}));
+    assert_eq!(
+        Kind::Key.schema()["properties"]["spec"]["default"],
+        serde_json::json!({})
+    );
 }
 
 /// Every place in every definition, by its kind and path.

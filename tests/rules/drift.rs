@@ -58,9 +58,16 @@ fn imported() -> Value {
 
 fn specs() -> [(&'static str, Value); 5] {
     let template = json!({ "metadata": { "labels": {} }, "data": {} });
-    let empty = json!({ "secret": { "template": template }, "roles": [], "metadata": {}, "rotation": {} });
+    let empty =
+        json!({ "secret": { "template": template }, "roles": [], "metadata": {}, "rotation": {} });
     let never = json!({ "expiry": { "never": true } });
-    [("bare", json!({})), ("full", everything()), ("imported", imported()), ("empty", empty), ("never", never)]
+    [
+        ("bare", json!({})),
+        ("full", everything()),
+        ("imported", imported()),
+        ("empty", empty),
+        ("never", never),
+    ]
 }
 
 fn manifests() -> String {
@@ -75,30 +82,55 @@ fn live(stage: &Stage, field: &str) -> Vec<Value> {
     let get = |name: &str| stage.kubectl(&["get", "apikey", name, "-o", "json"]);
     specs()
         .into_iter()
-        .map(|(name, _)| serde_json::from_str::<Value>(&get(name)).expect("JSON").pointer(field).cloned().unwrap_or_default())
+        .map(|(name, _)| {
+            serde_json::from_str::<Value>(&get(name))
+                .expect("JSON")
+                .pointer(field)
+                .cloned()
+                .unwrap_or_default()
+        })
         .collect()
 }
 
 fn what_is_applied_is_what_is_kept() {
     let ways: [(&[&str], &[&str]); 2] = [
         (&["apply", "-f", "-"], &["diff", "-f", "-"]),
-        (&["apply", "--server-side", "-f", "-"], &["diff", "--server-side", "-f", "-"]),
+        (
+            &["apply", "--server-side", "-f", "-"],
+            &["diff", "--server-side", "-f", "-"],
+        ),
     ];
     for (how, compare) in ways {
         let stage = super::stage("kept");
-        stage.cluster.kubectl_with(&[&["-n", &stage.namespace], how].concat(), &manifests());
+        stage
+            .cluster
+            .kubectl_with(&[&["-n", &stage.namespace], how].concat(), &manifests());
         let written: Vec<_> = specs().into_iter().map(|(_, spec)| spec).collect();
         assert_eq!(live(&stage, "/spec"), written, "{how:?}");
-        let diff = stage.cluster.try_kubectl(&[&["-n", &stage.namespace], compare].concat(), &manifests());
-        assert_eq!(diff.status.code(), Some(0), "{how:?}: {}", String::from_utf8_lossy(&diff.stdout));
+        let diff = stage
+            .cluster
+            .try_kubectl(&[&["-n", &stage.namespace], compare].concat(), &manifests());
+        assert_eq!(
+            diff.status.code(),
+            Some(0),
+            "{how:?}: {}",
+            String::from_utf8_lossy(&diff.stdout)
+        );
     }
 }
 
 fn a_second_apply_changes_nothing() {
-    for how in [&["apply", "-f", "-"][..], &["apply", "--server-side", "-f", "-"]] {
+    for how in [
+        &["apply", "-f", "-"][..],
+        &["apply", "--server-side", "-f", "-"],
+    ] {
         let stage = super::stage("twice");
         let operator = stage.operator().start_ready();
-        let apply = || stage.cluster.kubectl_with(&[&["-n", &stage.namespace], how].concat(), &manifests());
+        let apply = || {
+            stage
+                .cluster
+                .kubectl_with(&[&["-n", &stage.namespace], how].concat(), &manifests())
+        };
         apply();
         for name in ["bare", "empty", "never"] {
             stage.wait_issued(name);
@@ -106,7 +138,10 @@ fn a_second_apply_changes_nothing() {
         for name in ["full", "imported"] {
             stage.wait_phase(name, claviger::api::Phase::Revoked);
         }
-        assert!(operator.stop().success(), "nothing else writes from here on");
+        assert!(
+            operator.stop().success(),
+            "nothing else writes from here on"
+        );
         let before = live(&stage, "/metadata/resourceVersion");
         apply();
         apply();
@@ -140,7 +175,14 @@ fn roles_and_policies() -> Vec<(Part, Value)> {
         "require": []
     });
     let (role, policy) = (|spec| (Part::Role, spec), |spec| (Part::Policy, spec));
-    vec![role(json!({})), role(full), role(json!({ "permissions": [] })), policy(json!({})), policy(limits), policy(nothing)]
+    vec![
+        role(json!({})),
+        role(full),
+        role(json!({ "permissions": [] })),
+        policy(json!({})),
+        policy(limits),
+        policy(nothing),
+    ]
 }
 
 fn roles_and_policies_stay_as_they_are_applied() {
@@ -149,22 +191,42 @@ fn roles_and_policies_stay_as_they_are_applied() {
         let _swept = [Swept(&stage, Kind::Role), Swept(&stage, Kind::Policy)];
         let all = roles_and_policies();
         let name = |number: usize| format!("{}-{number}", stage.namespace);
-        let documents = all.iter().enumerate().map(|(number, (part, spec))| document(&stage, *part, &name(number), spec));
+        let documents = all
+            .iter()
+            .enumerate()
+            .map(|(number, (part, spec))| document(&stage, *part, &name(number), spec));
         let manifests: String = documents.collect();
-        let apply = || stage.cluster.kubectl_with(&[how, &["-f", "-"]].concat(), &manifests);
+        let apply = || {
+            stage
+                .cluster
+                .kubectl_with(&[how, &["-f", "-"]].concat(), &manifests)
+        };
         let live = |field: &str| -> Vec<Value> {
             let one = |(number, (part, _)): (usize, &(Part, Value))| {
-                let found = stage.kubectl(&["get", part.kind().plural(), &name(number), "-o", "json"]);
-                serde_json::from_str::<Value>(&found).expect("JSON").pointer(field).cloned().unwrap_or_default()
+                let found =
+                    stage.kubectl(&["get", part.kind().plural(), &name(number), "-o", "json"]);
+                serde_json::from_str::<Value>(&found)
+                    .expect("JSON")
+                    .pointer(field)
+                    .cloned()
+                    .unwrap_or_default()
             };
             all.iter().enumerate().map(one).collect()
         };
         apply();
-        let written: Vec<_> = all.iter().map(|(part, spec)| part.written(&stage, spec)).collect();
+        let written: Vec<_> = all
+            .iter()
+            .map(|(part, spec)| part.written(&stage, spec))
+            .collect();
         assert_eq!(live("/spec"), written, "{how:?}");
         let compare = [&["diff"], &how[1..], &["-f", "-"]].concat();
         let diff = stage.cluster.try_kubectl(&compare, &manifests);
-        assert_eq!(diff.status.code(), Some(0), "{how:?}: {}", String::from_utf8_lossy(&diff.stdout));
+        assert_eq!(
+            diff.status.code(),
+            Some(0),
+            "{how:?}: {}",
+            String::from_utf8_lossy(&diff.stdout)
+        );
         let before = live("/metadata/resourceVersion");
         apply();
         apply();
@@ -191,10 +253,18 @@ fn a_field_is_taken_away_by_leaving_it_out() {
         json!({ "roles": ["viewer"] }),
         json!({}),
     ];
-    for (name, how) in [("client", &["apply", "-f", "-"][..]), ("server", &["apply", "--server-side", "-f", "-"])] {
+    for (name, how) in [
+        ("client", &["apply", "-f", "-"][..]),
+        ("server", &["apply", "--server-side", "-f", "-"]),
+    ] {
         for spec in &steps {
-            stage.cluster.kubectl_with(&[&["-n", &stage.namespace], how].concat(), &manifest(name, &spec.to_string()));
-            let live: Value = serde_json::from_str(&stage.kubectl(&["get", "apikey", name, "-o", "json"])).expect("JSON");
+            stage.cluster.kubectl_with(
+                &[&["-n", &stage.namespace], how].concat(),
+                &manifest(name, &spec.to_string()),
+            );
+            let live: Value =
+                serde_json::from_str(&stage.kubectl(&["get", "apikey", name, "-o", "json"]))
+                    .expect("JSON");
             assert_eq!(live["spec"], *spec, "{how:?}");
         }
     }

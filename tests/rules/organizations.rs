@@ -5,7 +5,10 @@ use serde_json::{Value, json};
 use super::{Part, Rule, letters, tell};
 use crate::stories;
 
-stories![an_organization_is_named_like_a_label_with_levels, a_key_stays_with_its_organization];
+stories![
+    an_organization_is_named_like_a_label_with_levels,
+    a_key_stays_with_its_organization
+];
 
 const STAYS: &str = "organization cannot be changed, added or removed after creation";
 
@@ -27,7 +30,12 @@ fn shapes() -> Vec<Rule> {
     let one = |keyword: &str, broken: &str, says: &str, nearest: &str| {
         let what = format!("spec.organization {keyword}");
         let says = format!("spec.organization: … {says}");
-        Rule::new(&what, json!({ "organization": broken }), &says, json!({ "organization": nearest }))
+        Rule::new(
+            &what,
+            json!({ "organization": broken }),
+            &says,
+            json!({ "organization": nearest }),
+        )
     };
     let shape = |broken: &str, nearest: &str| one("pattern", broken, "should match", nearest);
     vec![
@@ -49,13 +57,27 @@ fn shapes() -> Vec<Rule> {
 
 fn changes() -> Vec<Rule> {
     let stays = |before: Value, broken: Value, nearest: Value| {
-        Rule::change(STAYS, before, broken, &format!("spec.organization: … {STAYS}"), nearest)
+        Rule::change(
+            STAYS,
+            before,
+            broken,
+            &format!("spec.organization: … {STAYS}"),
+            nearest,
+        )
     };
     let of = |organization: &str| json!({ "organization": organization });
     vec![
-        stays(of("acme"), of("acme.eu"), json!({ "organization": "acme", "includeSubOrganizations": true })),
+        stays(
+            of("acme"),
+            of("acme.eu"),
+            json!({ "organization": "acme", "includeSubOrganizations": true }),
+        ),
         stays(of("acme.eu"), of("acme"), of("acme.eu")),
         stays(of("acme"), json!({}), of("acme")),
-        stays(json!({}), of("acme"), json!({ "includeSubOrganizations": false })),
+        stays(
+            json!({}),
+            of("acme"),
+            json!({ "includeSubOrganizations": false }),
+        ),
     ]
 }

@@ -14,10 +14,14 @@ stories![
 
 const SHORTER: &str = "overlap must be shorter than every";
 const GROWS: &str = "revision can only grow";
-const RETENTION: &str = "secret.retention cannot be changed to or from UntilCollected after creation";
+const RETENTION: &str =
+    "secret.retention cannot be changed to or from UntilCollected after creation";
 
 pub(super) fn rules() -> Vec<Rule> {
-    [shapes(), overlaps(), revisions(), retentions()].into_iter().flatten().collect()
+    [shapes(), overlaps(), revisions(), retentions()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn a_rotation_is_written_in_whole_units() {
@@ -44,10 +48,17 @@ fn shapes() -> Vec<Rule> {
     let one = |field: &str, keyword: &str, broken: &str, says: &str, nearest: &str| {
         let what = format!("spec.rotation.{field} {keyword}");
         let says = format!("spec.rotation.{field}: … {says}");
-        Rule::new(&what, json!({ "rotation": { field: broken } }), &says, json!({ "rotation": { field: nearest } }))
+        Rule::new(
+            &what,
+            json!({ "rotation": { field: broken } }),
+            &says,
+            json!({ "rotation": { field: nearest } }),
+        )
     };
-    let every = |broken: &str, nearest: &str| one("every", "pattern", broken, "should match", nearest);
-    let overlap = |broken: &str, nearest: &str| one("overlap", "pattern", broken, "should match", nearest);
+    let every =
+        |broken: &str, nearest: &str| one("every", "pattern", broken, "should match", nearest);
+    let overlap =
+        |broken: &str, nearest: &str| one("overlap", "pattern", broken, "should match", nearest);
     vec![
         one("every", "maxLength", "100000s", "more than 6", "99999s"),
         // Nothing can be replaced all the time.
@@ -72,12 +83,24 @@ fn shapes() -> Vec<Rule> {
 }
 
 fn overlaps() -> Vec<Rule> {
-    let of = |every: &str, overlap: &str| json!({ "rotation": { "every": every, "overlap": overlap } });
+    let of =
+        |every: &str, overlap: &str| json!({ "rotation": { "every": every, "overlap": overlap } });
     let rule = |every: &str, broken: &str, nearest: &str| {
-        Rule::new(SHORTER, of(every, broken), &format!("spec.rotation.overlap: … {SHORTER}"), of(every, nearest))
+        Rule::new(
+            SHORTER,
+            of(every, broken),
+            &format!("spec.rotation.overlap: … {SHORTER}"),
+            of(every, nearest),
+        )
     };
     let change = |before: Value, broken: Value, nearest: Value| {
-        Rule::change(SHORTER, before, broken, &format!("spec.rotation.overlap: … {SHORTER}"), nearest)
+        Rule::change(
+            SHORTER,
+            before,
+            broken,
+            &format!("spec.rotation.overlap: … {SHORTER}"),
+            nearest,
+        )
     };
     vec![
         rule("30d", "30d", "29d"),
@@ -95,16 +118,32 @@ fn overlaps() -> Vec<Rule> {
         rule("99999s", "99999w", "27h"),
         change(of("30d", "7d"), of("7d", "7d"), of("8d", "7d")),
         // Without an interval, only whoever raises the revision has versions replaced.
-        change(json!({ "rotation": { "overlap": "9w" } }), of("9w", "9w"), json!({ "rotation": { "overlap": "10w" } })),
+        change(
+            json!({ "rotation": { "overlap": "9w" } }),
+            of("9w", "9w"),
+            json!({ "rotation": { "overlap": "10w" } }),
+        ),
     ]
 }
 
 fn revisions() -> Vec<Rule> {
     let of = |revision: i64| json!({ "revision": revision });
-    let least =
-        |broken: i64| Rule::new("spec.revision minimum", of(broken), "spec.revision: … greater than or equal to 1", of(1));
+    let least = |broken: i64| {
+        Rule::new(
+            "spec.revision minimum",
+            of(broken),
+            "spec.revision: … greater than or equal to 1",
+            of(1),
+        )
+    };
     let grows = |before: Value, broken: Value, nearest: Value| {
-        Rule::change(GROWS, before, broken, &format!("spec.revision: … {GROWS}"), nearest)
+        Rule::change(
+            GROWS,
+            before,
+            broken,
+            &format!("spec.revision: … {GROWS}"),
+            nearest,
+        )
     };
     vec![
         least(0),
@@ -112,7 +151,11 @@ fn revisions() -> Vec<Rule> {
         grows(of(2), of(1), of(3)),
         grows(of(7), of(6), of(7)),
         grows(of(1), json!({}), of(2)),
-        grows(of(1), json!({ "description": "Nightly export" }), of(i64::from(u32::MAX))),
+        grows(
+            of(1),
+            json!({ "description": "Nightly export" }),
+            of(i64::from(u32::MAX)),
+        ),
     ]
 }
 
@@ -120,13 +163,33 @@ fn retentions() -> Vec<Rule> {
     let of = |retention: &str| json!({ "secret": { "retention": retention } });
     let once = || of("UntilCollected");
     let settled = |before: Value, broken: Value, nearest: Value| {
-        Rule::change(RETENTION, before, broken, &format!("spec.secret: … {RETENTION}"), nearest)
+        Rule::change(
+            RETENTION,
+            before,
+            broken,
+            &format!("spec.secret: … {RETENTION}"),
+            nearest,
+        )
     };
     let says = "spec.secret.retention: … supported values: \"Always\", \"WhileActive\", \"UntilCollected\"";
     vec![
-        Rule::new("spec.secret.retention enum", of("Never"), says, of("WhileActive")),
-        Rule::new("spec.secret.retention enum", of("always"), says, of("Always")),
-        settled(once(), of("Always"), json!({ "secret": { "retention": "UntilCollected", "key": "api-key" } })),
+        Rule::new(
+            "spec.secret.retention enum",
+            of("Never"),
+            says,
+            of("WhileActive"),
+        ),
+        Rule::new(
+            "spec.secret.retention enum",
+            of("always"),
+            says,
+            of("Always"),
+        ),
+        settled(
+            once(),
+            of("Always"),
+            json!({ "secret": { "retention": "UntilCollected", "key": "api-key" } }),
+        ),
         settled(once(), of("WhileActive"), once()),
         settled(once(), json!({ "secret": {} }), once()),
         settled(once(), json!({}), once()),

@@ -21,7 +21,10 @@ const OTHER: &str = "source.secretRef must name another Secret than the one that
 const STAYS: &str = "source cannot be changed, added or removed after creation";
 
 pub(super) fn rules() -> Vec<Rule> {
-    [secrets(), hashes(), choices(), targets(), changes()].into_iter().flatten().collect()
+    [secrets(), hashes(), choices(), targets(), changes()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn a_source_names_what_can_exist() {
@@ -40,10 +43,23 @@ fn a_source_is_not_where_the_key_goes() {
     // The default of the Secret's name is the ApiKey's own name.
     let own = "{source: {secretRef: {name: legacy, key: token}}}";
     let says = stage.refused(&manifest("legacy", own));
-    assert!(says.contains("spec.source") && says.contains(OTHER), "{says}");
-    assert!(stage.refused(&manifest("other", &own.replace("{source", "{secret: {name: legacy}, source"))).contains(OTHER));
+    assert!(
+        says.contains("spec.source") && says.contains(OTHER),
+        "{says}"
+    );
+    assert!(
+        stage
+            .refused(&manifest(
+                "other",
+                &own.replace("{source", "{secret: {name: legacy}, source")
+            ))
+            .contains(OTHER)
+    );
     stage.declare("other", own);
-    stage.declare("legacy", &own.replace("{source", "{secret: {name: legacy-2}, source"));
+    stage.declare(
+        "legacy",
+        &own.replace("{source", "{secret: {name: legacy-2}, source"),
+    );
 }
 
 fn a_source_cannot_be_changed() {
@@ -62,17 +78,32 @@ fn secret(name: &str, key: &str) -> Value {
 fn secrets() -> Vec<Rule> {
     let name = |keyword: &str, broken: &str, says: &str, nearest: &str| {
         let what = format!("spec.source.secretRef.name {keyword}");
-        Rule::new(&what, secret(broken, "token"), &format!("spec.source.secretRef.name: … {says}"), secret(nearest, "token"))
+        Rule::new(
+            &what,
+            secret(broken, "token"),
+            &format!("spec.source.secretRef.name: … {says}"),
+            secret(nearest, "token"),
+        )
     };
     let key = |keyword: &str, broken: &str, says: &str, nearest: &str| {
         let what = format!("spec.source.secretRef.key {keyword}");
-        Rule::new(&what, secret("legacy", broken), &format!("spec.source.secretRef.key: … {says}"), secret("legacy", nearest))
+        Rule::new(
+            &what,
+            secret("legacy", broken),
+            &format!("spec.source.secretRef.key: … {says}"),
+            secret("legacy", nearest),
+        )
     };
     let whole = json!({ "name": "legacy", "key": "token" });
     let required = |field: &str| {
         let what = format!("spec.source.secretRef.{field} required");
         let broken = source(&json!({ "secretRef": with(&whole, field, Value::Null) }));
-        Rule::new(&what, broken, &format!("spec.source.secretRef.{field}: Required value"), secret("legacy", "token"))
+        Rule::new(
+            &what,
+            broken,
+            &format!("spec.source.secretRef.{field}: Required value"),
+            secret("legacy", "token"),
+        )
     };
     vec![
         required("name"),
@@ -95,12 +126,22 @@ fn secrets() -> Vec<Rule> {
 fn hashes() -> Vec<Rule> {
     let of = |text: &str| source(&json!({ "hash": text }));
     let sum = |keyword: &str, broken: &str, says: &str| {
-        Rule::new(&format!("spec.source.hash {keyword}"), of(broken), &format!("spec.source.hash: … {says}"), of(&hash("0")))
+        Rule::new(
+            &format!("spec.source.hash {keyword}"),
+            of(broken),
+            &format!("spec.source.hash: … {says}"),
+            of(&hash("0")),
+        )
     };
     let tail = |keyword: &str, broken: &str, says: &str, nearest: &str| {
         let of = |tail: &str| source(&json!({ "hash": hash("0"), "tail": tail }));
         let what = format!("spec.source.tail {keyword}");
-        Rule::new(&what, of(broken), &format!("spec.source.tail: … {says}"), of(nearest))
+        Rule::new(
+            &what,
+            of(broken),
+            &format!("spec.source.tail: … {says}"),
+            of(nearest),
+        )
     };
     vec![
         sum("maxLength", &(hash("0") + "0"), "more than 71"),
@@ -108,7 +149,11 @@ fn hashes() -> Vec<Rule> {
         sum("pattern", &hash("A"), "should match"),
         sum("pattern", &hash("g"), "should match"),
         sum("pattern", &"0".repeat(64), "should match"),
-        sum("pattern", &hash("0").replace("sha256", "sha512"), "should match"),
+        sum(
+            "pattern",
+            &hash("0").replace("sha256", "sha512"),
+            "should match",
+        ),
         sum("pattern", "", "should match"),
         tail("minLength", "", "at least 1 chars", "x"),
         // So much that people recognise the key, and so little that nobody can use it.
@@ -122,22 +167,58 @@ fn hashes() -> Vec<Rule> {
 fn choices() -> Vec<Rule> {
     let whole = json!({ "name": "legacy", "key": "token" });
     let rule = |message: &str, broken: Value, nearest: Value| {
-        Rule::new(message, source(&broken), &format!("spec.source: … {message}"), source(&nearest))
+        Rule::new(
+            message,
+            source(&broken),
+            &format!("spec.source: … {message}"),
+            source(&nearest),
+        )
     };
     vec![
         rule(ONE, json!({}), json!({ "hash": hash("0") })),
-        rule(ONE, json!({ "tail": "2Xk9Qd" }), json!({ "hash": hash("0"), "tail": "2Xk9Qd" })),
-        rule(ONE, json!({ "secretRef": whole, "hash": hash("0") }), json!({ "secretRef": whole })),
-        rule(ONE, json!({ "secretRef": whole, "hash": hash("0"), "tail": "2Xk9Qd" }), json!({ "hash": hash("0") })),
-        rule(TAIL, json!({ "secretRef": whole, "tail": "2Xk9Qd" }), json!({ "secretRef": whole })),
-        rule(TAIL, json!({ "tail": "2Xk9Qd" }), json!({ "hash": hash("0"), "tail": "2Xk9Qd" })),
+        rule(
+            ONE,
+            json!({ "tail": "2Xk9Qd" }),
+            json!({ "hash": hash("0"), "tail": "2Xk9Qd" }),
+        ),
+        rule(
+            ONE,
+            json!({ "secretRef": whole, "hash": hash("0") }),
+            json!({ "secretRef": whole }),
+        ),
+        rule(
+            ONE,
+            json!({ "secretRef": whole, "hash": hash("0"), "tail": "2Xk9Qd" }),
+            json!({ "hash": hash("0") }),
+        ),
+        rule(
+            TAIL,
+            json!({ "secretRef": whole, "tail": "2Xk9Qd" }),
+            json!({ "secretRef": whole }),
+        ),
+        rule(
+            TAIL,
+            json!({ "tail": "2Xk9Qd" }),
+            json!({ "hash": hash("0"), "tail": "2Xk9Qd" }),
+        ),
     ]
 }
 
 fn targets() -> Vec<Rule> {
     let rule = |broken: &str, nearest: &str| {
-        let of = |name: &str| with(&secret("legacy", "token"), "secret", json!({ "name": name }));
-        Rule::new(OTHER, of(broken), &format!("spec.source: … {OTHER}"), of(nearest))
+        let of = |name: &str| {
+            with(
+                &secret("legacy", "token"),
+                "secret",
+                json!({ "name": name }),
+            )
+        };
+        Rule::new(
+            OTHER,
+            of(broken),
+            &format!("spec.source: … {OTHER}"),
+            of(nearest),
+        )
     };
     let entry = json!({ "name": "legacy", "key": "api-key" });
     vec![
@@ -152,28 +233,70 @@ fn targets() -> Vec<Rule> {
         // It would not be shown once.
         Rule::new(
             ONCE,
-            with(&secret("legacy", "token"), "secret", json!({ "retention": "UntilCollected" })),
+            with(
+                &secret("legacy", "token"),
+                "secret",
+                json!({ "retention": "UntilCollected" }),
+            ),
             &format!("spec.source: … {ONCE}"),
-            with(&secret("legacy", "token"), "secret", json!({ "retention": "WhileActive" })),
+            with(
+                &secret("legacy", "token"),
+                "secret",
+                json!({ "retention": "WhileActive" }),
+            ),
         ),
     ]
 }
 
 fn changes() -> Vec<Rule> {
     let stays = |before: Value, broken: Value, nearest: Value| {
-        Rule::change(STAYS, before, broken, &format!("spec.source: … {STAYS}"), nearest)
+        Rule::change(
+            STAYS,
+            before,
+            broken,
+            &format!("spec.source: … {STAYS}"),
+            nearest,
+        )
     };
     let of = |hash: &str, tail: &str| source(&json!({ "hash": hash, "tail": tail }));
     let (from_secret, from_hash) = (secret("legacy", "token"), of(&hash("0"), "2Xk9Qd"));
     vec![
-        stays(from_secret.clone(), secret("legacy-2", "token"), from_secret.clone()),
-        stays(from_secret.clone(), secret("legacy", "token-2"), from_secret.clone()),
+        stays(
+            from_secret.clone(),
+            secret("legacy-2", "token"),
+            from_secret.clone(),
+        ),
+        stays(
+            from_secret.clone(),
+            secret("legacy", "token-2"),
+            from_secret.clone(),
+        ),
         stays(from_secret.clone(), from_hash.clone(), from_secret.clone()),
-        stays(from_secret.clone(), json!({}), with(&from_secret, "owner", json!("billing"))),
-        stays(from_hash.clone(), of(&hash("1"), "2Xk9Qd"), from_hash.clone()),
-        stays(from_hash.clone(), of(&hash("0"), "2Xk9Qe"), from_hash.clone()),
-        stays(from_hash.clone(), source(&json!({ "hash": hash("0") })), from_hash.clone()),
-        stays(from_hash.clone(), json!({}), with(&from_hash, "revision", json!(1))),
+        stays(
+            from_secret.clone(),
+            json!({}),
+            with(&from_secret, "owner", json!("billing")),
+        ),
+        stays(
+            from_hash.clone(),
+            of(&hash("1"), "2Xk9Qd"),
+            from_hash.clone(),
+        ),
+        stays(
+            from_hash.clone(),
+            of(&hash("0"), "2Xk9Qe"),
+            from_hash.clone(),
+        ),
+        stays(
+            from_hash.clone(),
+            source(&json!({ "hash": hash("0") })),
+            from_hash.clone(),
+        ),
+        stays(
+            from_hash.clone(),
+            json!({}),
+            with(&from_hash, "revision", json!(1)),
+        ),
         stays(json!({}), from_secret, json!({ "owner": "billing" })),
         stays(json!({}), from_hash, json!({})),
     ]

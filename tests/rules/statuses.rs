@@ -13,7 +13,10 @@ fn a_status_of_the_wrong_shape_is_refused() {
 }
 
 pub(super) fn rules() -> Vec<Rule> {
-    [fields(), secret_ref(), versions(), conditions(), moments()].into_iter().flatten().collect()
+    [fields(), secret_ref(), versions(), conditions(), moments()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// A hash of the right shape.
@@ -41,9 +44,22 @@ pub(super) fn with(whole: &Value, field: &str, value: Value) -> Value {
 fn fields() -> Vec<Rule> {
     let one = |keyword: &str, field: &str, broken: Value, says: &str, nearest: Value| {
         let what = format!("status.{field} {keyword}");
-        Rule::new(&what, json!({ field: broken }), &format!("status.{field}: … {says}"), json!({ field: nearest }))
+        Rule::new(
+            &what,
+            json!({ field: broken }),
+            &format!("status.{field}: … {says}"),
+            json!({ field: nearest }),
+        )
     };
-    let hex = |count: usize| json!("0a".repeat(16).chars().cycle().take(count).collect::<String>());
+    let hex = |count: usize| {
+        json!(
+            "0a".repeat(16)
+                .chars()
+                .cycle()
+                .take(count)
+                .collect::<String>()
+        )
+    };
     vec![
         one(
             "enum",
@@ -54,15 +70,69 @@ fn fields() -> Vec<Rule> {
         ),
         one("minLength", "keyId", hex(31), "at least 32", hex(32)),
         one("maxLength", "keyId", hex(33), "more than 32", hex(32)),
-        one("pattern", "keyId", json!("0A".repeat(16)), "should match", hex(32)),
-        one("maxLength", "organization", json!(letters(64)), "more than 63", json!(letters(63))),
-        one("minimum", "revision", json!(-1), "greater than or equal to 0", json!(0)),
-        one("maxLength", "principal", json!(letters(321)), "more than 320", json!(letters(320))),
-        one("minimum", "version", json!(0), "greater than or equal to 1", json!(1)),
-        one("maxLength", "hash", json!(hash("a") + "a"), "more than 71", json!(hash("a"))),
-        one("pattern", "hash", json!(hash("A")), "should match", json!(hash("a"))),
-        one("pattern", "hash", json!(hash("a").replace("256", "512")), "should match", json!(hash("a"))),
-        one("maxLength", "tail", json!(letters(7)), "more than 6", json!(letters(6))),
+        one(
+            "pattern",
+            "keyId",
+            json!("0A".repeat(16)),
+            "should match",
+            hex(32),
+        ),
+        one(
+            "maxLength",
+            "organization",
+            json!(letters(64)),
+            "more than 63",
+            json!(letters(63)),
+        ),
+        one(
+            "minimum",
+            "revision",
+            json!(-1),
+            "greater than or equal to 0",
+            json!(0),
+        ),
+        one(
+            "maxLength",
+            "principal",
+            json!(letters(321)),
+            "more than 320",
+            json!(letters(320)),
+        ),
+        one(
+            "minimum",
+            "version",
+            json!(0),
+            "greater than or equal to 1",
+            json!(1),
+        ),
+        one(
+            "maxLength",
+            "hash",
+            json!(hash("a") + "a"),
+            "more than 71",
+            json!(hash("a")),
+        ),
+        one(
+            "pattern",
+            "hash",
+            json!(hash("A")),
+            "should match",
+            json!(hash("a")),
+        ),
+        one(
+            "pattern",
+            "hash",
+            json!(hash("a").replace("256", "512")),
+            "should match",
+            json!(hash("a")),
+        ),
+        one(
+            "maxLength",
+            "tail",
+            json!(letters(7)),
+            "more than 6",
+            json!(letters(6)),
+        ),
     ]
 }
 
@@ -70,8 +140,16 @@ fn secret_ref() -> Vec<Rule> {
     let whole = json!({ "name": "n", "key": "k", "uid": "u", "resourceVersion": "1" });
     let status = |value: Value| json!({ "secretRef": value });
     let mut all = Vec::new();
-    for (field, most) in [("name", 253), ("key", 253), ("uid", 128), ("resourceVersion", 128)] {
-        let (missing, long) = (with(&whole, field, Value::Null), with(&whole, field, json!(letters(most + 1))));
+    for (field, most) in [
+        ("name", 253),
+        ("key", 253),
+        ("uid", 128),
+        ("resourceVersion", 128),
+    ] {
+        let (missing, long) = (
+            with(&whole, field, Value::Null),
+            with(&whole, field, json!(letters(most + 1))),
+        );
         let says = format!("status.secretRef.{field}: … ");
         all.push(Rule::new(
             &format!("status.secretRef.{field} required"),
@@ -99,13 +177,47 @@ fn versions() -> Vec<Rule> {
             status(vec![with(&version(1), field, nearest)]),
         )
     };
-    let required = |field: &str| one("required", field, Value::Null, "Required value", version(1)[field].clone());
-    let mut all: Vec<_> = ["version", "hash", "tail", "phase", "announcedAt"].map(required).into();
+    let required = |field: &str| {
+        one(
+            "required",
+            field,
+            Value::Null,
+            "Required value",
+            version(1)[field].clone(),
+        )
+    };
+    let mut all: Vec<_> = ["version", "hash", "tail", "phase", "announcedAt"]
+        .map(required)
+        .into();
     all.extend([
-        one("minimum", "version", json!(0), "greater than or equal to 1", json!(1)),
-        one("maxLength", "hash", json!(hash("a") + "a"), "more than 71", json!(hash("a"))),
-        one("pattern", "hash", json!("a".repeat(64)), "should match", json!(hash("a"))),
-        one("maxLength", "tail", json!(letters(7)), "more than 6", json!(letters(6))),
+        one(
+            "minimum",
+            "version",
+            json!(0),
+            "greater than or equal to 1",
+            json!(1),
+        ),
+        one(
+            "maxLength",
+            "hash",
+            json!(hash("a") + "a"),
+            "more than 71",
+            json!(hash("a")),
+        ),
+        one(
+            "pattern",
+            "hash",
+            json!("a".repeat(64)),
+            "should match",
+            json!(hash("a")),
+        ),
+        one(
+            "maxLength",
+            "tail",
+            json!(letters(7)),
+            "more than 6",
+            json!(letters(6)),
+        ),
         one(
             "enum",
             "phase",
@@ -120,7 +232,13 @@ fn versions() -> Vec<Rule> {
             "supported values: \"Announced\", \"Current\", \"Retiring\", \"Retired\"",
             json!("Retired"),
         ),
-        one("minimum", "revision", json!(-1), "greater than or equal to 0", json!(0)),
+        one(
+            "minimum",
+            "revision",
+            json!(-1),
+            "greater than or equal to 0",
+            json!(0),
+        ),
         Rule::new(
             "status.versions map",
             status(vec![version(1), version(1)]),
@@ -151,8 +269,14 @@ fn conditions() -> Vec<Rule> {
             status(vec![whole("Ready")]),
         )
     };
-    let mut all: Vec<_> = ["type", "status", "reason", "message", "lastTransitionTime"].map(required).into();
-    let many = |count: usize| (0..count).map(|number| whole(&format!("Type{number}"))).collect();
+    let mut all: Vec<_> = ["type", "status", "reason", "message", "lastTransitionTime"]
+        .map(required)
+        .into();
+    let many = |count: usize| {
+        (0..count)
+            .map(|number| whole(&format!("Type{number}")))
+            .collect()
+    };
     all.extend([
         Rule::new(
             "status.conditions map",
@@ -160,20 +284,44 @@ fn conditions() -> Vec<Rule> {
             "status.conditions[1]: Duplicate value",
             status(vec![whole("Ready"), whole("Usable")]),
         ),
-        Rule::new("status.conditions maxItems", status(many(9)), "status.conditions: … at most 8 items", status(many(8))),
+        Rule::new(
+            "status.conditions maxItems",
+            status(many(9)),
+            "status.conditions: … at most 8 items",
+            status(many(8)),
+        ),
     ]);
     all
 }
 
 fn moments() -> Vec<Rule> {
     let (broken, nearest) = (json!("2026-03-01"), json!("2026-03-01T00:00:00Z"));
-    let mut all: Vec<_> = ["issuedAt", "expiresAt", "expiredAt", "revokedAt", "rotatesAt", "lastUsedAt"]
-        .map(|field| {
-            let says = format!("status.{field}: … date-time");
-            Rule::new(&format!("status.{field} date-time"), json!({ field: broken }), &says, json!({ field: nearest }))
-        })
-        .into();
-    for field in ["announcedAt", "activatedAt", "replacedAt", "retiresAt", "collectedAt", "discardedAt"] {
+    let mut all: Vec<_> = [
+        "issuedAt",
+        "expiresAt",
+        "expiredAt",
+        "revokedAt",
+        "rotatesAt",
+        "lastUsedAt",
+    ]
+    .map(|field| {
+        let says = format!("status.{field}: … date-time");
+        Rule::new(
+            &format!("status.{field} date-time"),
+            json!({ field: broken }),
+            &says,
+            json!({ field: nearest }),
+        )
+    })
+    .into();
+    for field in [
+        "announcedAt",
+        "activatedAt",
+        "replacedAt",
+        "retiresAt",
+        "collectedAt",
+        "discardedAt",
+    ] {
         all.push(Rule::new(
             &format!("status.versions[].{field} date-time"),
             json!({ "versions": [with(&version(1), field, broken.clone())] }),

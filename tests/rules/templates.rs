@@ -5,24 +5,35 @@ use serde_json::{Value, json};
 use super::{Part, Rule, entry, letters, map, tell};
 use crate::stories;
 
-stories![a_template_that_no_secret_could_hold_is_refused, what_is_clavigers_cannot_be_templated];
+stories![
+    a_template_that_no_secret_could_hold_is_refused,
+    what_is_clavigers_cannot_be_templated
+];
 
 const LABEL_NAME: &str = "a label's name is [prefix/]name: at most 63 letters, digits, -, _ and . after an optional DNS name";
-const LABEL_VALUE: &str =
-    "a label's value has at most 63 letters, digits, -, _ and ., and begins and ends with a letter or digit";
-const ANNOTATION_NAME: &str =
-    "an annotation's name is [prefix/]name: at most 63 letters, digits, -, _ and . after an optional DNS name";
-const ENTRY_NAME: &str =
-    "the name of a Secret's entry has at most 253 characters out of letters, digits, -, _ and ., and does not begin with ..";
-const PLACEHOLDERS: &str = "a template knows only ${key}, ${keyId}, ${tail}, ${name}, ${namespace} and ${prefix}";
+const LABEL_VALUE: &str = "a label's value has at most 63 letters, digits, -, _ and ., and begins and ends with a letter or digit";
+const ANNOTATION_NAME: &str = "an annotation's name is [prefix/]name: at most 63 letters, digits, -, _ and . after an optional DNS name";
+const ENTRY_NAME: &str = "the name of a Secret's entry has at most 253 characters out of letters, digits, -, _ and ., and does not begin with ..";
+const PLACEHOLDERS: &str =
+    "a template knows only ${key}, ${keyId}, ${tail}, ${name}, ${namespace} and ${prefix}";
 
 pub(super) fn rules() -> Vec<Rule> {
-    [labels(), annotations(), data(), reserved()].into_iter().flatten().collect()
+    [labels(), annotations(), data(), reserved()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn a_template_that_no_secret_could_hold_is_refused() {
     let stage = super::stage("templates");
-    tell(&stage, Part::Spec, &[labels(), annotations(), data()].into_iter().flatten().collect::<Vec<_>>());
+    tell(
+        &stage,
+        Part::Spec,
+        &[labels(), annotations(), data()]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>(),
+    );
 }
 
 fn what_is_clavigers_cannot_be_templated() {
@@ -32,7 +43,11 @@ fn what_is_clavigers_cannot_be_templated() {
 
 fn on(field: &str, value: Value) -> Value {
     let fields = Value::Object([(field.to_owned(), value)].into_iter().collect());
-    let template = if field == "data" { fields } else { json!({ "metadata": fields }) };
+    let template = if field == "data" {
+        fields
+    } else {
+        json!({ "metadata": fields })
+    };
     json!({ "secret": { "template": template } })
 }
 
@@ -42,13 +57,24 @@ fn path(field: &str) -> String {
 }
 
 fn one(what: &str, field: &str, broken: Value, says: &str, nearest: Value) -> Rule {
-    Rule::new(what, on(field, broken), &format!("{}: … {says}", path(field)), on(field, nearest))
+    Rule::new(
+        what,
+        on(field, broken),
+        &format!("{}: … {says}", path(field)),
+        on(field, nearest),
+    )
 }
 
 fn bounds(field: &str, most: usize, longest: usize) -> Vec<Rule> {
     let path = path(field);
     vec![
-        one(&format!("{path} maxProperties"), field, map(most + 1), &format!("at most {most} items"), map(most)),
+        one(
+            &format!("{path} maxProperties"),
+            field,
+            map(most + 1),
+            &format!("at most {most} items"),
+            map(most),
+        ),
         Rule::new(
             &format!("{path}{{}} maxLength"),
             on(field, entry("x", &letters(longest + 1))),
@@ -73,7 +99,10 @@ fn names() -> Vec<(String, String)> {
         ("example.-com/team", "example.c-om/te.-am"),
         ("example-.com/team", "exampl-e.com/te-.am"),
     ];
-    let mut all: Vec<_> = pairs.iter().map(|(broken, nearest)| ((*broken).to_owned(), (*nearest).to_owned())).collect();
+    let mut all: Vec<_> = pairs
+        .iter()
+        .map(|(broken, nearest)| ((*broken).to_owned(), (*nearest).to_owned()))
+        .collect();
     all.push((letters(64), letters(63)));
     all.push((format!("x/{}", letters(64)), format!("x/{}", letters(63))));
     all.push((format!("{}/x", letters(254)), format!("{}/x", letters(253))));
@@ -81,30 +110,91 @@ fn names() -> Vec<(String, String)> {
 }
 
 fn labels() -> Vec<Rule> {
-    let name =
-        |(broken, nearest): (String, String)| one(LABEL_NAME, "labels", entry(&broken, "y"), LABEL_NAME, entry(&nearest, "y"));
-    let value = |broken: &str, nearest: &str| one(LABEL_VALUE, "labels", entry("x", broken), LABEL_VALUE, entry("x", nearest));
-    let values = vec![value("a b", "a_b"), value("-a", "a-b"), value("a.", ""), value("${name}", "name"), value("ä", "a")];
-    [bounds("labels", 16, 63), names().into_iter().map(name).collect(), values].into_iter().flatten().collect()
+    let name = |(broken, nearest): (String, String)| {
+        one(
+            LABEL_NAME,
+            "labels",
+            entry(&broken, "y"),
+            LABEL_NAME,
+            entry(&nearest, "y"),
+        )
+    };
+    let value = |broken: &str, nearest: &str| {
+        one(
+            LABEL_VALUE,
+            "labels",
+            entry("x", broken),
+            LABEL_VALUE,
+            entry("x", nearest),
+        )
+    };
+    let values = vec![
+        value("a b", "a_b"),
+        value("-a", "a-b"),
+        value("a.", ""),
+        value("${name}", "name"),
+        value("ä", "a"),
+    ];
+    [
+        bounds("labels", 16, 63),
+        names().into_iter().map(name).collect(),
+        values,
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn annotations() -> Vec<Rule> {
     let name = |(broken, nearest): (String, String)| {
-        one(ANNOTATION_NAME, "annotations", entry(&broken, "y"), ANNOTATION_NAME, entry(&nearest, "any value: ${key}, äöü"))
+        one(
+            ANNOTATION_NAME,
+            "annotations",
+            entry(&broken, "y"),
+            ANNOTATION_NAME,
+            entry(&nearest, "any value: ${key}, äöü"),
+        )
     };
-    bounds("annotations", 16, 256).into_iter().chain(names().into_iter().map(name)).collect()
+    bounds("annotations", 16, 256)
+        .into_iter()
+        .chain(names().into_iter().map(name))
+        .collect()
 }
 
 fn data() -> Vec<Rule> {
-    let name = |broken: &str, nearest: &str| one(ENTRY_NAME, "data", entry(broken, "y"), ENTRY_NAME, entry(nearest, "y"));
-    let text = |broken: &str, nearest: &str| one(PLACEHOLDERS, "data", entry("x", broken), PLACEHOLDERS, entry("x", nearest));
+    let name = |broken: &str, nearest: &str| {
+        one(
+            ENTRY_NAME,
+            "data",
+            entry(broken, "y"),
+            ENTRY_NAME,
+            entry(nearest, "y"),
+        )
+    };
+    let text = |broken: &str, nearest: &str| {
+        one(
+            PLACEHOLDERS,
+            "data",
+            entry("x", broken),
+            PLACEHOLDERS,
+            entry("x", nearest),
+        )
+    };
     let own = |broken: Value, nearest: Value| {
         let says = "template.data cannot set the entry that holds the key";
-        Rule::new(says, json!({ "secret": broken }), &format!("spec.secret: … {says}"), json!({ "secret": nearest }))
+        Rule::new(
+            says,
+            json!({ "secret": broken }),
+            &format!("spec.secret: … {says}"),
+            json!({ "secret": nearest }),
+        )
     };
     let with = |key: Option<&str>, entry_name: &str| {
         let template = json!({ "data": entry(entry_name, "y") });
-        key.map_or_else(|| json!({ "template": template }), |key| json!({ "key": key, "template": template }))
+        key.map_or_else(
+            || json!({ "template": template }),
+            |key| json!({ "key": key, "template": template }),
+        )
     };
     let mut all = bounds("data", 8, 1024);
     all.extend([
@@ -116,7 +206,10 @@ fn data() -> Vec<Rule> {
         name(".", ".e"),
         name("..", ".-"),
         name("..data", ".data"),
-        text("${kye}", "${key}${keyId}${tail}${name}${namespace}${prefix}"),
+        text(
+            "${kye}",
+            "${key}${keyId}${tail}${name}${namespace}${prefix}",
+        ),
         text("Bearer ${ key }", "Bearer ${key}"),
         text("${key", "$key {key} $${key} $"),
         text("${KEY}", "KEY=${key}"),
@@ -132,10 +225,40 @@ fn reserved() -> Vec<Rule> {
     let label = "claviger.dev/… and app.kubernetes.io/managed-by are set by Claviger";
     let annotation = "claviger.dev/… is set by Claviger";
     vec![
-        one(label, "labels", entry("claviger.dev/apikey", "mine"), label, entry("claviger.example.com/apikey", "mine")),
-        one(label, "labels", entry("claviger.dev/anything", "mine"), label, entry("claviger.dev", "mine")),
-        one(label, "labels", entry("app.kubernetes.io/managed-by", "argo"), label, entry("app.kubernetes.io/part-of", "argo")),
-        one(annotation, "annotations", entry("claviger.dev/key-id", "x"), annotation, entry("example.com/key-id", "x")),
-        one(annotation, "annotations", entry("claviger.dev/adopt", "true"), annotation, entry("claviger.dev", "true")),
+        one(
+            label,
+            "labels",
+            entry("claviger.dev/apikey", "mine"),
+            label,
+            entry("claviger.example.com/apikey", "mine"),
+        ),
+        one(
+            label,
+            "labels",
+            entry("claviger.dev/anything", "mine"),
+            label,
+            entry("claviger.dev", "mine"),
+        ),
+        one(
+            label,
+            "labels",
+            entry("app.kubernetes.io/managed-by", "argo"),
+            label,
+            entry("app.kubernetes.io/part-of", "argo"),
+        ),
+        one(
+            annotation,
+            "annotations",
+            entry("claviger.dev/key-id", "x"),
+            annotation,
+            entry("example.com/key-id", "x"),
+        ),
+        one(
+            annotation,
+            "annotations",
+            entry("claviger.dev/adopt", "true"),
+            annotation,
+            entry("claviger.dev", "true"),
+        ),
     ]
 }

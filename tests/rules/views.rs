@@ -6,7 +6,10 @@ use serde_json::json;
 use super::{Kind, Part, Swept, document};
 use crate::stories;
 
-stories![kubectl_get_shows_what_matters_and_finds_by_it, roles_and_policies_are_shown_by_what_they_say];
+stories![
+    kubectl_get_shows_what_matters_and_finds_by_it,
+    roles_and_policies_are_shown_by_what_they_say
+];
 
 fn kubectl_get_shows_what_matters_and_finds_by_it() {
     let stage = super::stage("views");
@@ -20,25 +23,61 @@ fn kubectl_get_shows_what_matters_and_finds_by_it() {
     let billing = stage.wait_issued("billing");
     let shop = stage.wait_issued("shop");
     stage.wait_phase("leaked", Phase::Revoked);
-    let (tail, expires) = (billing.tail.unwrap(), billing.expires_at.unwrap().0.to_string());
+    let (tail, expires) = (
+        billing.tail.unwrap(),
+        billing.expires_at.unwrap().0.to_string(),
+    );
 
     for word in ["ak", "apikey", "apikeys", "apikeys.claviger.dev"] {
         let shown = stage.kubectl(&["get", word]);
-        assert_eq!(columns(&shown), ["NAME", "PHASE", "READY", "TAIL", "EXPIRES", "AGE"], "{word}");
+        assert_eq!(
+            columns(&shown),
+            ["NAME", "PHASE", "READY", "TAIL", "EXPIRES", "AGE"],
+            "{word}"
+        );
         assert_eq!(shown.lines().count(), 4, "{word}: {shown}");
         let row = row(&shown, "billing");
-        assert_eq!(row[..5], ["billing", "Active", "True", &tail, &expires], "{word}");
-        assert!(row[5].ends_with('s') || row[5].ends_with('m'), "an age: {row:?}");
+        assert_eq!(
+            row[..5],
+            ["billing", "Active", "True", &tail, &expires],
+            "{word}"
+        );
+        assert!(
+            row[5].ends_with('s') || row[5].ends_with('m'),
+            "an age: {row:?}"
+        );
     }
     let shown = stage.kubectl(&["get", "ak"]);
     assert_eq!(row(&shown, "leaked")[..3], ["leaked", "Revoked", "True"]);
     assert!(!shown.contains("<invalid>"), "{shown}");
 
     let shown = stage.kubectl(&["get", "ak", "-o", "wide"]);
-    let wide = ["NAME", "PHASE", "READY", "TAIL", "ROLES", "APPLICATION", "EXPIRES", "LAST", "USED", "DESCRIPTION", "AGE"];
+    let wide = [
+        "NAME",
+        "PHASE",
+        "READY",
+        "TAIL",
+        "ROLES",
+        "APPLICATION",
+        "EXPIRES",
+        "LAST",
+        "USED",
+        "DESCRIPTION",
+        "AGE",
+    ];
     assert_eq!(columns(&shown), wide);
     let row = row(&shown, "billing");
-    let seen = ["billing", "Active", "True", &tail, r#"["viewer","editor"]"#, "billing", &expires, "Nightly", "export"];
+    let seen = [
+        "billing",
+        "Active",
+        "True",
+        &tail,
+        r#"["viewer","editor"]"#,
+        "billing",
+        &expires,
+        "Nightly",
+        "export",
+    ];
     assert_eq!(row[..9], seen, "{shown}");
 
     let key_id = shop.key_id.unwrap();
@@ -49,19 +88,37 @@ fn kubectl_get_shows_what_matters_and_finds_by_it() {
         ("status.phase=Active".to_owned(), "billing shop"),
         ("status.phase!=Active".to_owned(), "leaked"),
         ("spec.application=shop".to_owned(), "leaked shop"),
-        ("spec.application=shop,status.phase=Active".to_owned(), "shop"),
+        (
+            "spec.application=shop,status.phase=Active".to_owned(),
+            "shop",
+        ),
         ("status.tail=AAAAAA".to_owned(), ""),
     ] {
-        let names = stage.kubectl(&["get", "ak", "--field-selector", &selector, "-o", "jsonpath={.items[*].metadata.name}"]);
+        let names = stage.kubectl(&[
+            "get",
+            "ak",
+            "--field-selector",
+            &selector,
+            "-o",
+            "jsonpath={.items[*].metadata.name}",
+        ]);
         assert_eq!(names, found, "{selector}");
     }
     let output = stage.try_kubectl(&["get", "ak", "--field-selector", "spec.owner=x"]);
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && said.contains("field label not supported: spec.owner"), "{said}");
+    assert!(
+        !output.status.success() && said.contains("field label not supported: spec.owner"),
+        "{said}"
+    );
 
     // People who know no resource look it up.
     let explained = stage.kubectl(&["explain", "apikey.spec.expiry"]);
-    for word in ["Cannot be changed, added or removed after", "after\t<string>", "at\t<string>", "never\t<boolean>"] {
+    for word in [
+        "Cannot be changed, added or removed after",
+        "after\t<string>",
+        "at\t<string>",
+        "never\t<boolean>",
+    ] {
         assert!(explained.contains(word), "{explained}");
     }
     assert!(operator.stop().success());
@@ -79,14 +136,24 @@ fn roles_and_policies_are_shown_by_what_they_say() {
             document(&stage, Part::Role, &viewer, &viewers),
             document(&stage, Part::Role, &bare, &json!({})),
             document(&stage, Part::Policy, &short, &limits),
-            document(&stage, Part::Policy, &open, &json!({ "lifetime": { "default": "30d" } })),
+            document(
+                &stage,
+                Part::Policy,
+                &open,
+                &json!({ "lifetime": { "default": "30d" } }),
+            ),
             document(&stage, Part::Spec, "billing", &json!({})),
         ]
         .concat(),
     );
     let get = |words: &[&str]| stage.kubectl(&[&["get"], words].concat());
 
-    for word in ["akr", "apikeyrole", "apikeyroles", "apikeyroles.claviger.dev"] {
+    for word in [
+        "akr",
+        "apikeyrole",
+        "apikeyroles",
+        "apikeyroles.claviger.dev",
+    ] {
         let shown = get(&[word, &viewer, &bare]);
         assert_eq!(columns(&shown), ["NAME", "TITLE", "AGE"], "{word}");
         assert_eq!(row(&shown, &viewer)[..2], [&viewer, "Viewer"], "{word}");
@@ -94,11 +161,24 @@ fn roles_and_policies_are_shown_by_what_they_say() {
     }
     let shown = get(&["akr", &viewer, "-o", "wide"]);
     assert_eq!(columns(&shown), ["NAME", "TITLE", "PERMISSIONS", "AGE"]);
-    assert_eq!(row(&shown, &viewer)[..3], [&viewer, "Viewer", r#"["invoices:read","invoices:list"]"#], "{shown}");
+    assert_eq!(
+        row(&shown, &viewer)[..3],
+        [&viewer, "Viewer", r#"["invoices:read","invoices:list"]"#],
+        "{shown}"
+    );
 
-    for word in ["akp", "apikeypolicy", "apikeypolicies", "apikeypolicies.claviger.dev"] {
+    for word in [
+        "akp",
+        "apikeypolicy",
+        "apikeypolicies",
+        "apikeypolicies.claviger.dev",
+    ] {
         let shown = get(&[word, &short, &open]);
-        assert_eq!(columns(&shown), ["NAME", "MAX", "LIFETIME", "MAX", "INTERVAL", "AGE"], "{word}");
+        assert_eq!(
+            columns(&shown),
+            ["NAME", "MAX", "LIFETIME", "MAX", "INTERVAL", "AGE"],
+            "{word}"
+        );
         assert_eq!(row(&shown, &short)[..3], [&short, "90d", "7d"], "{word}");
         assert_eq!(row(&shown, &open).len(), 2, "{word}: no limits: {shown}");
     }
@@ -113,15 +193,42 @@ fn roles_and_policies_are_shown_by_what_they_say() {
         ("apikey", &"billing".to_owned()),
     ] {
         let line = format!("{kind}.claviger.dev/{name}");
-        assert!(all.lines().any(|shown| shown == line), "{line} is not in: {all}");
+        assert!(
+            all.lines().any(|shown| shown == line),
+            "{line} is not in: {all}"
+        );
     }
 
     // People who know no resource look it up.
     for (place, words) in [
-        ("apikeyrole.spec", ["permissions <[]string>", "title <string>", "Editing it changes"]),
-        ("apikeypolicy.spec", ["imports <string>", "enum: Allowed, Forbidden", "the strictest wins"]),
-        ("apikeypolicy.spec.lifetime", ["default <string>", "max <string>", "such as `90d`"]),
-        ("apikey.spec.rotation", ["every <string>", "overlap <string>", "only when `revision` is raised"]),
+        (
+            "apikeyrole.spec",
+            [
+                "permissions <[]string>",
+                "title <string>",
+                "Editing it changes",
+            ],
+        ),
+        (
+            "apikeypolicy.spec",
+            [
+                "imports <string>",
+                "enum: Allowed, Forbidden",
+                "the strictest wins",
+            ],
+        ),
+        (
+            "apikeypolicy.spec.lifetime",
+            ["default <string>", "max <string>", "such as `90d`"],
+        ),
+        (
+            "apikey.spec.rotation",
+            [
+                "every <string>",
+                "overlap <string>",
+                "only when `revision` is raised",
+            ],
+        ),
     ] {
         let explained = stage.kubectl(&["explain", place]);
         let explained = explained.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -132,10 +239,19 @@ fn roles_and_policies_are_shown_by_what_they_say() {
 }
 
 fn columns(table: &str) -> Vec<&str> {
-    table.lines().next().unwrap_or_default().split_whitespace().collect()
+    table
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect()
 }
 
 fn row<'a>(table: &'a str, name: &str) -> Vec<&'a str> {
-    let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    rows.into_iter().find(|row| row.first() == Some(&name)).unwrap_or_else(|| panic!("{name} is not shown: {table}"))
+    let rows = table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>());
+    rows.into_iter()
+        .find(|row| row.first() == Some(&name))
+        .unwrap_or_else(|| panic!("{name} is not shown: {table}"))
 }

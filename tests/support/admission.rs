@@ -11,8 +11,14 @@ use super::wait;
 /// A policy of the chart, and what shows that it is in force.
 const SIGNS: [(&str, &str); 3] = [
     ("validatingadmissionpolicy/claviger-expiry", "which is past"),
-    ("mutatingadmissionpolicy/claviger-finalizer", "- claviger.dev/finalizer"),
-    ("mutatingadmissionpolicy/claviger-revoked-by", "revokedBy: admin"),
+    (
+        "mutatingadmissionpolicy/claviger-finalizer",
+        "- claviger.dev/finalizer",
+    ),
+    (
+        "mutatingadmissionpolicy/claviger-revoked-by",
+        "revokedBy: admin",
+    ),
 ];
 
 static WITHOUT_ADMISSION: OnceLock<Arc<Cluster>> = OnceLock::new();
@@ -40,21 +46,37 @@ impl Cluster {
 
     /// The clusters that stories share, as far as any story has used them.
     pub(crate) fn all_shared() -> Vec<Arc<Self>> {
-        Self::shared_if_started().into_iter().chain(WITHOUT_ADMISSION.get().cloned()).collect()
+        Self::shared_if_started()
+            .into_iter()
+            .chain(WITHOUT_ADMISSION.get().cloned())
+            .collect()
     }
 
     /// Waits until the API server enforces the admission policies that are installed, and no others: it takes up what is new
     /// about once a second.
     pub(crate) fn await_policies(&self) {
-        let installed = SIGNS.map(|(policy, _)| self.try_kubectl(&["get", policy], "").status.success());
+        let installed =
+            SIGNS.map(|(policy, _)| self.try_kubectl(&["get", policy], "").status.success());
         wait::until("the admission policies are in force", || {
             let probe = |spec: &str| {
                 let dry_run = ["create", "--dry-run=server", "-o", "yaml", "-f", "-"];
                 let output = self.try_kubectl(&dry_run, &manifest("probe", spec));
-                format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+                format!(
+                    "{}{}",
+                    String::from_utf8_lossy(&output.stdout),
+                    String::from_utf8_lossy(&output.stderr)
+                )
             };
-            let said = format!("{}{}", probe("{expiry: {at: 2001-01-01T00:00:00Z}}"), probe("{revoked: true}"));
-            if SIGNS.map(|(_, sign)| said.contains(sign)) == installed { Ok(()) } else { Err(said) }
+            let said = format!(
+                "{}{}",
+                probe("{expiry: {at: 2001-01-01T00:00:00Z}}"),
+                probe("{revoked: true}")
+            );
+            if SIGNS.map(|(_, sign)| said.contains(sign)) == installed {
+                Ok(())
+            } else {
+                Err(said)
+            }
         });
     }
 }
@@ -83,14 +105,21 @@ impl Stage {
             "ValidatingAdmissionPolicyBinding",
             json!({ "policyName": name, "validationActions": ["Deny"], "matchResources": here }),
         );
-        let policy = json!({ "apiVersion": "v1", "kind": "List", "items": [policy, binding] }).to_string();
+        let policy =
+            json!({ "apiVersion": "v1", "kind": "List", "items": [policy, binding] }).to_string();
         self.cluster.apply(&policy);
-        Forbidden { stage: self, policy }
+        Forbidden {
+            stage: self,
+            policy,
+        }
     }
 }
 
 impl Drop for Forbidden<'_> {
     fn drop(&mut self) {
-        self.stage.cluster.kubectl_with(&["delete", "--wait=false", "--ignore-not-found", "-f", "-"], &self.policy);
+        self.stage.cluster.kubectl_with(
+            &["delete", "--wait=false", "--ignore-not-found", "-f", "-"],
+            &self.policy,
+        );
     }
 }

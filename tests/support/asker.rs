@@ -18,9 +18,15 @@ pub(crate) struct Asker {
 impl Asker {
     /// Connects.
     pub(crate) async fn connect(address: SocketAddr) -> Result<Self, String> {
-        let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
-        stream.set_nodelay(true).map_err(|error| error.to_string())?;
-        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(said)?;
+        let stream = TcpStream::connect(address)
+            .await
+            .map_err(|error| error.to_string())?;
+        stream
+            .set_nodelay(true)
+            .map_err(|error| error.to_string())?;
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(said)?;
         tokio::spawn(connection);
         Ok(Self { address, sender })
     }
@@ -34,7 +40,12 @@ impl Asker {
             .map_err(|error| error.to_string())?;
         self.sender.ready().await.map_err(said)?;
         let response: Response<Incoming> = self.sender.send_request(request).await.map_err(said)?;
-        let code = response.headers().get("x-claviger-code").and_then(|code| code.to_str().ok()).unwrap_or_default().to_owned();
+        let code = response
+            .headers()
+            .get("x-claviger-code")
+            .and_then(|code| code.to_str().ok())
+            .unwrap_or_default()
+            .to_owned();
         let status = response.status().as_u16();
         response.into_body().collect().await.map_err(said)?;
         Ok((status, code))
@@ -42,7 +53,10 @@ impl Asker {
 
     /// The gate's code for a key at a route with these settings; the gate is there.
     pub(crate) async fn code(&mut self, settings: &str, key: &str) -> String {
-        self.ask(&format!("/v1/auth/envoy/{settings}/-/"), key).await.expect("the gate answers").1
+        self.ask(&format!("/v1/auth/envoy/{settings}/-/"), key)
+            .await
+            .expect("the gate answers")
+            .1
     }
 }
 

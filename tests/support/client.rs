@@ -31,7 +31,8 @@ impl Answer {
 
     /// The body, which is JSON.
     pub(crate) fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("no JSON: {error}: {self:?}"))
+        serde_json::from_str(&self.body)
+            .unwrap_or_else(|error| panic!("no JSON: {error}: {self:?}"))
     }
 }
 
@@ -47,12 +48,22 @@ pub(crate) struct Question {
 impl Question {
     /// A GET of this path, with its query, in exactly this spelling.
     pub(crate) fn get(path: &str) -> Self {
-        Self { method: "GET", path: path.to_owned(), headers: Vec::new(), body: String::new() }
+        Self {
+            method: "GET",
+            path: path.to_owned(),
+            headers: Vec::new(),
+            body: String::new(),
+        }
     }
 
     /// A POST of JSON, or of what only calls itself so.
     pub(crate) fn post(path: &str, body: &(impl ToString + ?Sized)) -> Self {
-        let question = Self { method: "POST", path: path.to_owned(), headers: Vec::new(), body: body.to_string() };
+        let question = Self {
+            method: "POST",
+            path: path.to_owned(),
+            headers: Vec::new(),
+            body: body.to_string(),
+        };
         question.header("content-type", "application/json")
     }
 
@@ -85,43 +96,69 @@ impl Question {
 
     fn within_limit(self, address: SocketAddr, h2: bool) -> Result<Answer, String> {
         let answer = async { tokio::time::timeout(LIMIT, self.asked(address, h2)).await };
-        runtime().block_on(answer).unwrap_or_else(|_| Err(format!("no answer within {LIMIT:?}")))
+        runtime()
+            .block_on(answer)
+            .unwrap_or_else(|_| Err(format!("no answer within {LIMIT:?}")))
     }
 
     async fn asked(self, address: SocketAddr, h2: bool) -> Result<Answer, String> {
-        let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+        let stream = TcpStream::connect(address)
+            .await
+            .map_err(|error| error.to_string())?;
         self.over(stream, &address.to_string(), h2).await
     }
 
     /// Asks over a connection that is there.
-    pub(crate) async fn over<S>(self, stream: S, authority: &str, h2: bool) -> Result<Answer, String>
+    pub(crate) async fn over<S>(
+        self,
+        stream: S,
+        authority: &str,
+        h2: bool,
+    ) -> Result<Answer, String>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let said = |error: hyper::Error| format!("{error:?}");
         let io = TokioIo::new(stream);
         // HTTP/2 wants the whole URI, HTTP/1.1 the path alone and a Host.
-        let uri = if h2 { format!("http://{authority}{}", self.path) } else { self.path.clone() };
-        let mut request = Request::builder().method(self.method).uri(uri.parse::<Uri>().expect("a path"));
+        let uri = if h2 {
+            format!("http://{authority}{}", self.path)
+        } else {
+            self.path.clone()
+        };
+        let mut request = Request::builder()
+            .method(self.method)
+            .uri(uri.parse::<Uri>().expect("a path"));
         if !h2 {
             request = request.header("host", "api.example");
         }
         for (name, value) in &self.headers {
             request = request.header(name.parse::<HeaderName>().expect("a header's name"), value);
         }
-        let request = request.body(Full::new(Bytes::from(self.body))).expect("a request");
+        let request = request
+            .body(Full::new(Bytes::from(self.body)))
+            .expect("a request");
         let response = if h2 {
-            let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.map_err(said)?;
+            let (mut sender, connection) =
+                hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
+                    .await
+                    .map_err(said)?;
             tokio::spawn(connection);
             sender.send_request(request).await.map_err(said)?
         } else {
-            let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.map_err(said)?;
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(io)
+                .await
+                .map_err(said)?;
             tokio::spawn(connection);
             sender.send_request(request).await.map_err(said)?
         };
         let (parts, body) = response.into_parts();
         let body = body.collect().await.map_err(said)?.to_bytes();
         let body = String::from_utf8(body.to_vec()).map_err(|error| error.to_string())?;
-        Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
+        Ok(Answer {
+            status: parts.status.as_u16(),
+            headers: parts.headers,
+            body,
+        })
     }
 }

@@ -48,14 +48,25 @@ static RUNTIME: OnceLock<Runtime> = OnceLock::new();
 pub(crate) fn runtime() -> &'static Runtime {
     RUNTIME.get_or_init(|| {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().expect("a runtime")
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(4)
+            .enable_all()
+            .build()
+            .expect("a runtime")
     })
 }
 
 impl Cluster {
     /// The cluster that all stories share which do not stop or starve it.
     pub(crate) fn shared() -> Arc<Self> {
-        SHARED.get_or_init(|| Arc::new(Self::start(&Options { audit: true, ..Options::default() }))).clone()
+        SHARED
+            .get_or_init(|| {
+                Arc::new(Self::start(&Options {
+                    audit: true,
+                    ..Options::default()
+                }))
+            })
+            .clone()
     }
 
     /// The shared cluster, if any story has used it.
@@ -65,18 +76,30 @@ impl Cluster {
 
     /// A cluster for one story.
     pub(crate) fn own() -> Arc<Self> {
-        Arc::new(Self::start(&Options { audit: true, ..Options::default() }))
+        Arc::new(Self::start(&Options {
+            audit: true,
+            ..Options::default()
+        }))
     }
 
     /// A cluster for one story, whose API server gets more arguments.
     pub(crate) fn own_with(extra_apiserver_args: &[&str]) -> Arc<Self> {
-        let extra_apiserver_args = extra_apiserver_args.iter().map(|argument| (*argument).to_owned()).collect();
-        Arc::new(Self::start(&Options { audit: true, extra_apiserver_args }))
+        let extra_apiserver_args = extra_apiserver_args
+            .iter()
+            .map(|argument| (*argument).to_owned())
+            .collect();
+        Arc::new(Self::start(&Options {
+            audit: true,
+            extra_apiserver_args,
+        }))
     }
 
     /// A cluster with rights for the controller but without the definitions.
     pub(crate) fn without_definitions() -> Arc<Self> {
-        let mut cluster = Self::empty(&Options { audit: true, ..Options::default() });
+        let mut cluster = Self::empty(&Options {
+            audit: true,
+            ..Options::default()
+        });
         cluster.install(&["--set=crds.enabled=false"]);
         cluster.token = cluster.new_token();
         Arc::new(cluster)
@@ -84,7 +107,10 @@ impl Cluster {
 
     /// A cluster with nothing in it.
     pub(crate) fn without_claviger() -> Arc<Self> {
-        Arc::new(Self::empty(&Options { audit: true, ..Options::default() }))
+        Arc::new(Self::empty(&Options {
+            audit: true,
+            ..Options::default()
+        }))
     }
 
     fn start(options: &Options) -> Self {
@@ -107,12 +133,30 @@ impl Cluster {
 
     /// A token for the controller's ServiceAccount, which is another one after each installation.
     pub(crate) fn new_token(&self) -> String {
-        self.kubectl(&["create", "token", "claviger-controller", "-n", NAMESPACE, "--duration=24h"]).trim().to_owned()
+        self.kubectl(&[
+            "create",
+            "token",
+            "claviger-controller",
+            "-n",
+            NAMESPACE,
+            "--duration=24h",
+        ])
+        .trim()
+        .to_owned()
     }
 
     /// A token for the gate's ServiceAccount.
     pub(crate) fn gate_token(&self) -> String {
-        self.kubectl(&["create", "token", "claviger-gate", "-n", NAMESPACE, "--duration=24h"]).trim().to_owned()
+        self.kubectl(&[
+            "create",
+            "token",
+            "claviger-gate",
+            "-n",
+            NAMESPACE,
+            "--duration=24h",
+        ])
+        .trim()
+        .to_owned()
     }
 
     /// Says that the story takes rights away from the controller on purpose, and why. All others have it work with its rights.
@@ -136,9 +180,16 @@ impl Cluster {
     /// Waits until the definitions are served and their objects are collected.
     pub(crate) fn await_definitions(&self) {
         for plural in ["apikeys", "apikeyroles", "apikeypolicies", "gates"] {
-            self.kubectl(&["wait", "--for=condition=Established", &format!("crd/{plural}.claviger.dev"), "--timeout=60s"]);
+            self.kubectl(&[
+                "wait",
+                "--for=condition=Established",
+                &format!("crd/{plural}.claviger.dev"),
+                "--timeout=60s",
+            ]);
         }
-        self.control_plane.restart_controller_manager().unwrap_or_else(|error| panic!("{error}"));
+        self.control_plane
+            .restart_controller_manager()
+            .unwrap_or_else(|error| panic!("{error}"));
         self.await_policies();
     }
 
@@ -150,8 +201,15 @@ impl Cluster {
     /// Runs kubectl as administrator with something to read; it must succeed.
     pub(crate) fn kubectl_with(&self, arguments: &[&str], input: &str) -> String {
         let output = self.try_kubectl(arguments, input);
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "kubectl {}: {out}{err}", arguments.join(" "));
+        let (out, err) = (
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+        );
+        assert!(
+            output.status.success(),
+            "kubectl {}: {out}{err}",
+            arguments.join(" ")
+        );
         out.into_owned()
     }
 
@@ -167,7 +225,12 @@ impl Cluster {
             .stderr(Stdio::piped())
             .spawn()
             .expect("kubectl starts");
-        child.stdin.take().expect("its input").write_all(input.as_bytes()).expect("kubectl reads");
+        child
+            .stdin
+            .take()
+            .expect("its input")
+            .write_all(input.as_bytes())
+            .expect("kubectl reads");
         child.wait_with_output().expect("kubectl ends")
     }
 
@@ -181,7 +244,11 @@ impl Cluster {
         let mut admin = self.admin.lock().expect("no story panicked here");
         admin
             .get_or_insert_with(|| {
-                runtime().block_on(async { Client::try_from(config(self.control_plane.kubeconfig()).await) }).expect("a client")
+                runtime()
+                    .block_on(async {
+                        Client::try_from(config(self.control_plane.kubeconfig()).await)
+                    })
+                    .expect("a client")
             })
             .clone()
     }
@@ -193,9 +260,13 @@ impl Cluster {
 
     /// The configuration of a controller that works in process through `proxy`.
     pub(crate) fn config_through(&self, proxy: &Proxy) -> Config {
-        let kubeconfig = Kubeconfig::from_yaml(&proxy.kubeconfig(&self.token)).expect("a kubeconfig");
+        let kubeconfig =
+            Kubeconfig::from_yaml(&proxy.kubeconfig(&self.token)).expect("a kubeconfig");
         let mut config = runtime()
-            .block_on(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()))
+            .block_on(Config::from_custom_kubeconfig(
+                kubeconfig,
+                &KubeConfigOptions::default(),
+            ))
             .expect("a configuration");
         config.default_retry = false;
         config
@@ -205,7 +276,9 @@ impl Cluster {
     pub(crate) fn kubeconfig_of(&self, name: &str, token: &str, proxy: Option<&Proxy>) -> PathBuf {
         let Some(proxy) = proxy else {
             let auth = Auth::Token(token.to_owned());
-            let written = self.control_plane.write_kubeconfig(name, self.control_plane.url(), auth);
+            let written = self
+                .control_plane
+                .write_kubeconfig(name, self.control_plane.url(), auth);
             return written.unwrap_or_else(|error| panic!("{error}"));
         };
         let file = self.control_plane.dir().join(format!("{name}.kubeconfig"));
@@ -227,5 +300,7 @@ impl Drop for Cluster {
 /// Reads a kubeconfig file.
 pub(crate) async fn config(file: &Path) -> Config {
     let kubeconfig = Kubeconfig::read_from(file).expect("a kubeconfig");
-    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("a configuration")
+    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .expect("a configuration")
 }

@@ -22,10 +22,18 @@ pub(crate) const METRICS: &[(&str, &str, &[&str])] = &[
     ("claviger_gate_changes", "counter", &["resource"]),
     ("claviger_gate_connections", "gauge", &[]),
     ("claviger_gate_connections_accepted", "counter", &[]),
-    ("claviger_gate_decision_duration_seconds", "histogram", &["protocol"]),
+    (
+        "claviger_gate_decision_duration_seconds",
+        "histogram",
+        &["protocol"],
+    ),
     ("claviger_gate_index_lag_seconds", "histogram", &[]),
     ("claviger_gate_keys", "gauge", &[]),
-    ("claviger_gate_last_event_age_seconds", "gauge", &["resource"]),
+    (
+        "claviger_gate_last_event_age_seconds",
+        "gauge",
+        &["resource"],
+    ),
     ("claviger_gate_ready", "gauge", &[]),
     ("claviger_gate_refused_handshakes", "counter", &[]),
     ("claviger_gate_roles", "gauge", &[]),
@@ -63,15 +71,20 @@ impl Gate {
 
     /// A gate with nothing said but what tests need.
     pub(crate) fn builder(cluster: &Arc<Cluster>) -> Builder<'static> {
-        Builder { cluster: cluster.clone(), proxy: None, kubeconfig: None, arguments: Vec::new(), environment: Vec::new() }.args(
-            &[
-                "--listen=127.0.0.1:0",
-                "--admin-address=127.0.0.1:0",
-                "--log-level=debug,hyper_util=info,tower=info,h2=info",
-                "--access-log=all",
-                "--watch-timeout=5s",
-            ],
-        )
+        Builder {
+            cluster: cluster.clone(),
+            proxy: None,
+            kubeconfig: None,
+            arguments: Vec::new(),
+            environment: Vec::new(),
+        }
+        .args(&[
+            "--listen=127.0.0.1:0",
+            "--admin-address=127.0.0.1:0",
+            "--log-level=debug,hyper_util=info,tower=info,h2=info",
+            "--access-log=all",
+            "--watch-timeout=5s",
+        ])
     }
 
     /// Where its admin server is.
@@ -81,12 +94,14 @@ impl Gate {
 
     /// Where it serves plain HTTP.
     pub(crate) fn plain_address(&self) -> SocketAddr {
-        self.address("plain_address").expect("it said where it listens")
+        self.address("plain_address")
+            .expect("it said where it listens")
     }
 
     /// Where it serves HTTPS.
     pub(crate) fn tls_address(&self) -> SocketAddr {
-        self.address("tls_address").expect("it said where it listens")
+        self.address("tls_address")
+            .expect("it said where it listens")
     }
 
     /// Its logs so far.
@@ -111,21 +126,40 @@ impl Gate {
 
     /// One metric's value, such as `claviger_gate_keys`.
     pub(crate) fn metric(&self, name: &str) -> Option<f64> {
-        self.metrics().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+        self.metrics().lines().find_map(|line| {
+            line.strip_prefix(name)?
+                .strip_prefix(' ')?
+                .trim()
+                .parse()
+                .ok()
+        })
     }
 
     /// The status and the code with which it answers a proxy that asks about a key: on the public port, as Envoy does.
     pub(crate) fn ask(&self, settings: &str, key: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.plain_address()).expect("it listens");
-        stream.set_read_timeout(Some(wait::LIMIT)).expect("a socket");
-        let head =
-            format!("GET /v1/auth/envoy/{settings}/- HTTP/1.1\r\nhost: gate\r\nx-api-key: {key}\r\nconnection: close\r\n\r\n");
+        stream
+            .set_read_timeout(Some(wait::LIMIT))
+            .expect("a socket");
+        let head = format!(
+            "GET /v1/auth/envoy/{settings}/- HTTP/1.1\r\nhost: gate\r\nx-api-key: {key}\r\nconnection: close\r\n\r\n"
+        );
         stream.write_all(head.as_bytes()).expect("it reads");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("it answers");
-        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-        let code = answer.lines().find_map(|line| line.strip_prefix("x-claviger-code: "));
-        (status, code.unwrap_or_else(|| panic!("no code: {answer}")).to_owned())
+        let status = answer
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok())
+            .expect("a status");
+        let code = answer
+            .lines()
+            .find_map(|line| line.strip_prefix("x-claviger-code: "));
+        (
+            status,
+            code.unwrap_or_else(|| panic!("no code: {answer}"))
+                .to_owned(),
+        )
     }
 
     /// Waits until it says that it is ready.
@@ -146,7 +180,11 @@ impl Gate {
     /// Asks it to stop.
     pub(crate) fn terminate(&self) {
         self.gather();
-        let done = Command::new("kill").arg("-TERM").arg(self.pid().to_string()).status().expect("kill runs");
+        let done = Command::new("kill")
+            .arg("-TERM")
+            .arg(self.pid().to_string())
+            .status()
+            .expect("kill runs");
         assert!(done.success(), "kill -TERM");
     }
 
@@ -159,14 +197,24 @@ impl Gate {
     /// Waits until it ends by itself.
     pub(crate) fn ended(&self) -> ExitStatus {
         wait::until("the gate ends", || {
-            let ended = self.child.lock().expect("no story panicked here").try_wait().expect("a status");
+            let ended = self
+                .child
+                .lock()
+                .expect("no story panicked here")
+                .try_wait()
+                .expect("a status");
             ended.ok_or_else(|| self.logs())
         })
     }
 
     /// Whether it still runs.
     pub(crate) fn runs(&self) -> bool {
-        self.child.lock().expect("no story panicked here").try_wait().expect("a status").is_none()
+        self.child
+            .lock()
+            .expect("no story panicked here")
+            .try_wait()
+            .expect("a status")
+            .is_none()
     }
 
     /// Its resident memory in KiB.
@@ -179,7 +227,11 @@ impl Gate {
         // As text it is `address=…`, as JSON `"address":"…"`.
         let text = || logs.split(&format!(" {name}=")).nth(1);
         let after = text().or_else(|| logs.split(&format!("\"{name}\":\"")).nth(1))?;
-        after.split(|c: char| c.is_whitespace() || c == '"').next()?.parse().ok()
+        after
+            .split(|c: char| c.is_whitespace() || c == '"')
+            .next()?
+            .parse()
+            .ok()
     }
 
     fn gather(&self) {
@@ -215,7 +267,8 @@ impl<'a> Builder<'a> {
         for argument in arguments {
             // clap takes an option once: a later one replaces an earlier one here.
             let name = argument.split('=').next().unwrap_or_default();
-            self.arguments.retain(|earlier| earlier.split('=').next() != Some(name));
+            self.arguments
+                .retain(|earlier| earlier.split('=').next() != Some(name));
             self.arguments.push((*argument).to_owned());
         }
         self
@@ -223,14 +276,17 @@ impl<'a> Builder<'a> {
 
     /// Without this argument, which it has otherwise.
     pub(crate) fn without(mut self, name: &str) -> Self {
-        self.arguments.retain(|earlier| earlier.split('=').next() != Some(name));
+        self.arguments
+            .retain(|earlier| earlier.split('=').next() != Some(name));
         self
     }
 
     /// Lets it keep a Gate object of this name in the namespace where the chart is installed.
     pub(crate) fn reporting_as(mut self, name: &str) -> Self {
-        self.environment.push(("POD_NAME".to_owned(), name.to_owned()));
-        self.environment.push(("POD_NAMESPACE".to_owned(), NAMESPACE.to_owned()));
+        self.environment
+            .push(("POD_NAME".to_owned(), name.to_owned()));
+        self.environment
+            .push(("POD_NAMESPACE".to_owned(), NAMESPACE.to_owned()));
         self
     }
 
@@ -238,14 +294,24 @@ impl<'a> Builder<'a> {
     pub(crate) fn start(self) -> Gate {
         let name = format!("gate-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let kubeconfig = match self.kubeconfig {
-            None => self.cluster.kubeconfig_of(&name, &self.cluster.gate_token(), self.proxy),
+            None => self
+                .cluster
+                .kubeconfig_of(&name, &self.cluster.gate_token(), self.proxy),
             Some(text) => {
-                let file = self.cluster.control_plane.dir().join(format!("{name}.kubeconfig"));
+                let file = self
+                    .cluster
+                    .control_plane
+                    .dir()
+                    .join(format!("{name}.kubeconfig"));
                 std::fs::write(&file, text).expect("a kubeconfig");
                 file
             }
         };
-        let log = self.cluster.control_plane.dir().join(format!("{name}.stderr"));
+        let log = self
+            .cluster
+            .control_plane
+            .dir()
+            .join(format!("{name}.stderr"));
         let child = Command::new(env!("CARGO_BIN_EXE_claviger"))
             .arg("gate")
             .args(&self.arguments)
@@ -257,7 +323,11 @@ impl<'a> Builder<'a> {
             .stderr(File::create(&log).expect("a log file"))
             .spawn()
             .expect("the gate starts");
-        Gate { child: Mutex::new(child), log, cluster: self.cluster }
+        Gate {
+            child: Mutex::new(child),
+            log,
+            cluster: self.cluster,
+        }
     }
 
     /// Starts it and waits until it is ready.

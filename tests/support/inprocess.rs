@@ -65,7 +65,11 @@ impl InProcess {
             namespace: Some(stage.namespace.clone()),
             gate_namespace: Some(stage.namespace.clone()),
             cluster_objects: true,
-            rules: Rules { finalizer: true, principal_domain: "claviger.local".to_owned(), hold_minting: false },
+            rules: Rules {
+                finalizer: true,
+                principal_domain: "claviger.local".to_owned(),
+                hold_minting: false,
+            },
             limits: Limits {
                 announce_grace: Duration::from_secs(3),
                 request_timeout: Duration::from_secs(2),
@@ -82,7 +86,10 @@ impl InProcess {
             let admin = TcpListener::bind("127.0.0.1:0").await.expect("a port");
             controller::run(settings, config, Arc::new(clock), admin, stop).await
         });
-        Self { token, task: Some(task) }
+        Self {
+            token,
+            task: Some(task),
+        }
     }
 
     /// Stops it, and says how it ended.

@@ -9,12 +9,19 @@ pub(crate) fn kstatus(object: &Value) -> &'static str {
         return "Terminating";
     }
     let status = &object["status"];
-    if status["observedGeneration"].is_i64() && status["observedGeneration"] != object["metadata"]["generation"] {
+    if status["observedGeneration"].is_i64()
+        && status["observedGeneration"] != object["metadata"]["generation"]
+    {
         return "InProgress";
     }
     let conditions = status["conditions"].as_array();
-    let is =
-        |type_: &str| conditions.into_iter().flatten().find(|one| one["type"] == type_).and_then(|one| one["status"].as_str());
+    let is = |type_: &str| {
+        conditions
+            .into_iter()
+            .flatten()
+            .find(|one| one["type"] == type_)
+            .and_then(|one| one["status"].as_str())
+    };
     match (is("Reconciling"), is("Stalled"), is("Ready")) {
         (Some("True"), _, _) => "InProgress",
         (_, Some("True"), _) => "Failed",

@@ -33,7 +33,12 @@ pub(crate) struct Operator {
 impl<'a> Builder<'a> {
     /// A controller for one namespace that keeps its finalizer, alone, with a short grace period.
     pub(crate) fn for_namespace(cluster: &Arc<Cluster>, namespace: &str) -> Self {
-        Self::bare(cluster).args(&["--namespace", namespace, "--finalizer=true", "--leader-election=false"])
+        Self::bare(cluster).args(&[
+            "--namespace",
+            namespace,
+            "--finalizer=true",
+            "--leader-election=false",
+        ])
     }
 
     /// A controller for the whole cluster, alone.
@@ -44,7 +49,13 @@ impl<'a> Builder<'a> {
     /// A controller with nothing said but what tests need: debug logs, a free port, and times that suit proxies which bound
     /// every request.
     pub(crate) fn bare(cluster: &Arc<Cluster>) -> Self {
-        Self { cluster: cluster.clone(), proxy: None, arguments: Vec::new(), token: None }.args(&[
+        Self {
+            cluster: cluster.clone(),
+            proxy: None,
+            arguments: Vec::new(),
+            token: None,
+        }
+        .args(&[
             "--admin-address=127.0.0.1:0",
             "--log-level=debug,hyper_util=info,tower=info",
             "--request-timeout=2s",
@@ -70,7 +81,8 @@ impl<'a> Builder<'a> {
             // clap takes an option once: a later one replaces an earlier one here.
             let name = argument.split('=').next().unwrap_or_default();
             if argument.contains('=') && name.starts_with("--") {
-                self.arguments.retain(|earlier| earlier.split('=').next() != Some(name));
+                self.arguments
+                    .retain(|earlier| earlier.split('=').next() != Some(name));
             }
             self.arguments.push((*argument).to_owned());
         }
@@ -82,7 +94,11 @@ impl<'a> Builder<'a> {
         let name = format!("operator-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let token = self.token.unwrap_or_else(|| self.cluster.token.clone());
         let kubeconfig = self.cluster.kubeconfig_of(&name, &token, self.proxy);
-        let log = self.cluster.control_plane.dir().join(format!("{name}.stderr"));
+        let log = self
+            .cluster
+            .control_plane
+            .dir()
+            .join(format!("{name}.stderr"));
         let child = Command::new(env!("CARGO_BIN_EXE_claviger"))
             .arg("controller")
             .args(&self.arguments)
@@ -94,15 +110,21 @@ impl<'a> Builder<'a> {
             .stderr(File::create(&log).expect("a log file"))
             .spawn()
             .expect("the controller starts");
-        Operator { child: Arc::new(Mutex::new(child)), log, cluster: self.cluster }
+        Operator {
+            child: Arc::new(Mutex::new(child)),
+            log,
+            cluster: self.cluster,
+        }
     }
 
     /// Starts it and waits until it is ready.
     pub(crate) fn start_ready(self) -> Operator {
         let operator = self.start();
-        wait::until("the controller is ready", || match operator.get("/readyz") {
-            Some((200, _)) => Ok(()),
-            other => Err(format!("{other:?}\n{}", operator.logs())),
+        wait::until("the controller is ready", || {
+            match operator.get("/readyz") {
+                Some((200, _)) => Ok(()),
+                other => Err(format!("{other:?}\n{}", operator.logs())),
+            }
         });
         operator
     }
@@ -162,14 +184,24 @@ impl Operator {
     /// Waits until it ends by itself.
     pub(crate) fn ended(&self) -> ExitStatus {
         wait::until("the controller ends", || {
-            let ended = self.child.lock().expect("no story panicked here").try_wait().expect("a status");
+            let ended = self
+                .child
+                .lock()
+                .expect("no story panicked here")
+                .try_wait()
+                .expect("a status");
             ended.ok_or_else(|| self.logs())
         })
     }
 
     /// Whether it still runs.
     pub(crate) fn runs(&self) -> bool {
-        self.child.lock().expect("no story panicked here").try_wait().expect("a status").is_none()
+        self.child
+            .lock()
+            .expect("no story panicked here")
+            .try_wait()
+            .expect("a status")
+            .is_none()
     }
 
     /// Its resident memory in KiB.
@@ -184,7 +216,9 @@ impl Operator {
 
     /// One metric's value, such as `claviger_keys{phase="Active"}`.
     pub(crate) fn metric(&self, name: &str) -> Option<f64> {
-        self.metrics().lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+        self.metrics()
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
     }
 
     /// What its admin server answers.
@@ -195,12 +229,23 @@ impl Operator {
     fn address(&self) -> Option<SocketAddr> {
         let logs = self.logs();
         // As text it is `address=…`, as JSON `"address":"…"`.
-        let after = logs.split("address=").nth(1).or_else(|| logs.split("\"address\":\"").nth(1))?;
-        after.split(|c: char| c.is_whitespace() || c == '"').next()?.parse().ok()
+        let after = logs
+            .split("address=")
+            .nth(1)
+            .or_else(|| logs.split("\"address\":\"").nth(1))?;
+        after
+            .split(|c: char| c.is_whitespace() || c == '"')
+            .next()?
+            .parse()
+            .ok()
     }
 
     fn signal(&self, name: &str) {
-        let done = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status().expect("kill runs");
+        let done = Command::new("kill")
+            .arg(format!("-{name}"))
+            .arg(self.pid().to_string())
+            .status()
+            .expect("kill runs");
         assert!(done.success(), "kill -{name}");
     }
 
@@ -227,7 +272,11 @@ impl Drop for Operator {
 pub(crate) fn http_get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: claviger\r\nconnection: close\r\n\r\n").ok()?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nhost: claviger\r\nconnection: close\r\n\r\n"
+    )
+    .ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
@@ -237,6 +286,12 @@ pub(crate) fn http_get(address: SocketAddr, path: &str) -> Option<(u16, String)>
 /// The resident memory of a process in KiB.
 pub(crate) fn resident_kib(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a running process");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("its memory");
-    line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number")
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .expect("its memory");
+    line.split_whitespace()
+        .nth(1)
+        .and_then(|number| number.parse().ok())
+        .expect("a number")
 }

@@ -51,7 +51,14 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 6] = [Self::EnvoyGrpc, Self::EnvoyHttp, Self::Nginx, Self::HaProxy, Self::Caddy, Self::Traefik];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::EnvoyGrpc,
+        Self::EnvoyHttp,
+        Self::Nginx,
+        Self::HaProxy,
+        Self::Caddy,
+        Self::Traefik,
+    ];
 
     /// Its place among the lines of `fetch-proxies.sh`.
     fn line(self) -> usize {
@@ -67,25 +74,50 @@ impl Kind {
     /// The example's name and text.
     fn example(self) -> (&'static str, &'static str) {
         match self {
-            Self::EnvoyGrpc => ("envoy-grpc.yaml", include_str!("../../examples/gate/envoy-grpc.yaml")),
-            Self::EnvoyHttp => ("envoy-http.yaml", include_str!("../../examples/gate/envoy-http.yaml")),
+            Self::EnvoyGrpc => (
+                "envoy-grpc.yaml",
+                include_str!("../../examples/gate/envoy-grpc.yaml"),
+            ),
+            Self::EnvoyHttp => (
+                "envoy-http.yaml",
+                include_str!("../../examples/gate/envoy-http.yaml"),
+            ),
             Self::Nginx => ("nginx.conf", include_str!("../../examples/gate/nginx.conf")),
-            Self::HaProxy => ("haproxy.cfg", include_str!("../../examples/gate/haproxy.cfg")),
+            Self::HaProxy => (
+                "haproxy.cfg",
+                include_str!("../../examples/gate/haproxy.cfg"),
+            ),
             Self::Caddy => ("Caddyfile", include_str!("../../examples/gate/Caddyfile")),
-            Self::Traefik => ("traefik.yaml", include_str!("../../examples/gate/traefik.yaml")),
+            Self::Traefik => (
+                "traefik.yaml",
+                include_str!("../../examples/gate/traefik.yaml"),
+            ),
         }
     }
 
     /// What a user changes in the example: the addresses, and where files lie.
-    fn placeholders(self, own: SocketAddr, gate: SocketAddr, upstream: SocketAddr, dir: &Path) -> Vec<(String, String)> {
+    fn placeholders(
+        self,
+        own: SocketAddr,
+        gate: SocketAddr,
+        upstream: SocketAddr,
+        dir: &Path,
+    ) -> Vec<(String, String)> {
         let envoy = |host: &str, port: u16, address: SocketAddr| {
             let flow = |host: &str, port: u16| format!("address: {host}, port_value: {port}");
-            (flow(host, port), flow(&address.ip().to_string(), address.port()))
+            (
+                flow(host, port),
+                flow(&address.ip().to_string(), address.port()),
+            )
         };
         let gate_name = "claviger-gate.claviger-system.svc";
         match self {
             Self::EnvoyGrpc | Self::EnvoyHttp => {
-                vec![envoy("0.0.0.0", 8000, own), envoy(gate_name, 8081, gate), envoy("upstream.example", 8080, upstream)]
+                vec![
+                    envoy("0.0.0.0", 8000, own),
+                    envoy(gate_name, 8081, gate),
+                    envoy("upstream.example", 8080, upstream),
+                ]
             }
             Self::Nginx | Self::HaProxy | Self::Caddy | Self::Traefik => {
                 let mut all = vec![
@@ -97,11 +129,20 @@ impl Kind {
                     Self::HaProxy => {
                         all.push(("bind :8000".to_owned(), format!("bind {own}")));
                         // A socket of its own for each.
-                        all.push(("abns@claviger-gate".to_owned(), format!("abns@claviger-gate-{}", own.port())));
-                        all.push(("/etc/haproxy/claviger.lua".to_owned(), dir.join("claviger.lua").display().to_string()));
+                        all.push((
+                            "abns@claviger-gate".to_owned(),
+                            format!("abns@claviger-gate-{}", own.port()),
+                        ));
+                        all.push((
+                            "/etc/haproxy/claviger.lua".to_owned(),
+                            dir.join("claviger.lua").display().to_string(),
+                        ));
                     }
                     Self::Caddy => {
-                        all.push(("\n:8000 {".to_owned(), format!("\nhttp://:{} {{\n\tbind {}", own.port(), own.ip())));
+                        all.push((
+                            "\n:8000 {".to_owned(),
+                            format!("\nhttp://:{} {{\n\tbind {}", own.port(), own.ip()),
+                        ));
                     }
                     // Traefik's entry point is no matter of this file.
                     _ => {}
@@ -116,12 +157,25 @@ impl Kind {
         let mut command = Command::new(&binaries()[self.line()]);
         match self {
             Self::EnvoyGrpc | Self::EnvoyHttp => {
-                command.args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning", "-c"]).arg(config);
+                command
+                    .args([
+                        "--disable-hot-restart",
+                        "--concurrency",
+                        "1",
+                        "--log-level",
+                        "warning",
+                        "-c",
+                    ])
+                    .arg(config);
             }
             Self::Nginx => {
                 fs::write(dir.join("main.conf"), NGINX).expect("a configuration");
                 fs::rename(config, dir.join("api.conf")).expect("a configuration");
-                command.arg("-p").arg(dir).args(["-e", "stderr", "-c"]).arg(dir.join("main.conf"));
+                command
+                    .arg("-p")
+                    .arg(dir)
+                    .args(["-e", "stderr", "-c"])
+                    .arg(dir.join("main.conf"));
             }
             Self::HaProxy => {
                 fs::write(dir.join("claviger.lua"), LUA).expect("a script");
@@ -129,8 +183,13 @@ impl Kind {
             }
             Self::Caddy => {
                 let admin = format!("unix/{}", dir.join("admin.sock").display());
-                command.env("CADDY_ADMIN", admin).env("XDG_DATA_HOME", dir).env("XDG_CONFIG_HOME", dir);
-                command.args(["run", "--adapter", "caddyfile", "--config"]).arg(config);
+                command
+                    .env("CADDY_ADMIN", admin)
+                    .env("XDG_DATA_HOME", dir)
+                    .env("XDG_CONFIG_HOME", dir);
+                command
+                    .args(["run", "--adapter", "caddyfile", "--config"])
+                    .arg(config);
             }
             Self::Traefik => {
                 // Under its own name, Traefik would take it for its static configuration.
@@ -138,7 +197,10 @@ impl Kind {
                 fs::rename(config, &dynamic).expect("a configuration");
                 command.arg(format!("--entryPoints.web.address={own}"));
                 command.arg(format!("--providers.file.filename={}", dynamic.display()));
-                command.args(["--global.checknewversion=false", "--global.sendanonymoususage=false"]);
+                command.args([
+                    "--global.checknewversion=false",
+                    "--global.sendanonymoususage=false",
+                ]);
             }
         }
         command
@@ -182,10 +244,16 @@ impl Proxy {
             )
         };
         Self::start_edited(kind, *first, |text| {
-            assert!(text.contains(&endpoint(first)), "{kind} lists its gate in another way");
+            assert!(
+                text.contains(&endpoint(first)),
+                "{kind} lists its gate in another way"
+            );
             let all: String = std::iter::once(first).chain(others).map(endpoint).collect();
             // Where many stories share two processors, two seconds are not much.
-            assert!(text.contains("timeout: 2s"), "{kind} waits for another time");
+            assert!(
+                text.contains("timeout: 2s"),
+                "{kind} waits for another time"
+            );
             text.replace(&endpoint(first), &all)
                 .replace("timeout: 2s", "timeout: 20s")
                 .replace("max_interval: 0.5s", "max_interval: 5s")
@@ -193,7 +261,11 @@ impl Proxy {
     }
 
     /// The same for one whose file is edited first; its placeholders are filled in already.
-    pub(crate) fn start_edited(kind: Kind, gate: SocketAddr, edit: impl Fn(String) -> String) -> Self {
+    pub(crate) fn start_edited(
+        kind: Kind,
+        gate: SocketAddr,
+        edit: impl Fn(String) -> String,
+    ) -> Self {
         let mut why = String::new();
         for _ in 0..STARTS {
             let upstream = Upstream::start();
@@ -216,7 +288,13 @@ impl Proxy {
                 .stderr(log)
                 .spawn()
                 .expect("the proxy starts");
-            let mut proxy = Self { kind, address, upstream, child, dir };
+            let mut proxy = Self {
+                kind,
+                address,
+                upstream,
+                child,
+                dir,
+            };
             let up = wait::until(&format!("{kind} answers"), || {
                 if let Some(status) = proxy.child.try_wait().expect("a status") {
                     return Ok(Err(format!("{kind} ended with {status}:\n{}", proxy.log())));
@@ -236,7 +314,9 @@ impl Proxy {
 
     /// Asks through the proxy; somebody must answer.
     pub(crate) fn ask(&self, question: Question) -> Answer {
-        question.ask(self.address).unwrap_or_else(|error| panic!("{}: {error}\n{}", self.kind, self.log()))
+        question
+            .ask(self.address)
+            .unwrap_or_else(|error| panic!("{}: {error}\n{}", self.kind, self.log()))
     }
 
     /// What it wrote so far.
@@ -249,7 +329,12 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         // Asked to, nginx ends its workers too; killed, it would leave them.
         let runs = |child: &mut Child| matches!(child.try_wait(), Ok(None));
-        if runs(&mut self.child) && Command::new("kill").arg(self.child.id().to_string()).status().is_ok() {
+        if runs(&mut self.child)
+            && Command::new("kill")
+                .arg(self.child.id().to_string())
+                .status()
+                .is_ok()
+        {
             let asked = Instant::now();
             while runs(&mut self.child) && asked.elapsed() < wait::LIMIT {
                 std::thread::park_timeout(Duration::from_millis(10));
@@ -262,7 +347,9 @@ impl Drop for Proxy {
 
 /// An address that is free now.
 fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port")
+    TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a port")
 }
 
 /// The proxies' files, fetched first where nobody has yet.
@@ -275,9 +362,20 @@ fn binaries() -> &'static [PathBuf] {
             .stderr(Stdio::inherit())
             .output()
             .expect("bash runs");
-        assert!(output.status.success(), "no proxies: fetch-proxies.sh ended with {}; see the lines above", output.status);
-        let files: Vec<_> = String::from_utf8_lossy(&output.stdout).lines().map(PathBuf::from).collect();
-        assert_eq!(files.len(), 5, "fetch-proxies.sh names five files: {files:?}");
+        assert!(
+            output.status.success(),
+            "no proxies: fetch-proxies.sh ended with {}; see the lines above",
+            output.status
+        );
+        let files: Vec<_> = String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .map(PathBuf::from)
+            .collect();
+        assert_eq!(
+            files.len(),
+            5,
+            "fetch-proxies.sh names five files: {files:?}"
+        );
         files
     })
 }

@@ -40,14 +40,21 @@ pub(crate) fn gather(cluster: &Cluster) {
 
 /// Everything gathered so far of an account.
 pub(crate) fn gathered(account: &str) -> Requests {
-    GATHERED.lock().expect("no story panicked here").remove(account).unwrap_or_default()
+    GATHERED
+        .lock()
+        .expect("no story panicked here")
+        .remove(account)
+        .unwrap_or_default()
 }
 
 /// How often the controller asked for something that changes Secrets.
 pub(crate) fn secret_writes(cluster: &Cluster) -> usize {
     let log = std::fs::read_to_string(cluster.control_plane.audit_log()).unwrap_or_default();
     let writes = |event: &Value| {
-        event["objectRef"]["resource"] == "secrets" && !["get", "list", "watch"].iter().any(|read| event["verb"] == *read)
+        event["objectRef"]["resource"] == "secrets"
+            && !["get", "list", "watch"]
+                .iter()
+                .any(|read| event["verb"] == *read)
     };
     of_account(&log, ACCOUNT).filter(writes).count()
 }
@@ -59,7 +66,9 @@ fn read(log: &str, account: &str) -> Requests {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let (verb, group) = (text(&event["verb"]), text(&object["apiGroup"]));
         if event["annotations"]["authorization.k8s.io/decision"] == "forbid" {
-            requests.denied.insert(format!("{verb} {}", text(&event["requestURI"])));
+            requests
+                .denied
+                .insert(format!("{verb} {}", text(&event["requestURI"])));
         } else if object.is_object() {
             let resource = match object["subresource"].as_str() {
                 Some(subresource) => format!("{}/{subresource}", text(&object["resource"])),
@@ -67,7 +76,9 @@ fn read(log: &str, account: &str) -> Requests {
             };
             // A patch that made the object needed both rights.
             if verb == "patch" && event["responseStatus"]["code"] == 201 {
-                requests.used.insert(("create".to_owned(), group.clone(), resource.clone()));
+                requests
+                    .used
+                    .insert(("create".to_owned(), group.clone(), resource.clone()));
             }
             requests.used.insert((verb, group, resource));
         }
@@ -81,7 +92,9 @@ fn of_account<'a>(log: &'a str, account: &'a str) -> impl Iterator<Item = Value>
         // Most lines are others': only those are parsed that could matter. The last one may not be complete yet.
         .filter(move |line| line.contains(account))
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter(move |event| event["user"]["username"] == account && event["impersonatedUser"].is_null())
+        .filter(move |event| {
+            event["user"]["username"] == account && event["impersonatedUser"].is_null()
+        })
         .filter(|event| {
             let pod = event["user"]["extra"]["authentication.kubernetes.io/pod-name"][0].as_str();
             !pod.is_some_and(|pod| pod.starts_with(TRESPASSER))

@@ -53,11 +53,22 @@ impl Stage {
     /// A new namespace in some cluster.
     pub(crate) fn on(cluster: &Arc<Cluster>, name: &str) -> Self {
         let namespace = format!("{name}-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        let metadata = ObjectMeta { name: Some(namespace.clone()), ..ObjectMeta::default() };
-        let new = Namespace { metadata, ..Namespace::default() };
+        let metadata = ObjectMeta {
+            name: Some(namespace.clone()),
+            ..ObjectMeta::default()
+        };
+        let new = Namespace {
+            metadata,
+            ..Namespace::default()
+        };
         let api: Api<Namespace> = Api::all(cluster.client());
-        runtime().block_on(api.create(&PostParams::default(), &new)).expect("a namespace");
-        Self { cluster: cluster.clone(), namespace }
+        runtime()
+            .block_on(api.create(&PostParams::default(), &new))
+            .expect("a namespace");
+        Self {
+            cluster: cluster.clone(),
+            namespace,
+        }
     }
 
     /// A controller for this namespace.
@@ -82,23 +93,32 @@ impl Stage {
 
     /// Runs kubectl in this namespace; it must succeed.
     pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
-        self.cluster.kubectl(&[&["-n", &self.namespace], arguments].concat())
+        self.cluster
+            .kubectl(&[&["-n", &self.namespace], arguments].concat())
     }
 
     /// Runs kubectl in this namespace, whatever comes of it.
     pub(crate) fn try_kubectl(&self, arguments: &[&str]) -> Output {
-        self.cluster.try_kubectl(&[&["-n", &self.namespace], arguments].concat(), "")
+        self.cluster
+            .try_kubectl(&[&["-n", &self.namespace], arguments].concat(), "")
     }
 
     /// Applies manifests; they must be accepted.
     pub(crate) fn apply(&self, manifests: &str) -> String {
-        self.cluster.kubectl_with(&["-n", &self.namespace, "apply", "-f", "-"], manifests)
+        self.cluster
+            .kubectl_with(&["-n", &self.namespace, "apply", "-f", "-"], manifests)
     }
 
     /// Applies manifests that must be refused, and returns what kubectl says.
     pub(crate) fn refused(&self, manifests: &str) -> String {
-        let output = self.cluster.try_kubectl(&["-n", &self.namespace, "apply", "-f", "-"], manifests);
-        assert!(!output.status.success(), "accepted: {}", String::from_utf8_lossy(&output.stdout));
+        let output = self
+            .cluster
+            .try_kubectl(&["-n", &self.namespace, "apply", "-f", "-"], manifests);
+        assert!(
+            !output.status.success(),
+            "accepted: {}",
+            String::from_utf8_lossy(&output.stdout)
+        );
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
@@ -126,12 +146,15 @@ impl Stage {
     /// The ApiKey, if there is one.
     pub(crate) fn find(&self, name: &str) -> Option<ApiKey> {
         let api: Api<ApiKey> = Api::namespaced(self.cluster.client(), &self.namespace);
-        runtime().block_on(api.get_opt(name)).expect("the API server answers")
+        runtime()
+            .block_on(api.get_opt(name))
+            .expect("the API server answers")
     }
 
     /// The ApiKey, which is there.
     pub(crate) fn apikey(&self, name: &str) -> ApiKey {
-        self.find(name).unwrap_or_else(|| panic!("no ApiKey {name}"))
+        self.find(name)
+            .unwrap_or_else(|| panic!("no ApiKey {name}"))
     }
 
     /// The status of an ApiKey, which is there.
@@ -142,20 +165,38 @@ impl Stage {
     /// The Secret, if there is one.
     pub(crate) fn secret(&self, name: &str) -> Option<Secret> {
         let api: Api<Secret> = Api::namespaced(self.cluster.client(), &self.namespace);
-        runtime().block_on(api.get_opt(name)).expect("the API server answers")
+        runtime()
+            .block_on(api.get_opt(name))
+            .expect("the API server answers")
     }
 
     /// The entries of a Secret, which is there, as a mounted volume would show them.
     pub(crate) fn mounted(&self, secret: &str) -> BTreeMap<String, String> {
-        let data = self.secret(secret).unwrap_or_else(|| panic!("no Secret {secret}")).data.unwrap_or_default();
-        data.into_iter().map(|(name, value)| (name, String::from_utf8(value.0).expect("text"))).collect()
+        let data = self
+            .secret(secret)
+            .unwrap_or_else(|| panic!("no Secret {secret}"))
+            .data
+            .unwrap_or_default();
+        data.into_iter()
+            .map(|(name, value)| (name, String::from_utf8(value.0).expect("text")))
+            .collect()
     }
 
     /// Waits until the status of an ApiKey is as wanted.
-    pub(crate) fn wait(&self, name: &str, what: &str, mut is: impl FnMut(&ApiKeyStatus) -> bool) -> ApiKeyStatus {
-        wait::until(&format!("ApiKey {name} {what}"), || match self.find(name).map(|apikey| apikey.status.unwrap_or_default()) {
-            Some(status) if is(&status) => Ok(status),
-            other => Err(serde_json::to_string(&other).unwrap_or_default()),
+    pub(crate) fn wait(
+        &self,
+        name: &str,
+        what: &str,
+        mut is: impl FnMut(&ApiKeyStatus) -> bool,
+    ) -> ApiKeyStatus {
+        wait::until(&format!("ApiKey {name} {what}"), || {
+            match self
+                .find(name)
+                .map(|apikey| apikey.status.unwrap_or_default())
+            {
+                Some(status) if is(&status) => Ok(status),
+                other => Err(serde_json::to_string(&other).unwrap_or_default()),
+            }
         })
     }
 
@@ -165,14 +206,22 @@ impl Stage {
     }
 
     /// Waits until a condition of an ApiKey gives a reason.
-    pub(crate) fn wait_reason(&self, name: &str, type_: ConditionType, reason: &str) -> ApiKeyStatus {
-        self.wait(name, reason, |status| find(&status.conditions, type_).is_some_and(|condition| condition.reason == reason))
+    pub(crate) fn wait_reason(
+        &self,
+        name: &str,
+        type_: ConditionType,
+        reason: &str,
+    ) -> ApiKeyStatus {
+        self.wait(name, reason, |status| {
+            find(&status.conditions, type_).is_some_and(|condition| condition.reason == reason)
+        })
     }
 
     /// Waits until the Secret of an ApiKey that has ended says so.
     pub(crate) fn wait_marked(&self, name: &str) {
         wait::until_true(&format!("the end of {name} is marked"), || {
-            self.secret(name).is_some_and(|secret| secret.annotations().contains_key(ANNOTATION_ENDED_AT))
+            self.secret(name)
+                .is_some_and(|secret| secret.annotations().contains_key(ANNOTATION_ENDED_AT))
         });
     }
 
@@ -180,11 +229,16 @@ impl Stage {
     /// before it was delivered has none.
     pub(crate) fn wait_over(&self, name: &str) {
         let apikey = self.apikey(name);
-        let delivered = apikey.status.is_some_and(|status| status.secret_ref.is_some());
+        let delivered = apikey
+            .status
+            .is_some_and(|status| status.secret_ref.is_some());
         wait::until(&format!("{name} is over"), || match self.secret(name) {
             Some(secret) if secret.annotations().contains_key(ANNOTATION_ENDED_AT) => Ok(()),
             None if !delivered => Ok(()),
-            other => Err(format!("delivered: {delivered}, Secret: {:?}", other.map(|secret| secret.metadata))),
+            other => Err(format!(
+                "delivered: {delivered}, Secret: {:?}",
+                other.map(|secret| secret.metadata)
+            )),
         });
     }
 
@@ -195,14 +249,25 @@ impl Stage {
         let entries = self.mounted(&apikey.secret_name());
         let text = &entries[apikey.data_key()];
         assert_eq!(key::check(text), Ok(()), "a well-formed key");
-        assert_eq!(Some(Hash::of(text.as_bytes()).to_string()), status.hash, "the Secret and the status agree");
-        assert_eq!(Some(&text[text.len() - 6..]), status.tail.as_deref(), "the tail is the key's last six characters");
+        assert_eq!(
+            Some(Hash::of(text.as_bytes()).to_string()),
+            status.hash,
+            "the Secret and the status agree"
+        );
+        assert_eq!(
+            Some(&text[text.len() - 6..]),
+            status.tail.as_deref(),
+            "the tail is the key's last six characters"
+        );
         status
     }
 
     /// Waits until there is no such ApiKey.
     pub(crate) fn wait_gone(&self, name: &str) {
-        wait::until(&format!("ApiKey {name} is gone"), || self.find(name).map_or(Ok(()), |left| Err(format!("{left:?}"))));
+        wait::until(&format!("ApiKey {name} is gone"), || {
+            self.find(name)
+                .map_or(Ok(()), |left| Err(format!("{left:?}")))
+        });
     }
 
     /// The reasons of the events about an ApiKey, oldest first.
@@ -224,18 +289,26 @@ impl Stage {
     pub(crate) fn wait_event(&self, name: &str, reason: &str) {
         wait::until(&format!("an event {reason} about {name}"), || {
             let events = self.events(name);
-            if events.iter().any(|event| event == reason) { Ok(()) } else { Err(format!("{events:?}")) }
+            if events.iter().any(|event| event == reason) {
+                Ok(())
+            } else {
+                Err(format!("{events:?}"))
+            }
         });
     }
 }
 
 /// An ApiKey manifest.
 pub(crate) fn manifest(name: &str, spec: &str) -> String {
-    format!("apiVersion: claviger.dev/v1alpha1\nkind: ApiKey\nmetadata: {{name: {name}}}\nspec: {spec}\n---\n")
+    format!(
+        "apiVersion: claviger.dev/v1alpha1\nkind: ApiKey\nmetadata: {{name: {name}}}\nspec: {spec}\n---\n"
+    )
 }
 
 /// A condition as `True/Reason`.
 pub(crate) fn condition(status: &ApiKeyStatus, type_: ConditionType) -> String {
-    find(&status.conditions, type_)
-        .map_or_else(|| "absent".to_owned(), |condition| format!("{}/{}", condition.status, condition.reason))
+    find(&status.conditions, type_).map_or_else(
+        || "absent".to_owned(),
+        |condition| format!("{}/{}", condition.status, condition.reason),
+    )
 }

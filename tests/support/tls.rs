@@ -59,13 +59,18 @@ impl Authority {
         let key = KeyPair::generate().expect("a key");
         let params = CertificateParams::new([NAME.to_owned()]).expect("a name");
         let signed = params.signed_by(&key, &self.0).expect("a certificate");
-        Pair { certificate: signed.pem(), key: key.serialize_pem() }
+        Pair {
+            certificate: signed.pem(),
+            key: key.serialize_pem(),
+        }
     }
 
     /// A client that believes this authority, and may have a certificate of its own.
     pub(crate) fn client(&self, own: Option<&Pair>) -> TlsClient {
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(self.pem().as_bytes()).expect("a certificate")).expect("an authority");
+        roots
+            .add(CertificateDer::from_pem_slice(self.pem().as_bytes()).expect("a certificate"))
+            .expect("an authority");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -74,7 +79,9 @@ impl Authority {
         let config = match own {
             Some(pair) => {
                 let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).expect("a key");
-                builder.with_client_auth_cert(vec![pair.der()], key).expect("a pair")
+                builder
+                    .with_client_auth_cert(vec![pair.der()], key)
+                    .expect("a pair")
             }
             None => builder.with_no_client_auth(),
         };
@@ -87,12 +94,21 @@ pub(crate) struct TlsClient(ClientConfig);
 
 impl TlsClient {
     /// Connects. `protocol` is what is asked for by ALPN: `h2` or `http/1.1`.
-    pub(crate) async fn connect(&self, address: SocketAddr, protocol: &str) -> Result<TlsStream<TcpStream>, String> {
+    pub(crate) async fn connect(
+        &self,
+        address: SocketAddr,
+        protocol: &str,
+    ) -> Result<TlsStream<TcpStream>, String> {
         let mut config = self.0.clone();
         config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
-        let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+        let stream = TcpStream::connect(address)
+            .await
+            .map_err(|error| error.to_string())?;
         let name = ServerName::try_from(NAME).expect("a name");
-        TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|error| error.to_string())
+        TlsConnector::from(Arc::new(config))
+            .connect(name, stream)
+            .await
+            .map_err(|error| error.to_string())
     }
 
     /// Asks, and tells what was answered and which certificate was shown.
@@ -105,11 +121,19 @@ impl TlsClient {
         let asked = async {
             let stream = self.connect(address, protocol).await?;
             let connection = stream.get_ref().1;
-            assert_eq!(connection.alpn_protocol(), Some(protocol.as_bytes()), "what was asked for is spoken");
-            let shown = connection.peer_certificates().expect("a certificate")[0].clone().into_owned();
+            assert_eq!(
+                connection.alpn_protocol(),
+                Some(protocol.as_bytes()),
+                "what was asked for is spoken"
+            );
+            let shown = connection.peer_certificates().expect("a certificate")[0]
+                .clone()
+                .into_owned();
             Ok((question.over(stream, NAME, protocol == "h2").await?, shown))
         };
-        runtime().block_on(async { tokio::time::timeout(LIMIT, asked).await }).unwrap_or_else(|_| Err("no answer".to_owned()))
+        runtime()
+            .block_on(async { tokio::time::timeout(LIMIT, asked).await })
+            .unwrap_or_else(|_| Err("no answer".to_owned()))
     }
 }
 
@@ -122,7 +146,10 @@ pub(crate) struct Mounted {
 impl Mounted {
     /// Shows these files.
     pub(crate) fn new(files: &[(&str, &str)]) -> Self {
-        let mounted = Self { dir: tempfile::tempdir().expect("a folder"), number: AtomicU32::new(0) };
+        let mounted = Self {
+            dir: tempfile::tempdir().expect("a folder"),
+            number: AtomicU32::new(0),
+        };
         mounted.exchange(files);
         for (name, _) in files {
             symlink(PathBuf::from("..data").join(name), mounted.file(name)).expect("a link");
@@ -138,7 +165,10 @@ impl Mounted {
         for (file, text) in files {
             fs::write(folder.join(file), text).expect("a file");
         }
-        let (new, data) = (self.dir.path().join("..data_tmp"), self.dir.path().join("..data"));
+        let (new, data) = (
+            self.dir.path().join("..data_tmp"),
+            self.dir.path().join("..data"),
+        );
         let old = fs::read_link(&data).ok();
         symlink(&name, &new).expect("a link");
         fs::rename(&new, &data).expect("the swap");

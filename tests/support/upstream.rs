@@ -46,10 +46,16 @@ impl Upstream {
     /// Starts one on a free port.
     pub(crate) fn start() -> Self {
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let listener = runtime().block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
+        let listener = runtime()
+            .block_on(TcpListener::bind("127.0.0.1:0"))
+            .expect("a port");
         let address = listener.local_addr().expect("an address");
         let task = runtime().spawn(serve(listener, seen.clone()));
-        Self { address, seen, task }
+        Self {
+            address,
+            seen,
+            task,
+        }
     }
 
     /// All that it saw since it was asked last.
@@ -66,26 +72,44 @@ impl Drop for Upstream {
 
 async fn serve(listener: TcpListener, seen: Arc<Mutex<Vec<Seen>>>) {
     loop {
-        let Ok((stream, _)) = listener.accept().await else { continue };
+        let Ok((stream, _)) = listener.accept().await else {
+            continue;
+        };
         let seen = seen.clone();
         let service = service_fn(move |request| answer(request, seen.clone()));
-        tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        tokio::spawn(
+            hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service),
+        );
     }
 }
 
-async fn answer(request: Request<Incoming>, all: Arc<Mutex<Vec<Seen>>>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(
+    request: Request<Incoming>,
+    all: Arc<Mutex<Vec<Seen>>>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     let (parts, body) = request.into_parts();
-    let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    let body = body
+        .collect()
+        .await
+        .map(http_body_util::Collected::to_bytes)
+        .unwrap_or_default();
     let seen = Seen {
         method: parts.method.to_string(),
         path: parts.uri.to_string(),
         headers: parts.headers,
         body: String::from_utf8_lossy(&body).into_owned(),
     };
-    let headers: Vec<_> =
-        seen.headers.iter().map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes()))).collect();
-    let said = json!({ "method": seen.method, "path": seen.path, "headers": headers, "body": seen.body });
-    let answer = Response::builder().header("content-type", "application/json").body(Full::new(said.to_string().into()));
+    let headers: Vec<_> = seen
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes())))
+        .collect();
+    let said =
+        json!({ "method": seen.method, "path": seen.path, "headers": headers, "body": seen.body });
+    let answer = Response::builder()
+        .header("content-type", "application/json")
+        .body(Full::new(said.to_string().into()));
     all.lock().expect("no story panicked here").push(seen);
     Ok(answer.expect("a response"))
 }

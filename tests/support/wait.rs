@@ -11,7 +11,9 @@ pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) 
     loop {
         match look() {
             Ok(found) => return found,
-            Err(seen) if begun.elapsed() > LIMIT => panic!("waited {LIMIT:?} in vain until {what}; last seen: {seen}"),
+            Err(seen) if begun.elapsed() > LIMIT => {
+                panic!("waited {LIMIT:?} in vain until {what}; last seen: {seen}")
+            }
             Err(_) => std::thread::park_timeout(Duration::from_millis(50)),
         }
     }
@@ -19,5 +21,11 @@ pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) 
 
 /// Waits until `holds` does.
 pub(crate) fn until_true(what: &str, mut holds: impl FnMut() -> bool) {
-    until(what, || if holds() { Ok(()) } else { Err("not so".to_owned()) });
+    until(what, || {
+        if holds() {
+            Ok(())
+        } else {
+            Err("not so".to_owned())
+        }
+    });
 }

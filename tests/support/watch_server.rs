@@ -72,10 +72,19 @@ struct World {
 impl WatchServer {
     /// A server of so many ApiKeys; every tenth is revoked, and every tenth after those has expired.
     pub(crate) fn start(keys: usize) -> Self {
-        let world = World { keys, resource_version: 1_000_000, ..World::default() };
-        let shared = Arc::new(Shared { world: Mutex::new(world), pages: Semaphore::new(Semaphore::MAX_PERMITS) });
+        let world = World {
+            keys,
+            resource_version: 1_000_000,
+            ..World::default()
+        };
+        let shared = Arc::new(Shared {
+            world: Mutex::new(world),
+            pages: Semaphore::new(Semaphore::MAX_PERMITS),
+        });
         let serving = shared.clone();
-        let listener = runtime().block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
+        let listener = runtime()
+            .block_on(TcpListener::bind("127.0.0.1:0"))
+            .expect("a port");
         let address = listener.local_addr().expect("its address");
         runtime().spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -186,7 +195,10 @@ impl WatchServer {
 
     /// The key of an ApiKey.
     pub(crate) fn key(number: usize) -> String {
-        Key::mint(&Prefix::default(), &mut Digits(number)).expect("digits are at hand").expose().to_owned()
+        Key::mint(&Prefix::default(), &mut Digits(number))
+            .expect("digits are at hand")
+            .expose()
+            .to_owned()
     }
 }
 
@@ -211,7 +223,9 @@ impl Shared {
 
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Answer, Infallible> {
         let query: BTreeMap<String, String> =
-            form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes()).into_owned().collect();
+            form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes())
+                .into_owned()
+                .collect();
         let watched = query.get("watch").is_some_and(|watch| watch == "true");
         Ok(match (request.uri().path(), watched) {
             ("/apis/claviger.dev/v1alpha1/apikeys", true) => self.watch(&query),
@@ -221,48 +235,83 @@ impl Shared {
                 after(&query, move || drop(sender));
                 stream(receiver)
             }
-            ("/apis/claviger.dev/v1alpha1/apikeyroles", false) => {
-                text(200, r#"{"metadata":{"resourceVersion":"7"},"items":[]}"#.to_owned())
-            }
+            ("/apis/claviger.dev/v1alpha1/apikeyroles", false) => text(
+                200,
+                r#"{"metadata":{"resourceVersion":"7"},"items":[]}"#.to_owned(),
+            ),
             _ => text(404, status(404, "not found")),
         })
     }
 
     /// A page, as of when the list began.
     async fn list(&self, query: &BTreeMap<String, String>) -> Answer {
-        self.pages.acquire().await.expect("it is never closed").forget();
-        let limit: usize = query.get("limit").and_then(|limit| limit.parse().ok()).unwrap_or(usize::MAX);
+        self.pages
+            .acquire()
+            .await
+            .expect("it is never closed")
+            .forget();
+        let limit: usize = query
+            .get("limit")
+            .and_then(|limit| limit.parse().ok())
+            .unwrap_or(usize::MAX);
         let mut world = self.world();
         let (start, resource_version) = if let Some(next) = query.get("continue") {
             let (start, resource_version) = next.split_once('@').expect("a token of ours");
-            (start.parse().expect("a number"), resource_version.parse().expect("a number"))
+            (
+                start.parse().expect("a number"),
+                resource_version.parse().expect("a number"),
+            )
         } else {
             let (now, gone) = (world.resource_version, world.gone.clone());
             world.snapshots.insert(now, gone);
             (0, now)
         };
         if resource_version < world.forgotten {
-            return text(410, status(410, "The provided continue parameter is too old"));
+            return text(
+                410,
+                status(410, "The provided continue parameter is too old"),
+            );
         }
         let gone = &world.snapshots[&resource_version];
-        let numbers = (start..world.keys).filter(|number| !gone.contains(number)).take(limit);
+        let numbers = (start..world.keys)
+            .filter(|number| !gone.contains(number))
+            .take(limit);
         let numbers: Vec<usize> = numbers.collect();
-        let items: Vec<String> = numbers.iter().map(|number| world.object(*number, resource_version)).collect();
+        let items: Vec<String> = numbers
+            .iter()
+            .map(|number| world.object(*number, resource_version))
+            .collect();
         let end = numbers.last().map_or(world.keys, |last| last + 1);
         world.listed += items.len();
-        let next = if end < world.keys { format!("{end}@{resource_version}") } else { String::new() };
+        let next = if end < world.keys {
+            format!("{end}@{resource_version}")
+        } else {
+            String::new()
+        };
         world.lists += usize::from(next.is_empty());
         drop(world);
         let meta = json!({ "resourceVersion": resource_version.to_string(), "continue": next });
-        text(200, format!(r#"{{"kind":"ApiKeyList","metadata":{meta},"items":[{}]}}"#, items.join(",")))
+        text(
+            200,
+            format!(
+                r#"{{"kind":"ApiKeyList","metadata":{meta},"items":[{}]}}"#,
+                items.join(",")
+            ),
+        )
     }
 
     fn watch(self: &Arc<Self>, query: &BTreeMap<String, String>) -> Answer {
         let mut world = self.world();
-        let since: u64 = query.get("resourceVersion").and_then(|since| since.parse().ok()).expect("from where");
+        let since: u64 = query
+            .get("resourceVersion")
+            .and_then(|since| since.parse().ok())
+            .expect("from where");
         let (sender, receiver) = mpsc::unbounded_channel();
         if since < world.forgotten {
-            let _ = sender.send(Some(line("ERROR", &status(410, &format!("too old resource version: {since}")))));
+            let _ = sender.send(Some(line(
+                "ERROR",
+                &status(410, &format!("too old resource version: {since}")),
+            )));
             return stream(receiver);
         }
         if world.silent {
@@ -290,18 +339,22 @@ impl Shared {
 
 impl World {
     fn how(&self, number: usize) -> How {
-        self.changed.get(&number).copied().unwrap_or(match number % 10 {
-            3 => How::Revoked,
-            7 => How::Expired,
-            _ => How::Active,
-        })
+        self.changed
+            .get(&number)
+            .copied()
+            .unwrap_or(match number % 10 {
+                3 => How::Revoked,
+                7 => How::Expired,
+                _ => How::Active,
+            })
     }
 
     fn happens(&mut self, kind: &str, number: usize) {
         self.resource_version += 1;
         let event = line(kind, &self.object(number, self.resource_version));
         self.events.push((self.resource_version, event.clone()));
-        self.watches.retain(|_, watch| watch.send(Some(event.clone())).is_ok());
+        self.watches
+            .retain(|_, watch| watch.send(Some(event.clone())).is_ok());
     }
 
     /// An ApiKey of several kilobytes, as kubectl and a controller leave it.
@@ -310,7 +363,11 @@ impl World {
         let hash = Hash::of(WatchServer::key(number).as_bytes());
         let (spec, status, phase) = match how {
             How::Active => ("", r#""expiresAt":"2099-01-01T00:00:00Z","#, "Active"),
-            How::Revoked => (r#""revoked":true,"#, r#""revokedAt":"2026-02-01T00:00:00Z","#, "Revoked"),
+            How::Revoked => (
+                r#""revoked":true,"#,
+                r#""revokedAt":"2026-02-01T00:00:00Z","#,
+                "Revoked",
+            ),
             How::Expired => ("", r#""expiresAt":"2026-02-01T00:00:00Z","#, "Active"),
         };
         let team = number % 100;
@@ -323,12 +380,17 @@ impl World {
 async fn connection(shared: Arc<Shared>, stream: TcpStream) {
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request| shared.clone().answer(request));
-    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+    let _ = hyper::server::conn::http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
 }
 
 /// Does something when a watch has lasted as long as it was asked for.
 fn after(query: &BTreeMap<String, String>, end: impl FnOnce() + Send + 'static) {
-    let seconds = query.get("timeoutSeconds").and_then(|seconds| seconds.parse().ok()).unwrap_or(1_800);
+    let seconds = query
+        .get("timeoutSeconds")
+        .and_then(|seconds| seconds.parse().ok())
+        .unwrap_or(1_800);
     tokio::spawn(async move {
         tokio::time::sleep(std::time::Duration::from_secs(seconds)).await;
         end();
@@ -351,7 +413,8 @@ fn text(code: u16, body: String) -> Answer {
 }
 
 fn stream(mut receiver: mpsc::UnboundedReceiver<Option<Bytes>>) -> Answer {
-    let chunks = futures::stream::poll_fn(move |context| receiver.poll_recv(context).map(Option::flatten));
+    let chunks =
+        futures::stream::poll_fn(move |context| receiver.poll_recv(context).map(Option::flatten));
     Response::new(StreamBody::new(chunks.map(|chunk| Ok(Frame::data(chunk)))).boxed_unsync())
 }
 

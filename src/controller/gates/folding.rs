@@ -73,17 +73,32 @@ pub(super) enum Outcome {
 impl Folding {
     /// A gate tells a use; `apikey` is what has its namespace and name, and `clock` ours in seconds since 1970. Returns whether the use
     /// waits for a write from now on: not where it is no news, cannot be, or is of another ApiKey.
-    pub(super) fn told(&mut self, gate: &str, used: &KeyUse, apikey: Option<&ApiKey>, clock: i64, now: Instant) -> bool {
+    pub(super) fn told(
+        &mut self,
+        gate: &str,
+        used: &KeyUse,
+        apikey: Option<&ApiKey>,
+        clock: i64,
+        now: Instant,
+    ) -> bool {
         let used_at = used.used_at.0.as_second();
-        let Some(apikey) = apikey.filter(|apikey| apikey.metadata.uid.as_deref() == Some(&used.uid)) else { return false };
-        if apikey.metadata.deletion_timestamp.is_some() || used_at > clock.saturating_add(TOLERANCE) {
+        let Some(apikey) =
+            apikey.filter(|apikey| apikey.metadata.uid.as_deref() == Some(&used.uid))
+        else {
+            return false;
+        };
+        if apikey.metadata.deletion_timestamp.is_some() || used_at > clock.saturating_add(TOLERANCE)
+        {
             return false;
         }
         // No key is used before there is one.
         if begun(apikey).is_some_and(|begun| used_at < begun.saturating_sub(TOLERANCE)) {
             return false;
         }
-        if !is_news(used_at, last_used(apikey).max(self.written_of(&used.uid, now))) {
+        if !is_news(
+            used_at,
+            last_used(apikey).max(self.written_of(&used.uid, now)),
+        ) {
             return false;
         }
         if let Some(waiting) = self.waiting.get_mut(&used.uid) {
@@ -92,19 +107,37 @@ impl Folding {
             let (namespace, name) = (apikey.namespace().unwrap_or_default(), apikey.name_any());
             let turn = self.next_turn(gate);
             self.order.insert((turn, used.uid.clone()));
-            self.waiting.insert(used.uid.clone(), Waiting { namespace, name, turn, latest: used_at });
+            self.waiting.insert(
+                used.uid.clone(),
+                Waiting {
+                    namespace,
+                    name,
+                    turn,
+                    latest: used_at,
+                },
+            );
         }
         true
     }
 
     /// The watch has shown an ApiKey.
     pub(super) fn seen(&mut self, apikey: &ApiKey) {
-        let Some(uid) = apikey.metadata.uid.as_deref() else { return };
+        let Some(uid) = apikey.metadata.uid.as_deref() else {
+            return;
+        };
         let last = last_used(apikey);
-        if self.written.get(uid).is_some_and(|(written, _)| last >= Some(*written)) {
+        if self
+            .written
+            .get(uid)
+            .is_some_and(|(written, _)| last >= Some(*written))
+        {
             self.written.remove(uid);
         }
-        if self.waiting.get(uid).is_some_and(|waiting| !is_news(waiting.latest, last)) {
+        if self
+            .waiting
+            .get(uid)
+            .is_some_and(|waiting| !is_news(waiting.latest, last))
+        {
             self.forget(uid);
         }
     }
@@ -123,8 +156,18 @@ impl Folding {
         }
         let waiting = self.waiting.get(uid)?;
         self.next = Some(now + SPACING);
-        let Waiting { namespace, name, latest, .. } = waiting;
-        Some(Ok(Write { namespace: namespace.clone(), name: name.clone(), uid: uid.clone(), used_at: *latest }))
+        let Waiting {
+            namespace,
+            name,
+            latest,
+            ..
+        } = waiting;
+        Some(Ok(Write {
+            namespace: namespace.clone(),
+            name: name.clone(),
+            uid: uid.clone(),
+            used_at: *latest,
+        }))
     }
 
     /// A write has ended.
@@ -132,7 +175,8 @@ impl Folding {
         match outcome {
             Outcome::Done => {
                 self.failures = 0;
-                self.written.retain(|_, (_, when)| now.saturating_duration_since(*when) < UNSEEN);
+                self.written
+                    .retain(|_, (_, when)| now.saturating_duration_since(*when) < UNSEEN);
                 self.written.insert(write.uid.clone(), (write.used_at, now));
                 self.had_turn(&write.uid);
             }
@@ -141,7 +185,8 @@ impl Folding {
                 self.had_turn(&write.uid);
             }
             Outcome::Failed => {
-                let pause = Duration::from_secs(1).saturating_mul(2_u32.saturating_pow(self.failures.min(20)));
+                let pause = Duration::from_secs(1)
+                    .saturating_mul(2_u32.saturating_pow(self.failures.min(20)));
                 self.failures = self.failures.saturating_add(1);
                 self.next = Some(now + pause.min(LONGEST_PAUSE));
                 // The others have their turn before it is tried again.
@@ -162,7 +207,13 @@ impl Folding {
     }
 
     fn next_turn(&mut self, gate: &str) -> u64 {
-        let turn = self.turns.get(gate).copied().unwrap_or(0).max(self.turn).saturating_add(1);
+        let turn = self
+            .turns
+            .get(gate)
+            .copied()
+            .unwrap_or(0)
+            .max(self.turn)
+            .saturating_add(1);
         if self.turns.len() >= MANY_GATES {
             self.turns.retain(|_, last| *last > self.turn);
         }
@@ -186,8 +237,13 @@ impl Folding {
 
 /// Since when there is a key, in seconds since 1970; where nobody says, since when there is an ApiKey.
 fn begun(apikey: &ApiKey) -> Option<i64> {
-    let issued = apikey.status.as_ref().and_then(|status| status.issued_at.as_ref());
-    issued.or(apikey.metadata.creation_timestamp.as_ref()).map(|time| time.0.as_second())
+    let issued = apikey
+        .status
+        .as_ref()
+        .and_then(|status| status.issued_at.as_ref());
+    issued
+        .or(apikey.metadata.creation_timestamp.as_ref())
+        .map(|time| time.0.as_second())
 }
 
 /// What the status says, in seconds since 1970.

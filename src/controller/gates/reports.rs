@@ -85,7 +85,9 @@ impl Reports {
         // Both locks, in this order here and below: nothing is missed between the question and the wait.
         let gates = self.gates();
         let mut waiting = self.waiting();
-        if self.leaving.load(Ordering::Relaxed) || gates.have_reached(&namespace, version, Instant::now()) {
+        if self.leaving.load(Ordering::Relaxed)
+            || gates.have_reached(&namespace, version, Instant::now())
+        {
             waiting.end(&key);
             return true;
         }
@@ -97,7 +99,9 @@ impl Reports {
     pub(super) fn release(&self) {
         let gates = self.gates();
         let now = Instant::now();
-        let released = self.waiting().released(now, |namespace, version| gates.have_reached(namespace, version, now));
+        let released = self.waiting().released(now, |namespace, version| {
+            gates.have_reached(namespace, version, now)
+        });
         for key in released {
             // Nobody takes it where the watches have ended.
             let _ = self.released.unbounded_send(key);
@@ -107,7 +111,8 @@ impl Reports {
     fn reached(&self, object: &DeserializeGuard<ApiKey>, now: Instant) {
         let meta = object.meta();
         if let Some(version) = &meta.resource_version {
-            self.gates().apikey(meta.namespace.as_deref().unwrap_or_default(), version, now);
+            self.gates()
+                .apikey(meta.namespace.as_deref().unwrap_or_default(), version, now);
         }
     }
 

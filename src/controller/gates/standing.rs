@@ -73,7 +73,14 @@ pub(super) struct Change {
 impl Gates {
     pub(super) fn new(now: Instant) -> Self {
         let everywhere = Marks::default();
-        Self { known: HashMap::new(), everywhere, within: HashMap::new(), watching: now, listed: None, looked: false }
+        Self {
+            known: HashMap::new(),
+            everywhere,
+            within: HashMap::new(),
+            watching: now,
+            listed: None,
+            looked: false,
+        }
     }
 
     /// The watch has shown a gate, changed or in a list; `false` where there are too many already.
@@ -86,7 +93,11 @@ impl Gates {
         if self.known.len() >= MAX_GATES && !self.known.contains_key(&name) {
             return false;
         }
-        let ObjectMeta { uid, resource_version, .. } = &gate.metadata;
+        let ObjectMeta {
+            uid,
+            resource_version,
+            ..
+        } = &gate.metadata;
         let before = self.known.get(&name).filter(|known| known.meta.uid == *uid);
         // A list shows again what was shown before.
         let changed = match before {
@@ -101,7 +112,12 @@ impl Gates {
             resource_version: resource_version.clone(),
             ..ObjectMeta::default()
         };
-        let reached = gate.spec.reached_resource_version.as_deref().and_then(resource_version_number).unwrap_or(0);
+        let reached = gate
+            .spec
+            .reached_resource_version
+            .as_deref()
+            .and_then(resource_version_number)
+            .unwrap_or(0);
         let scope = gate.spec.namespace.clone();
         let state = match before {
             Some(known) if known.state.0 == gate.spec.state => known.state,
@@ -111,7 +127,17 @@ impl Gates {
         if let Some(scope) = &scope {
             self.within.entry(scope.clone()).or_default();
         }
-        self.known.insert(name, Known { meta, changed, reached, state, scope, standing });
+        self.known.insert(
+            name,
+            Known {
+                meta,
+                changed,
+                reached,
+                state,
+                scope,
+                standing,
+            },
+        );
         if moved {
             self.forget_scopes();
         }
@@ -149,7 +175,9 @@ impl Gates {
 
     /// The watch has shown an event of an ApiKey, its deletion, too.
     pub(super) fn apikey(&mut self, namespace: &str, resource_version: &str, now: Instant) {
-        let Some(number) = resource_version_number(resource_version) else { return };
+        let Some(number) = resource_version_number(resource_version) else {
+            return;
+        };
         self.everywhere.saw(number, now);
         if let Some(marks) = self.within.get_mut(namespace) {
             marks.saw(number, now);
@@ -159,7 +187,9 @@ impl Gates {
     /// A list of ApiKeys begins: an API server that was restored may count from lower again.
     pub(super) fn apikeys_listed_anew(&mut self) {
         self.everywhere = Marks::default();
-        self.within.values_mut().for_each(|marks| *marks = Marks::default());
+        self.within
+            .values_mut()
+            .for_each(|marks| *marks = Marks::default());
     }
 
     /// Whether all gates that know a namespace and are not known to be silent, or to answer nobody, have reached `version` there. Not before
@@ -171,7 +201,10 @@ impl Gates {
                 && self.known.values().all(|known| {
                     known.is_silent(self.watching, now)
                         || known.state.0 == Some(GateState::Stale)
-                        || known.scope.as_deref().is_some_and(|scope| scope != namespace)
+                        || known
+                            .scope
+                            .as_deref()
+                            .is_some_and(|scope| scope != namespace)
                         || known.reached >= version
                 })
     }
@@ -179,8 +212,11 @@ impl Gates {
     /// How gates stand by `now`, and what has changed since this was last asked.
     pub(super) fn judge(&mut self, now: Instant) -> Vec<Change> {
         let everywhere = self.everywhere.before(now, LAG);
-        let within: HashMap<&str, u128> =
-            self.within.iter_mut().map(|(scope, marks)| (scope.as_str(), marks.before(now, LAG))).collect();
+        let within: HashMap<&str, u128> = self
+            .within
+            .iter_mut()
+            .map(|(scope, marks)| (scope.as_str(), marks.before(now, LAG)))
+            .collect();
         let watching = self.watching;
         let mut changes = Vec::new();
         for known in self.known.values_mut() {
@@ -207,7 +243,11 @@ impl Gates {
     /// How many are current, behind and silent.
     pub(super) fn counts(&self) -> [i64; 3] {
         [Standing::Current, Standing::Behind, Standing::Silent].map(|wanted| {
-            let count = self.known.values().filter(|known| known.standing == wanted).count();
+            let count = self
+                .known
+                .values()
+                .filter(|known| known.standing == wanted)
+                .count();
             i64::try_from(count).unwrap_or(i64::MAX)
         })
     }
@@ -220,7 +260,11 @@ impl Gates {
     }
 
     fn forget_scopes(&mut self) {
-        let scopes: HashSet<_> = self.known.values().filter_map(|known| known.scope.as_ref()).collect();
+        let scopes: HashSet<_> = self
+            .known
+            .values()
+            .filter_map(|known| known.scope.as_ref())
+            .collect();
         self.within.retain(|scope, _| scopes.contains(scope));
     }
 }
@@ -233,7 +277,8 @@ impl Known {
 
     /// Whether it does not report. One that did not before has to be heard of again.
     fn is_silent(&self, watching: Instant, now: Instant) -> bool {
-        self.unheard(watching, now) > SILENCE || (self.standing == Standing::Silent && self.changed < watching)
+        self.unheard(watching, now) > SILENCE
+            || (self.standing == Standing::Silent && self.changed < watching)
     }
 
     /// Whether it answers, and does not know what it should. One that loads knows nothing yet, and answers nobody.
@@ -244,7 +289,9 @@ impl Known {
     /// Why it answers nobody, where it says so. Loading takes its time.
     fn idle(&self, now: Instant) -> Option<&'static str> {
         match self.state {
-            (Some(GateState::Stale), _) => Some("Stale: it has not heard the API server for longer than --max-staleness"),
+            (Some(GateState::Stale), _) => {
+                Some("Stale: it has not heard the API server for longer than --max-staleness")
+            }
             (Some(GateState::Loading), since) if now.saturating_duration_since(since) > LAG => {
                 Some("Loading: it could not list all ApiKeys and ApiKeyRoles yet")
             }
@@ -255,14 +302,18 @@ impl Known {
     fn change(&self, due: u128, now: Instant, silent: Duration) -> Change {
         let reached = self.reached;
         let (tone, reason, note) = match self.standing {
-            Standing::Current => {
-                (Tone::Normal, reason::GATE_CURRENT, format!("the gate reports, and has reached resourceVersion {reached}"))
-            }
+            Standing::Current => (
+                Tone::Normal,
+                reason::GATE_CURRENT,
+                format!("the gate reports, and has reached resourceVersion {reached}"),
+            ),
             Standing::Behind => (
                 Tone::Warning,
                 reason::GATE_BEHIND,
                 match self.idle(now) {
-                    Some(why) => format!("the gate says that it is {why}, and answers nobody; its log and /readyz say why"),
+                    Some(why) => format!(
+                        "the gate says that it is {why}, and answers nobody; its log and /readyz say why"
+                    ),
                     None => format!(
                         "the gate has reached resourceVersion {reached} of ApiKeys, and {due} is more than {} s old: keys that were \
                          revoked since may still pass there",
@@ -280,8 +331,18 @@ impl Known {
                 ),
             ),
         };
-        let gate = Gate { metadata: self.meta.clone(), spec: GateSpec::default() };
-        Change { gate, news: News { tone, reason: reason.to_owned(), note } }
+        let gate = Gate {
+            metadata: self.meta.clone(),
+            spec: GateSpec::default(),
+        };
+        Change {
+            gate,
+            news: News {
+                tone,
+                reason: reason.to_owned(),
+                note,
+            },
+        }
     }
 }
 
@@ -301,7 +362,9 @@ struct Marks {
 impl Marks {
     fn saw(&mut self, number: u128, now: Instant) {
         match self.recent.back_mut() {
-            Some((since, highest)) if now.saturating_duration_since(*since) < Duration::from_secs(1) => {
+            Some((since, highest))
+                if now.saturating_duration_since(*since) < Duration::from_secs(1) =>
+            {
                 *highest = number.max(*highest);
             }
             _ => self.recent.push_back((now, number)),
@@ -314,7 +377,11 @@ impl Marks {
     fn before(&mut self, now: Instant, age: Duration) -> u128 {
         // What was seen last in a second was seen up to a second after it began.
         let age = age + Duration::from_secs(1);
-        while let Some((_, number)) = self.recent.front().filter(|(since, _)| now.saturating_duration_since(*since) > age) {
+        while let Some((_, number)) = self
+            .recent
+            .front()
+            .filter(|(since, _)| now.saturating_duration_since(*since) > age)
+        {
             self.old = self.old.max(*number);
             self.recent.pop_front();
         }

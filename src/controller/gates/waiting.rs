@@ -32,13 +32,18 @@ impl Waiting {
     }
 
     /// Takes out those for which `reached`, asked for a namespace and a version, is so.
-    pub(super) fn released(&mut self, now: Instant, reached: impl Fn(&str, u128) -> bool) -> Vec<Key> {
+    pub(super) fn released(
+        &mut self,
+        now: Instant,
+        reached: impl Fn(&str, u128) -> bool,
+    ) -> Vec<Key> {
         if self.0.is_empty() {
             return Vec::new();
         }
         self.0.retain(|_, (_, until)| *until > now);
-        let is_reached =
-            |key: &Key, (version, _): &mut (u128, Instant)| reached(key.namespace.as_deref().unwrap_or_default(), *version);
+        let is_reached = |key: &Key, (version, _): &mut (u128, Instant)| {
+            reached(key.namespace.as_deref().unwrap_or_default(), *version)
+        };
         self.0.extract_if(is_reached).map(|(key, _)| key).collect()
     }
 }
@@ -62,7 +67,13 @@ mod tests {
     fn what_waits_is_released_once_and_when_its_own_version_is_reached() {
         let (mut waiting, now) = (Waiting::default(), Instant::now());
         let later = now + Duration::from_secs(3);
-        for (name, version) in [("a", 10), ("b", 11), ("gone", 10), ("again", 10), ("again", 12)] {
+        for (name, version) in [
+            ("a", 10),
+            ("b", 11),
+            ("gone", 10),
+            ("again", 10),
+            ("again", 12),
+        ] {
             waiting.begin(named(name), version, later);
         }
         waiting.end(&named("gone"));
@@ -70,7 +81,11 @@ mod tests {
         assert_eq!(waiting.released(now, reached(9)), []);
         assert_eq!(waiting.released(now, reached(10)), [named("a")]);
         assert_eq!(waiting.released(now, reached(11)), [named("b")]);
-        assert_eq!(waiting.released(later, reached(12)), [], "it is looked at by then");
+        assert_eq!(
+            waiting.released(later, reached(12)),
+            [],
+            "it is looked at by then"
+        );
         assert!(waiting.0.is_empty());
     }
 }

@@ -29,7 +29,11 @@ const WATCH: u32 = 15;
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Looks at the gates of a namespace, or at all, until `stop` is cancelled.
-pub(in crate::controller) async fn work(context: &Context, namespace: Option<&str>, stop: &CancellationToken) {
+pub(in crate::controller) async fn work(
+    context: &Context,
+    namespace: Option<&str>,
+    stop: &CancellationToken,
+) {
     tokio::select! {
         () = stop.cancelled() => return,
         () = context.reports.apikeys_shown.cancelled() => {}
@@ -44,7 +48,12 @@ pub(in crate::controller) async fn work(context: &Context, namespace: Option<&st
 
 async fn look(context: &Context, namespace: Option<&str>) {
     let api: Api<DeserializeGuard<Gate>> = watch::api(&context.client, namespace);
-    let mut events = pin!(watch::watched_with_errors(api, watcher::Config::default().timeout(WATCH), "gates", &context.metrics));
+    let mut events = pin!(watch::watched_with_errors(
+        api,
+        watcher::Config::default().timeout(WATCH),
+        "gates",
+        &context.metrics
+    ));
     let mut ticks = tokio::time::interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -72,7 +81,10 @@ fn take(context: &Context, event: watcher::Event<DeserializeGuard<Gate>>) {
             if reports.gates().shown(&gate, now) {
                 uses(context, &gate);
             } else {
-                tracing::debug!(gate = gate.name_any(), "too many gates: this one is not looked at");
+                tracing::debug!(
+                    gate = gate.name_any(),
+                    "too many gates: this one is not looked at"
+                );
             }
         }
         watcher::Event::Delete(object) => {
@@ -86,18 +98,32 @@ fn take(context: &Context, event: watcher::Event<DeserializeGuard<Gate>>) {
 
 fn readable(object: DeserializeGuard<Gate>) -> Option<Gate> {
     let name = object.name_any();
-    object.0.inspect_err(|error| tracing::debug!(gate = name, error = error.error, "a Gate cannot be read")).ok()
+    object
+        .0
+        .inspect_err(|error| {
+            tracing::debug!(gate = name, error = error.error, "a Gate cannot be read")
+        })
+        .ok()
 }
 
 /// Takes in the uses that a gate tells.
 fn uses(context: &Context, gate: &Gate) {
     let clock = context.clock.now().as_second();
-    let name = format!("{}/{}", gate.namespace().unwrap_or_default(), gate.name_any());
+    let name = format!(
+        "{}/{}",
+        gate.namespace().unwrap_or_default(),
+        gate.name_any()
+    );
     let mut news = false;
     for used in &gate.spec.uses {
-        let apikey = context.apikeys.get(&ObjectRef::new(&used.name).within(&used.namespace));
+        let apikey = context
+            .apikeys
+            .get(&ObjectRef::new(&used.name).within(&used.namespace));
         let apikey = apikey.as_ref().and_then(|object| object.0.as_ref().ok());
-        news |= context.reports.folding().told(&name, used, apikey, clock, Instant::now());
+        news |= context
+            .reports
+            .folding()
+            .told(&name, used, apikey, clock, Instant::now());
     }
     if news {
         context.reports.waits.notify_one();
@@ -108,10 +134,25 @@ fn uses(context: &Context, gate: &Gate) {
 fn tell(context: &Context) {
     let changes = context.reports.gates().judge(Instant::now());
     for change in changes {
-        let (gate, namespace) = (change.gate.name_any(), change.gate.namespace().unwrap_or_default());
+        let (gate, namespace) = (
+            change.gate.name_any(),
+            change.gate.namespace().unwrap_or_default(),
+        );
         match change.news.tone {
-            Tone::Warning => tracing::warn!(gate, namespace, reason = change.news.reason, note = change.news.note, "gate"),
-            Tone::Normal => tracing::info!(gate, namespace, reason = change.news.reason, note = change.news.note, "gate"),
+            Tone::Warning => tracing::warn!(
+                gate,
+                namespace,
+                reason = change.news.reason,
+                note = change.news.note,
+                "gate"
+            ),
+            Tone::Normal => tracing::info!(
+                gate,
+                namespace,
+                reason = change.news.reason,
+                note = change.news.note,
+                "gate"
+            ),
         }
         context.events.tell(&change.gate, change.news);
     }
@@ -126,7 +167,10 @@ async fn fold(context: &Context) {
             Some(Err(until)) => tokio::time::sleep_until(until).await,
             Some(Ok(write)) => {
                 let outcome = put(context, &write).await;
-                context.reports.folding().ended(&write, outcome, Instant::now());
+                context
+                    .reports
+                    .folding()
+                    .ended(&write, outcome, Instant::now());
             }
         }
     }
@@ -134,10 +178,21 @@ async fn fold(context: &Context) {
 
 /// One write: that field and no other. That it only grows is a rule of the resource.
 async fn put(context: &Context, write: &Write) -> Outcome {
-    let Some(patch) = patch(write) else { return Outcome::Moot };
-    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-    let api: Api<PartialObjectMeta<ApiKey>> = Api::namespaced(context.client.clone(), &write.namespace);
-    let written = context.ask("patch apikeys/status", api.patch_status(&write.name, &params, &patch)).await;
+    let Some(patch) = patch(write) else {
+        return Outcome::Moot;
+    };
+    let params = PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    let api: Api<PartialObjectMeta<ApiKey>> =
+        Api::namespaced(context.client.clone(), &write.namespace);
+    let written = context
+        .ask(
+            "patch apikeys/status",
+            api.patch_status(&write.name, &params, &patch),
+        )
+        .await;
     let (namespace, apikey) = (&write.namespace, &write.name);
     match written {
         Ok(_) => {
@@ -146,7 +201,11 @@ async fn put(context: &Context, write: &Write) -> Outcome {
             Outcome::Done
         }
         Err(Error::Api { source, .. }) if is_moot(&source) => {
-            tracing::debug!(namespace, apikey, "the last use is not to be written any more");
+            tracing::debug!(
+                namespace,
+                apikey,
+                "the last use is not to be written any more"
+            );
             Outcome::Moot
         }
         Err(error) => {

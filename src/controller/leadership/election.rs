@@ -44,8 +44,16 @@ pub enum Decision {
 /// Both instants are of `CLOCK_MONOTONIC`: it runs on while a process is stopped (SIGSTOP, cgroup freezer) and stands
 /// still while the whole machine is suspended. Against the latter only guarded writes help (uid, resourceVersion).
 #[must_use]
-pub fn evaluate(observed: Option<&Record>, observed_at: Instant, now: Instant, me: &str, timing: &Timing) -> Decision {
-    let Some((record, holder)) = observed.and_then(|record| Some((record, record.holder.as_deref()?))) else {
+pub fn evaluate(
+    observed: Option<&Record>,
+    observed_at: Instant,
+    now: Instant,
+    me: &str,
+    timing: &Timing,
+) -> Decision {
+    let Some((record, holder)) =
+        observed.and_then(|record| Some((record, record.holder.as_deref()?)))
+    else {
         return Decision::Acquire;
     };
     if holder == me {
@@ -65,7 +73,9 @@ impl Record {
     pub fn of(lease: &Lease) -> Self {
         let spec = lease.spec.as_ref();
         Self {
-            holder: spec.and_then(|s| s.holder_identity.clone()).filter(|holder| !holder.is_empty()),
+            holder: spec
+                .and_then(|s| s.holder_identity.clone())
+                .filter(|holder| !holder.is_empty()),
             duration: spec
                 .and_then(|s| s.lease_duration_seconds)
                 .and_then(|seconds| u64::try_from(seconds).ok())
@@ -81,12 +91,22 @@ impl Record {
     #[must_use]
     pub fn same_claim(&self, other: &Self) -> bool {
         (&self.holder, self.duration, self.transitions, self.renewed)
-            == (&other.holder, other.duration, other.transitions, other.renewed)
+            == (
+                &other.holder,
+                other.duration,
+                other.transitions,
+                other.renewed,
+            )
     }
 }
 
 /// The spec with which `me` takes or renews what `previous` says, as client-go writes it.
-pub(super) fn claimed(previous: Option<&LeaseSpec>, me: &str, timing: &Timing, wall: Timestamp) -> LeaseSpec {
+pub(super) fn claimed(
+    previous: Option<&LeaseSpec>,
+    me: &str,
+    timing: &Timing,
+    wall: Timestamp,
+) -> LeaseSpec {
     let mut spec = previous.cloned().unwrap_or_default();
     let renewed = stamp(previous, wall);
     if previous.is_none() {
@@ -117,8 +137,14 @@ pub(super) fn released(previous: Option<&LeaseSpec>, wall: Timestamp) -> LeaseSp
 fn stamp(previous: Option<&LeaseSpec>, wall: Timestamp) -> MicroTime {
     let microsecond = Duration::from_micros(1);
     let wall = Timestamp::from_microsecond(wall.as_microsecond()).unwrap_or(wall);
-    let before = previous.and_then(|spec| spec.renew_time.as_ref()).map(|time| time.0);
-    let changed = if before == Some(wall) { wall.checked_add(microsecond).unwrap_or(wall) } else { wall };
+    let before = previous
+        .and_then(|spec| spec.renew_time.as_ref())
+        .map(|time| time.0);
+    let changed = if before == Some(wall) {
+        wall.checked_add(microsecond).unwrap_or(wall)
+    } else {
+        wall
+    };
     MicroTime(changed)
 }
 

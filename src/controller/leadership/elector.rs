@@ -86,7 +86,11 @@ impl Elector {
     /// # Errors
     /// [`LeadershipError::LeadershipLost`] when the lease could not be renewed in time, was taken, emptied or deleted.
     /// The fence is closed by then.
-    pub async fn run(mut self, shutdown: Shutdown, state: watch::Sender<Leadership>) -> Result<(), LeadershipError> {
+    pub async fn run(
+        mut self,
+        shutdown: Shutdown,
+        state: watch::Sender<Leadership>,
+    ) -> Result<(), LeadershipError> {
         state.send_replace(Leadership::Standby);
         if !self.campaign(&shutdown).await {
             return Ok(());
@@ -104,7 +108,10 @@ impl Elector {
             End::Lost(reason) => {
                 state.send_replace(Leadership::Lost);
                 error!(lease = %self.lease_name(), identity = %self.identity, reason, "leadership lost");
-                Err(LeadershipError::LeadershipLost { lease: self.lease_name(), reason })
+                Err(LeadershipError::LeadershipLost {
+                    lease: self.lease_name(),
+                    reason,
+                })
             }
         }
     }
@@ -144,7 +151,13 @@ impl Elector {
     /// Looks, and takes the lease if it may: `None` when it is ours, else until when another holds it.
     async fn attempt(&mut self) -> Result<Option<Instant>, LeadershipError> {
         self.look().await?;
-        match evaluate(self.record.as_ref(), self.observed_at, Instant::now(), &self.identity, &self.timing) {
+        match evaluate(
+            self.record.as_ref(),
+            self.observed_at,
+            Instant::now(),
+            &self.identity,
+            &self.timing,
+        ) {
             Decision::Wait(until) => Ok(Some(until)),
             Decision::Acquire | Decision::Renew => self.claim().await.map(|()| None),
         }
@@ -184,7 +197,9 @@ impl Elector {
         if self.fresh {
             match self.claim().await {
                 Ok(()) => return Ok(None),
-                Err(failure) => warn!(lease = %self.lease_name(), error = %failure, "renewal unclear, reading back"),
+                Err(failure) => {
+                    warn!(lease = %self.lease_name(), error = %failure, "renewal unclear, reading back")
+                }
             }
         }
         self.look().await?;
@@ -196,7 +211,9 @@ impl Elector {
 
     /// Why the Lease as last seen is not ours, if so.
     fn usurper(&self) -> Option<String> {
-        let Some(lease) = &self.lease else { return Some("the lease was deleted".to_owned()) };
+        let Some(lease) = &self.lease else {
+            return Some("the lease was deleted".to_owned());
+        };
         match Record::of(lease).holder {
             Some(holder) if holder == self.identity => None,
             Some(holder) => Some(format!("held by {holder}")),
@@ -222,7 +239,9 @@ impl Elector {
                     info!(lease = %self.lease_name(), identity = %self.identity, "released");
                     return;
                 }
-                Err(failure) => warn!(lease = %self.lease_name(), error = %failure, "cannot release the lease"),
+                Err(failure) => {
+                    warn!(lease = %self.lease_name(), error = %failure, "cannot release the lease")
+                }
             }
         }
     }
@@ -242,11 +261,28 @@ impl Elector {
         self.fresh = false;
         let post = PostParams::default();
         let stored = if let Some(seen) = &self.lease {
-            let lease = Lease { metadata: seen.metadata.clone(), spec: Some(spec) };
-            self.ask("update", self.leases.replace(&self.name, &post, &lease)).await?
+            let lease = Lease {
+                metadata: seen.metadata.clone(),
+                spec: Some(spec),
+            };
+            self.ask("update", self.leases.replace(&self.name, &post, &lease))
+                .await?
         } else {
-            let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
-            self.ask("create", self.leases.create(&post, &Lease { metadata, spec: Some(spec) })).await?
+            let metadata = ObjectMeta {
+                name: Some(self.name.clone()),
+                ..ObjectMeta::default()
+            };
+            self.ask(
+                "create",
+                self.leases.create(
+                    &post,
+                    &Lease {
+                        metadata,
+                        spec: Some(spec),
+                    },
+                ),
+            )
+            .await?
         };
         self.remember(stored);
         self.fresh = true;
@@ -265,25 +301,43 @@ impl Elector {
     /// Notes what the server said, and the instant if the claim in it is new to us.
     fn remember(&mut self, lease: Lease) {
         let record = Record::of(&lease);
-        if !self.record.as_ref().is_some_and(|known| known.same_claim(&record)) {
+        if !self
+            .record
+            .as_ref()
+            .is_some_and(|known| known.same_claim(&record))
+        {
             self.observed_at = Instant::now();
         }
         self.record = Some(record);
         self.lease = Some(lease);
     }
 
-    async fn ask<T>(&self, verb: &'static str, request: impl Future<Output = kube::Result<T>>) -> Result<T, LeadershipError> {
+    async fn ask<T>(
+        &self,
+        verb: &'static str,
+        request: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, LeadershipError> {
         let after = self.timing.request_timeout();
         match timeout(after, request).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(kube::Error::Api(status))) if status.is_forbidden() => Err(LeadershipError::Forbidden {
+            Ok(Err(kube::Error::Api(status))) if status.is_forbidden() => {
+                Err(LeadershipError::Forbidden {
+                    verb,
+                    namespace: self.namespace.clone(),
+                    name: self.name.clone(),
+                    message: status.message,
+                })
+            }
+            Ok(Err(source)) => Err(LeadershipError::Request {
                 verb,
-                namespace: self.namespace.clone(),
-                name: self.name.clone(),
-                message: status.message,
+                lease: self.lease_name(),
+                source,
             }),
-            Ok(Err(source)) => Err(LeadershipError::Request { verb, lease: self.lease_name(), source }),
-            Err(_) => Err(LeadershipError::TimedOut { verb, lease: self.lease_name(), after }),
+            Err(_) => Err(LeadershipError::TimedOut {
+                verb,
+                lease: self.lease_name(),
+                after,
+            }),
         }
     }
 

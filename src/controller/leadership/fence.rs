@@ -32,14 +32,18 @@ pub enum Fenced {
     #[error("write refused: this process does not hold the leader lease")]
     Refused,
     /// The lease ran out while the write was under way: it may or may not have been applied.
-    #[error("write abandoned: the leader lease ran out before the answer came; it may have been applied")]
+    #[error(
+        "write abandoned: the leader lease ran out before the answer came; it may have been applied"
+    )]
     Abandoned,
 }
 
 /// Whether a request failed at the [`Fence`] rather than at the API server.
 #[must_use]
 pub fn is_fenced(error: &kube::Error) -> bool {
-    let kube::Error::Service(service) = error else { return false };
+    let kube::Error::Service(service) = error else {
+        return false;
+    };
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(service.as_ref());
     while let Some(error) = cause {
         if error.is::<Fenced>() {
@@ -64,7 +68,10 @@ impl Fence {
     }
 
     fn with(until: u64) -> Self {
-        Self(Arc::new(Inner { origin: Instant::now(), until: AtomicU64::new(until) }))
+        Self(Arc::new(Inner {
+            origin: Instant::now(),
+            until: AtomicU64::new(until),
+        }))
     }
 
     /// Whether this process may change something now.
@@ -102,7 +109,9 @@ impl Fence {
             match self.0.until.load(Ordering::Acquire) {
                 CLOSED => return,
                 ALWAYS => std::future::pending().await,
-                until => tokio::time::sleep_until(self.0.origin + Duration::from_nanos(until)).await,
+                until => {
+                    tokio::time::sleep_until(self.0.origin + Duration::from_nanos(until)).await
+                }
             }
         }
     }
@@ -111,7 +120,9 @@ impl Fence {
 impl fmt::Debug for Fence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let passes = self.check().is_ok();
-        f.debug_struct("Fence").field("passes", &passes).finish_non_exhaustive()
+        f.debug_struct("Fence")
+            .field("passes", &passes)
+            .finish_non_exhaustive()
     }
 }
 
@@ -130,7 +141,10 @@ impl<S> Layer<S> for FenceLayer {
     type Service = FenceService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        FenceService { fence: self.0.clone(), inner }
+        FenceService {
+            fence: self.0.clone(),
+            inner,
+        }
     }
 }
 
@@ -157,7 +171,10 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
+        if matches!(
+            *request.method(),
+            Method::GET | Method::HEAD | Method::OPTIONS
+        ) {
             let answer = self.inner.call(request);
             return Box::pin(async move { answer.await.map_err(Into::into) });
         }

@@ -19,7 +19,9 @@ pub struct Timing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TimingError {
     /// The Lease holds whole seconds in an `i32`.
-    #[error("lease duration {0:?} is not a whole number of seconds from 1 to 2147483647: choose one that is")]
+    #[error(
+        "lease duration {0:?} is not a whole number of seconds from 1 to 2147483647: choose one that is"
+    )]
     LeaseDuration(Duration),
     /// A holder would still act when another may take over.
     #[error(
@@ -64,21 +66,36 @@ impl Timing {
     ///
     /// # Errors
     /// [`TimingError`] when one holder could act while another does, or could never renew in time.
-    pub fn new(lease_duration: Duration, renew_deadline: Duration, retry_period: Duration) -> Result<Self, TimingError> {
-        let whole = lease_duration.subsec_nanos() == 0 && i32::try_from(lease_duration.as_secs()).is_ok_and(|s| s > 0);
+    pub fn new(
+        lease_duration: Duration,
+        renew_deadline: Duration,
+        retry_period: Duration,
+    ) -> Result<Self, TimingError> {
+        let whole = lease_duration.subsec_nanos() == 0
+            && i32::try_from(lease_duration.as_secs()).is_ok_and(|s| s > 0);
         if !whole {
             return Err(TimingError::LeaseDuration(lease_duration));
         }
         if renew_deadline >= lease_duration {
-            return Err(TimingError::RenewDeadline { renew_deadline, lease_duration });
+            return Err(TimingError::RenewDeadline {
+                renew_deadline,
+                lease_duration,
+            });
         }
         if retry_period.is_zero() {
             return Err(TimingError::NoRetryPeriod);
         }
         if retry_period.saturating_mul(6) >= renew_deadline.saturating_mul(5) {
-            return Err(TimingError::RetryPeriod { retry_period, renew_deadline });
+            return Err(TimingError::RetryPeriod {
+                retry_period,
+                renew_deadline,
+            });
         }
-        Ok(Self { lease_duration, renew_deadline, retry_period })
+        Ok(Self {
+            lease_duration,
+            renew_deadline,
+            retry_period,
+        })
     }
 
     /// How long others wait after they saw the record change; whole seconds.
@@ -128,20 +145,47 @@ mod tests {
     use super::*;
 
     fn timing(lease: u64, deadline: u64, retry: u64) -> Result<Timing, TimingError> {
-        Timing::new(Duration::from_millis(lease), Duration::from_millis(deadline), Duration::from_millis(retry))
+        Timing::new(
+            Duration::from_millis(lease),
+            Duration::from_millis(deadline),
+            Duration::from_millis(retry),
+        )
     }
 
     #[test]
     fn only_safe_timings_exist() {
         assert_eq!(timing(15_000, 10_000, 2_000), Ok(Timing::default()));
-        assert_eq!(timing(2_000, 1_300, 1_000).map(|t| t.lease_seconds()), Ok(2));
+        assert_eq!(
+            timing(2_000, 1_300, 1_000).map(|t| t.lease_seconds()),
+            Ok(2)
+        );
         let cases = [
             (0, 0, 1, "lease duration 0ns is not a whole number"),
-            (1_500, 1_000, 100, "lease duration 1.5s is not a whole number"),
-            (3_000_000_000_000_000, 1_000, 100, "is not a whole number of seconds from 1 to 2147483647"),
-            (10_000, 10_000, 2_000, "lower the renew deadline or raise the lease duration"),
+            (
+                1_500,
+                1_000,
+                100,
+                "lease duration 1.5s is not a whole number",
+            ),
+            (
+                3_000_000_000_000_000,
+                1_000,
+                100,
+                "is not a whole number of seconds from 1 to 2147483647",
+            ),
+            (
+                10_000,
+                10_000,
+                2_000,
+                "lower the renew deadline or raise the lease duration",
+            ),
             (15_000, 10_000, 0, "retry period is zero"),
-            (15_000, 12_000, 10_000, "lower the retry period or raise the renew deadline"),
+            (
+                15_000,
+                12_000,
+                10_000,
+                "lower the retry period or raise the renew deadline",
+            ),
         ];
         for (lease, deadline, retry, says) in cases {
             let message = timing(lease, deadline, retry).unwrap_err().to_string();
@@ -153,7 +197,12 @@ mod tests {
     fn jitter_stays_within_a_fifth() {
         let timing = Timing::default();
         let pauses = (0..1_000).map(|random| timing.jittered(random));
-        let (low, high) = pauses.fold((Duration::MAX, Duration::ZERO), |(l, h), p| (l.min(p), h.max(p)));
-        assert_eq!((low, high), (Duration::from_secs(2), Duration::from_millis(2_400)));
+        let (low, high) = pauses.fold((Duration::MAX, Duration::ZERO), |(l, h), p| {
+            (l.min(p), h.max(p))
+        });
+        assert_eq!(
+            (low, high),
+            (Duration::from_secs(2), Duration::from_millis(2_400))
+        );
     }
 }

@@ -41,7 +41,11 @@ impl Token {
         if all.next().is_some() {
             return Err("there is more than one Authorization header: send one");
         }
-        let (scheme, token) = value.to_str().ok().and_then(|text| text.split_once(' ')).ok_or(HOW)?;
+        let (scheme, token) = value
+            .to_str()
+            .ok()
+            .and_then(|text| text.split_once(' '))
+            .ok_or(HOW)?;
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(HOW);
         }
@@ -56,8 +60,12 @@ impl Token {
         }
         match promise(token, now()) {
             Promise::Some => Ok(Self(Zeroizing::new(token.to_owned()))),
-            Promise::Over => Err("the token has expired: read it again from its file before each request"),
-            Promise::Never => Err("this is no ServiceAccount token: tokens of other kinds are not taken"),
+            Promise::Over => {
+                Err("the token has expired: read it again from its file before each request")
+            }
+            Promise::Never => {
+                Err("this is no ServiceAccount token: tokens of other kinds are not taken")
+            }
         }
     }
 
@@ -84,7 +92,9 @@ struct Claims {
 
 fn promise(token: &str, now: f64) -> Promise {
     let claims = || {
-        let mut parts = token.split('.').map(|part| BASE64.decode(part).ok().filter(|bytes| !bytes.is_empty()));
+        let mut parts = token
+            .split('.')
+            .map(|part| BASE64.decode(part).ok().filter(|bytes| !bytes.is_empty()));
         let (header, claims, _signature) = (parts.next()??, parts.next()??, parts.next()??);
         serde_json::from_slice::<IgnoredAny>(&header).ok()?;
         let claims: Claims = serde_json::from_slice(&claims).ok()?;
@@ -98,7 +108,9 @@ fn promise(token: &str, now: f64) -> Promise {
 }
 
 fn now() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64())
 }
 
 #[cfg(test)]
@@ -120,7 +132,11 @@ mod tests {
     }
 
     fn jwt(claims: &str) -> String {
-        format!("{}.{}.c2lnbmF0dXJl", BASE64.encode(r#"{"alg":"RS256"}"#), BASE64.encode(claims))
+        format!(
+            "{}.{}.c2lnbmF0dXJl",
+            BASE64.encode(r#"{"alg":"RS256"}"#),
+            BASE64.encode(claims)
+        )
     }
 
     #[test]
@@ -128,7 +144,11 @@ mod tests {
         let good = jwt("{}");
         assert_eq!(read(&[&format!("Bearer {good}")]).unwrap(), good);
         assert_eq!(read(&[&format!("bearer  {good}")]).unwrap(), good);
-        let (basic, twice, long) = (format!("Basic {good}"), format!("Bearer {good} b"), jwt(&"x".repeat(LONGEST)));
+        let (basic, twice, long) = (
+            format!("Basic {good}"),
+            format!("Bearer {good} b"),
+            jwt(&"x".repeat(LONGEST)),
+        );
         let (good, long) = (format!("Bearer {good}"), format!("Bearer {long}"));
         for wrong in [
             &[][..],
@@ -148,10 +168,27 @@ mod tests {
 
     #[test]
     fn what_cannot_be_good_is_seen_without_asking() {
-        assert_eq!(promise(&jwt(r#"{"exp": 1000, "sub": "x"}"#), 1060.0), Promise::Some);
+        assert_eq!(
+            promise(&jwt(r#"{"exp": 1000, "sub": "x"}"#), 1060.0),
+            Promise::Some
+        );
         assert_eq!(promise(&jwt(r#"{"exp": 1000.5}"#), 1061.0), Promise::Over);
-        assert_eq!(promise(&jwt(r#"{"sub": "x"}"#), 1e12), Promise::Some, "tokens in Secrets do not end");
-        for junk in ["", "..", "x", "made.up.token", "e30.e30", "e30.e30.", "e30.e30.eA.eA", "e30.eA.eA", "e30=.e30=.eA=="] {
+        assert_eq!(
+            promise(&jwt(r#"{"sub": "x"}"#), 1e12),
+            Promise::Some,
+            "tokens in Secrets do not end"
+        );
+        for junk in [
+            "",
+            "..",
+            "x",
+            "made.up.token",
+            "e30.e30",
+            "e30.e30.",
+            "e30.e30.eA.eA",
+            "e30.eA.eA",
+            "e30=.e30=.eA==",
+        ] {
             assert_eq!(promise(junk, 0.0), Promise::Never, "{junk:?}");
         }
         assert_eq!(promise(&jwt(r#"{"exp": "soon"}"#), 0.0), Promise::Never);

@@ -49,7 +49,15 @@ where
 {
     pub(super) fn new(room: usize) -> Self {
         let (strangers, friends) = (VecDeque::new(), VecDeque::new());
-        Self { table: Arc::new(Mutex::new(Table { entries: HashMap::new(), strangers, friends, next: 0, room: room.max(1) })) }
+        Self {
+            table: Arc::new(Mutex::new(Table {
+                entries: HashMap::new(),
+                strangers,
+                friends,
+                next: 0,
+                room: room.max(1),
+            })),
+        }
     }
 
     /// What is known, or what `question` finds out. It is told whether the last answer was good. It goes on when nobody waits for it
@@ -59,7 +67,11 @@ where
         F: Future<Output = Outcome<V>> + Send + 'static,
     {
         let mut asked = self.asked(key, question);
-        let told = asked.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
+        let told = asked
+            .wait_for(Option::is_some)
+            .await
+            .ok()
+            .and_then(|outcome| outcome.clone());
         told.unwrap_or_else(|| Err("the question was given up".into()))
     }
 
@@ -68,7 +80,11 @@ where
         F: Future<Output = Outcome<V>> + Send + 'static,
     {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(entry) = table.entries.get(&key).filter(|entry| entry.holds(Instant::now())) {
+        if let Some(entry) = table
+            .entries
+            .get(&key)
+            .filter(|entry| entry.holds(Instant::now()))
+        {
             return entry.asked.clone();
         }
         let (sender, asked) = watch::channel(None);
@@ -78,7 +94,10 @@ where
         tokio::spawn(async move {
             let outcome = question.await;
             if let Ok(answer) = &outcome {
-                table.lock().unwrap_or_else(PoisonError::into_inner).rank(&key, answer.good);
+                table
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .rank(&key, answer.good);
             }
             let _ = sender.send(Some(outcome));
         });
@@ -88,7 +107,10 @@ where
     #[cfg(test)]
     pub(super) fn sizes(&self) -> (usize, usize) {
         let table = self.table.lock().unwrap();
-        (table.entries.len(), table.strangers.len() + table.friends.len())
+        (
+            table.entries.len(),
+            table.strangers.len() + table.friends.len(),
+        )
     }
 }
 
@@ -113,23 +135,46 @@ impl<K: Clone + Eq + Hash, V> Table<K, V> {
         while self.entries.len() >= self.room && self.forget_one() {}
         let number = self.number();
         self.strangers.push_back((number, key.clone()));
-        self.entries.insert(key, Entry { asked, good: false, number });
+        self.entries.insert(
+            key,
+            Entry {
+                asked,
+                good: false,
+                number,
+            },
+        );
         false
     }
 
     /// Notes whether the last answer was good.
     fn rank(&mut self, key: &K, good: bool) {
         let number = self.number();
-        let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.good != good) else { return };
+        let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.good != good) else {
+            return;
+        };
         entry.good = good;
         entry.number = number;
-        let queue = if good { &mut self.friends } else { &mut self.strangers };
+        let queue = if good {
+            &mut self.friends
+        } else {
+            &mut self.strangers
+        };
         queue.push_back((number, key.clone()));
-        let Self { strangers, friends, entries, room, .. } = self;
+        let Self {
+            strangers,
+            friends,
+            entries,
+            room,
+            ..
+        } = self;
         for queue in [strangers, friends] {
             // What has got another number is left behind in its queue. Now and then that is swept out.
             if queue.len() > 2 * *room {
-                queue.retain(|(number, key)| entries.get(key).is_some_and(|entry| entry.number == *number));
+                queue.retain(|(number, key)| {
+                    entries
+                        .get(key)
+                        .is_some_and(|entry| entry.number == *number)
+                });
             }
         }
     }
@@ -141,8 +186,18 @@ impl<K: Clone + Eq + Hash, V> Table<K, V> {
 
     fn forget_one(&mut self) -> bool {
         loop {
-            let Some((number, key)) = self.strangers.pop_front().or_else(|| self.friends.pop_front()) else { return false };
-            if self.entries.get(&key).is_some_and(|entry| entry.number == number) {
+            let Some((number, key)) = self
+                .strangers
+                .pop_front()
+                .or_else(|| self.friends.pop_front())
+            else {
+                return false;
+            };
+            if self
+                .entries
+                .get(&key)
+                .is_some_and(|entry| entry.number == number)
+            {
                 self.entries.remove(&key);
                 return true;
             }

@@ -79,10 +79,14 @@ impl Default for Settings {
 #[derive(Debug, thiserror::Error)]
 pub enum CallersError {
     /// No method is left.
-    #[error("--verify-callers names nothing: give token, mtls, both, or none for an endpoint that is open to everybody")]
+    #[error(
+        "--verify-callers names nothing: give token, mtls, both, or none for an endpoint that is open to everybody"
+    )]
     NoMethod,
     /// None is not none.
-    #[error("--verify-callers=none opens the endpoint to everybody and cannot be combined with others: leave either out")]
+    #[error(
+        "--verify-callers=none opens the endpoint to everybody and cannot be combined with others: leave either out"
+    )]
     NoneAmongOthers,
     /// No key for the memory could be made.
     #[error(transparent)]
@@ -139,7 +143,9 @@ pub struct Callers {
 
 impl fmt::Debug for Callers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Callers").field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("Callers")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
     }
 }
 
@@ -153,13 +159,23 @@ impl Callers {
         if settings.methods.is_empty() {
             return Err(CallersError::NoMethod);
         }
-        if settings.methods.contains(&Method::None) && settings.methods.iter().any(|method| *method != Method::None) {
+        if settings.methods.contains(&Method::None)
+            && settings
+                .methods
+                .iter()
+                .any(|method| *method != Method::None)
+        {
             return Err(CallersError::NoneAmongOthers);
         }
         let mut secret = [0; 32];
         OsRandom.fill(&mut secret)?;
         Ok(Self {
-            reviewer: Arc::new(Reviewer::new(client, settings.audiences.clone(), settings.patience, settings.at_once)),
+            reviewer: Arc::new(Reviewer::new(
+                client,
+                settings.audiences.clone(),
+                settings.patience,
+                settings.at_once,
+            )),
             secret,
             users: Known::new(settings.remembered),
             rights: Known::new(settings.remembered),
@@ -172,21 +188,35 @@ impl Callers {
     ///
     /// # Errors
     /// [`Refusal`] says why that is not known, and which status to answer with.
-    pub async fn identify<'a>(&self, headers: &'a HeaderMap, peer: &'a Peer) -> Result<Identified<'a>, Refusal> {
-        Ok(Identified { headers, peer, who: self.who(headers, peer).await? })
+    pub async fn identify<'a>(
+        &self,
+        headers: &'a HeaderMap,
+        peer: &'a Peer,
+    ) -> Result<Identified<'a>, Refusal> {
+        Ok(Identified {
+            headers,
+            peer,
+            who: self.who(headers, peer).await?,
+        })
     }
 
     /// Whether somebody may ask about keys: about those of one namespace, or of all of them.
     ///
     /// # Errors
     /// [`Refusal`] says why not, and which status to answer with.
-    pub async fn admit(&self, somebody: &Identified<'_>, namespace: Option<&str>) -> Result<Caller, Refusal> {
+    pub async fn admit(
+        &self,
+        somebody: &Identified<'_>,
+        namespace: Option<&str>,
+    ) -> Result<Caller, Refusal> {
         if namespace.is_some_and(|name| !is_namespace(name)) {
             return Err(Refusal::NoNamespace);
         }
         let who = match somebody.who.clone() {
             // What came after the head took its time.
-            Who::User(_, _, until) if until <= Instant::now() => Box::pin(self.who(somebody.headers, somebody.peer)).await?,
+            Who::User(_, _, until) if until <= Instant::now() => {
+                Box::pin(self.who(somebody.headers, somebody.peer)).await?
+            }
             who => who,
         };
         let (name, user, until) = match who {
@@ -198,7 +228,10 @@ impl Callers {
         if Box::pin(self.may_verify(name, (user, until), namespace, somebody.peer)).await? {
             Ok(Caller::User(who))
         } else {
-            Err(Refusal::Forbidden { user: who, namespace: namespace.map(Box::from) })
+            Err(Refusal::Forbidden {
+                user: who,
+                namespace: namespace.map(Box::from),
+            })
         }
     }
 
@@ -224,24 +257,43 @@ impl Callers {
     }
 
     fn name(&self, token: &Token) -> Name {
-        Sha256::new().chain_update(self.secret).chain_update(token.expose()).finalize().into()
+        Sha256::new()
+            .chain_update(self.secret)
+            .chain_update(token.expose())
+            .finalize()
+            .into()
     }
 
     fn hold(&self, good: bool) -> Duration {
-        if good { self.settings.cache } else { self.settings.cache / 5 }
+        if good {
+            self.settings.cache
+        } else {
+            self.settings.cache / 5
+        }
     }
 
     /// Whose token it is, and until when that is taken for granted.
-    async fn user(&self, name: Name, token: Token, peer: &Peer) -> Result<(Arc<User>, Instant), Refusal> {
+    async fn user(
+        &self,
+        name: Name,
+        token: Token,
+        peer: &Peer,
+    ) -> Result<(Arc<User>, Instant), Refusal> {
         let (reviewer, good, bad) = (self.reviewer.clone(), self.hold(true), self.hold(false));
         let address = peer.address.ip();
         let answer = self.users.ask(name, |was_good| async move {
             let (asked, user) = reviewer.user(&token, Asker { address, was_good }).await?;
             let until = asked + if user.is_some() { good } else { bad };
-            Ok(Answer { good: user.is_some(), value: user.map(Arc::new), until })
+            Ok(Answer {
+                good: user.is_some(),
+                value: user.map(Arc::new),
+                until,
+            })
         });
         let answer = answer.await.map_err(Refusal::Unavailable)?;
-        let user = answer.value.ok_or(Refusal::Unauthenticated("the token is not valid for this gate, or not any more"))?;
+        let user = answer.value.ok_or(Refusal::Unauthenticated(
+            "the token is not valid for this gate, or not any more",
+        ))?;
         Ok((user, answer.until))
     }
 
@@ -255,12 +307,20 @@ impl Callers {
         let (reviewer, good, bad) = (self.reviewer.clone(), self.hold(true), self.hold(false));
         let address = peer.address.ip();
         let namespace: Option<Box<str>> = namespace.map(Box::from);
-        let answer = self.rights.ask((name, namespace.clone()), |was_good| async move {
-            let (asked, may) = reviewer.may_verify(&user, namespace.as_deref(), Asker { address, was_good }).await?;
-            // Who the user is, and in which groups, is as old as the review of the token.
-            let until = until.min(asked + if may { good } else { bad });
-            Ok(Answer { good: may, value: may, until })
-        });
+        let answer = self
+            .rights
+            .ask((name, namespace.clone()), |was_good| async move {
+                let (asked, may) = reviewer
+                    .may_verify(&user, namespace.as_deref(), Asker { address, was_good })
+                    .await?;
+                // Who the user is, and in which groups, is as old as the review of the token.
+                let until = until.min(asked + if may { good } else { bad });
+                Ok(Answer {
+                    good: may,
+                    value: may,
+                    until,
+                })
+            });
         Ok(answer.await.map_err(Refusal::Unavailable)?.value)
     }
 }

@@ -20,7 +20,9 @@ pub enum Refusal {
         namespace: Option<Box<str>>,
     },
     /// What was given as a namespace cannot be one.
-    #[error("the namespace is not the name of any: lower-case letters, digits and - inside, at most 63")]
+    #[error(
+        "the namespace is not the name of any: lower-case letters, digits and - inside, at most 63"
+    )]
     NoNamespace,
     /// The API server could not be asked.
     #[error("who asks cannot be found out now: {0}")]

@@ -9,7 +9,9 @@ use std::time::Duration;
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use k8s_openapi::api::authentication::v1::{TokenReviewStatus, UserInfo};
-use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReviewSpec, SubjectAccessReviewStatus};
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SubjectAccessReviewSpec, SubjectAccessReviewStatus,
+};
 use kube::Client;
 use kube::client::Body;
 use serde::Deserialize;
@@ -67,7 +69,11 @@ pub(super) struct Asker {
 impl Waiting {
     fn new(at_once: usize) -> Self {
         let queue = at_once * QUEUE;
-        Self { turns: Semaphore::new(at_once), queue: Semaphore::new(queue), portions: Portions::new(queue / PORTION) }
+        Self {
+            turns: Semaphore::new(at_once),
+            queue: Semaphore::new(queue),
+            portions: Portions::new(queue / PORTION),
+        }
     }
 }
 
@@ -100,14 +106,30 @@ struct Answered<S> {
 }
 
 impl Reviewer {
-    pub(super) fn new(client: Client, audiences: Vec<String>, patience: Duration, at_once: usize) -> Self {
+    pub(super) fn new(
+        client: Client,
+        audiences: Vec<String>,
+        patience: Duration,
+        at_once: usize,
+    ) -> Self {
         let at_once = at_once.clamp(1, 10_000);
         let unknown = [at_once, at_once].map(Waiting::new);
-        Self { client, audiences, patience, known: Semaphore::new(at_once), unknown, failing: Default::default() }
+        Self {
+            client,
+            audiences,
+            patience,
+            known: Semaphore::new(at_once),
+            unknown,
+            failing: Default::default(),
+        }
     }
 
     /// Whose token it is, and when that was asked.
-    pub(super) async fn user(&self, token: &Token, from: Asker) -> Result<(Instant, Option<User>), Silence> {
+    pub(super) async fn user(
+        &self,
+        token: &Token,
+        from: Asker,
+    ) -> Result<(Instant, Option<User>), Silence> {
         let review = json!({
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenReview",
@@ -123,16 +145,29 @@ impl Reviewer {
         }
         // An authenticator that knows nothing of audiences says nothing about them, and would let any through.
         let audiences = status.audiences.unwrap_or_default();
-        if !self.audiences.is_empty() && !audiences.iter().any(|audience| self.audiences.contains(audience)) {
+        if !self.audiences.is_empty()
+            && !audiences
+                .iter()
+                .any(|audience| self.audiences.contains(audience))
+        {
             return None;
         }
         let info = status.user?;
-        let name = info.username.as_deref().filter(|name| !name.is_empty())?.into();
+        let name = info
+            .username
+            .as_deref()
+            .filter(|name| !name.is_empty())?
+            .into();
         Some(User { name, info })
     }
 
     /// Whether a user may verify keys of a namespace, or all, and when that was asked.
-    pub(super) async fn may_verify(&self, user: &User, namespace: Option<&str>, from: Asker) -> Result<(Instant, bool), Silence> {
+    pub(super) async fn may_verify(
+        &self,
+        user: &User,
+        namespace: Option<&str>,
+        from: Asker,
+    ) -> Result<(Instant, bool), Silence> {
         let resource = ResourceAttributes {
             group: Some("claviger.dev".to_owned()),
             resource: Some("apikeys".to_owned()),
@@ -150,7 +185,8 @@ impl Reviewer {
             ..SubjectAccessReviewSpec::default()
         };
         let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec});
-        let (asked, status): (_, SubjectAccessReviewStatus) = self.ask(Question::Right, &review, from).await?;
+        let (asked, status): (_, SubjectAccessReviewStatus) =
+            self.ask(Question::Right, &review, from).await?;
         Ok((asked, status.allowed && status.denied != Some(true)))
     }
 
@@ -169,10 +205,18 @@ impl Reviewer {
             None
         } else {
             let busy = |_| "too many unknown callers ask at once";
-            let own = unknown.portions.of(from.address).try_acquire_owned().map_err(busy)?;
+            let own = unknown
+                .portions
+                .of(from.address)
+                .try_acquire_owned()
+                .map_err(busy)?;
             Some((own, unknown.queue.try_acquire().map_err(busy)?))
         };
-        let turn = if from.was_good { &self.known } else { &unknown.turns };
+        let turn = if from.was_good {
+            &self.known
+        } else {
+            &unknown.turns
+        };
         let asking = async {
             let _turn = turn.acquire().await.map_err(|_| "the gate is stopping")?;
             let asked = Instant::now();
@@ -185,12 +229,18 @@ impl Reviewer {
         answer
     }
 
-    async fn post<S: DeserializeOwned>(&self, question: Question, review: &serde_json::Value) -> Result<S, Silence> {
+    async fn post<S: DeserializeOwned>(
+        &self,
+        question: Question,
+        review: &serde_json::Value,
+    ) -> Result<S, Silence> {
         let broken = |_| Silence::from("the question could not be put");
         let request = Request::post(question.path())
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::ACCEPT, "application/json")
-            .body(Body::from(serde_json::to_vec(review).map_err(|_| Silence::from("the question could not be written"))?))
+            .body(Body::from(serde_json::to_vec(review).map_err(|_| {
+                Silence::from("the question could not be written")
+            })?))
             .map_err(broken)?;
         let resource = question.resource();
         let unreachable = |_| Silence::from("the API server cannot be reached");
@@ -203,11 +253,19 @@ impl Reviewer {
                 );
                 return Err(needed.into());
             }
-            status => return Err(format!("the API server answers {status} when {resource} are created").into()),
+            status => {
+                return Err(
+                    format!("the API server answers {status} when {resource} are created").into(),
+                );
+            }
         }
         let unreadable = || Silence::from("the API server's answer cannot be read");
-        let body = Limited::new(response.into_body(), LONGEST).collect().await.map_err(|_| unreadable())?;
-        let answered: Answered<S> = serde_json::from_slice(&body.to_bytes()).map_err(|_| unreadable())?;
+        let body = Limited::new(response.into_body(), LONGEST)
+            .collect()
+            .await
+            .map_err(|_| unreadable())?;
+        let answered: Answered<S> =
+            serde_json::from_slice(&body.to_bytes()).map_err(|_| unreadable())?;
         answered.status.ok_or_else(unreadable)
     }
 
@@ -222,7 +280,9 @@ impl Reviewer {
             Some(reason) if !failing.swap(true, Ordering::Relaxed) => {
                 tracing::warn!(%reason, "callers of /v1/verify cannot be looked up");
             }
-            None if failing.swap(false, Ordering::Relaxed) => tracing::info!("callers of /v1/verify can be looked up again"),
+            None if failing.swap(false, Ordering::Relaxed) => {
+                tracing::info!("callers of /v1/verify can be looked up again")
+            }
             _ => {}
         }
     }

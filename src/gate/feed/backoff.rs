@@ -36,7 +36,9 @@ impl Backoff {
         if ran >= WORKED {
             self.worked();
         }
-        let longest = FIRST.saturating_mul(1 << self.failures.min(16)).min(LONGEST);
+        let longest = FIRST
+            .saturating_mul(1 << self.failures.min(16))
+            .min(LONGEST);
         self.failures = self.failures.saturating_add(1);
         longest.mul_f64(rand::rng().random_range(0.5..1.0))
     }
@@ -48,13 +50,19 @@ impl Backoff {
         if after.is_zero() {
             return pause;
         }
-        after.min(LONGEST_ASKED).mul_f64(rand::rng().random_range(1.0..1.5))
+        after
+            .min(LONGEST_ASKED)
+            .mul_f64(rand::rng().random_range(1.0..1.5))
     }
 
     /// Whether a trouble should be told: when it is another one, and now and then.
     pub(super) fn tells(&mut self, trouble: &impl ToString) -> bool {
         let trouble = trouble.to_string();
-        if self.told.as_ref().is_some_and(|(then, told)| then.elapsed() < TELL && *told == trouble) {
+        if self
+            .told
+            .as_ref()
+            .is_some_and(|(then, told)| then.elapsed() < TELL && *told == trouble)
+        {
             return false;
         }
         self.told = Some((Instant::now(), trouble));
@@ -74,7 +82,10 @@ mod tests {
         assert!(pauses.iter().all(|pause| *pause <= LONGEST));
         assert!(pauses[99] >= LONGEST / 2);
         pauses.dedup();
-        assert!(pauses.len() > 50, "many gates do not come back at one moment");
+        assert!(
+            pauses.len() > 50,
+            "many gates do not come back at one moment"
+        );
         assert!(backoff.failed(WORKED) < FIRST, "it had worked in between");
         backoff.failed(Duration::ZERO);
         backoff.worked();
@@ -86,11 +97,20 @@ mod tests {
         let mut backoff = Backoff::default();
         for _ in 0..20 {
             let pause = backoff.throttled(Duration::from_secs(7));
-            assert!(pause >= Duration::from_secs(7) && pause < Duration::from_secs(11), "{pause:?}");
+            assert!(
+                pause >= Duration::from_secs(7) && pause < Duration::from_secs(11),
+                "{pause:?}"
+            );
         }
-        assert!(backoff.throttled(Duration::from_secs(1_000_000)) < Duration::from_secs(45), "but not for ever");
+        assert!(
+            backoff.throttled(Duration::from_secs(1_000_000)) < Duration::from_secs(45),
+            "but not for ever"
+        );
         let pause = Backoff::default().throttled(Duration::ZERO);
-        assert!(pause >= LONGEST / 2 && pause <= LONGEST, "{pause:?} where it says nothing");
+        assert!(
+            pause >= LONGEST / 2 && pause <= LONGEST,
+            "{pause:?} where it says nothing"
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -59,7 +59,12 @@ pub(super) struct Taken {
 impl Ledger {
     /// Changes `writer`'s index.
     #[must_use]
-    pub fn new(writer: Writer, freshness: Arc<Freshness>, metrics: Arc<Metrics>, uses: Arc<Uses>) -> Self {
+    pub fn new(
+        writer: Writer,
+        freshness: Arc<Freshness>,
+        metrics: Arc<Metrics>,
+        uses: Arc<Uses>,
+    ) -> Self {
         Self {
             writer: Mutex::new(writer),
             freshness,
@@ -74,7 +79,10 @@ impl Ledger {
     /// Up to where the index knows everything.
     #[must_use]
     pub fn reached(&self) -> Reached {
-        self.reached.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.reached
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Tells one who waits that the index knows more than before.
@@ -87,7 +95,10 @@ impl Ledger {
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         let trouble = self.troubled();
-        let told: Vec<&str> = [&trouble.apikeys, &trouble.roles].into_iter().filter_map(Option::as_deref).collect();
+        let told: Vec<&str> = [&trouble.apikeys, &trouble.roles]
+            .into_iter()
+            .filter_map(Option::as_deref)
+            .collect();
         (!told.is_empty()).then(|| told.join("; "))
     }
 
@@ -118,7 +129,12 @@ impl Ledger {
     }
 
     /// A page of a list.
-    pub(super) fn listed(&self, watched: Watched, items: &[Box<RawValue>], seen: &mut HashSet<Uid>) {
+    pub(super) fn listed(
+        &self,
+        watched: Watched,
+        items: &[Box<RawValue>],
+        seen: &mut HashSet<Uid>,
+    ) {
         let mut writer = self.writer();
         for item in items {
             if let Some(meta) = self.applied(watched, item, &mut writer) {
@@ -147,7 +163,12 @@ impl Ledger {
     }
 
     /// Events of a watch, of which the first arrived at that moment, in their order, up to the first that cannot be read.
-    pub(super) fn happened(&self, watched: Watched, events: &[WatchEvent<Box<RawValue>>], arrived: Instant) -> Taken {
+    pub(super) fn happened(
+        &self,
+        watched: Watched,
+        events: &[WatchEvent<Box<RawValue>>],
+        arrived: Instant,
+    ) -> Taken {
         let mut taken = Taken::default();
         if events.is_empty() {
             return taken;
@@ -160,7 +181,9 @@ impl Ledger {
                 break;
             }
             let meta = match event {
-                WatchEvent::Added(object) | WatchEvent::Modified(object) => self.applied(watched, object, &mut writer),
+                WatchEvent::Added(object) | WatchEvent::Modified(object) => {
+                    self.applied(watched, object, &mut writer)
+                }
                 WatchEvent::Deleted(object) => self.deleted(watched, object, &mut writer),
                 WatchEvent::Bookmark(bookmark) => {
                     taken.reach(&bookmark.metadata.resource_version, &before);
@@ -197,7 +220,10 @@ impl Ledger {
                         // Nobody writes its uses down any more, however long something holds it.
                         self.uses.gone(&shown.metadata.uid);
                     } else {
-                        self.uses.seen(&shown.metadata.uid, shown.status.last_used_at.as_ref().map(seconds));
+                        self.uses.seen(
+                            &shown.metadata.uid,
+                            shown.status.last_used_at.as_ref().map(seconds),
+                        );
                     }
                     Some(shown.metadata)
                 }

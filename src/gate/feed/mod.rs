@@ -103,7 +103,9 @@ enum Error {
     #[error("an answer of the API server cannot be read: everything is listed anew")]
     Unreadable,
     /// The API server counts from lower again, or in a way that does not compare.
-    #[error("the API server stands at resourceVersion {now}, before {since}, as after a restore: everything is listed anew")]
+    #[error(
+        "the API server stands at resourceVersion {now}, before {since}, as after a restore: everything is listed anew"
+    )]
     Restored { now: String, since: String },
     /// The stream of a watch has ended before its time, and whether it had shown anything.
     #[error("the watch has ended before its time")]
@@ -134,14 +136,28 @@ enum Error {
 impl Feed {
     /// Follows `watched` in a namespace, or everywhere, and takes it down in the ledger.
     #[must_use]
-    pub fn new(client: Client, watched: Watched, namespace: Option<&str>, ledger: Arc<Ledger>, timing: Timing) -> Self {
+    pub fn new(
+        client: Client,
+        watched: Watched,
+        namespace: Option<&str>,
+        ledger: Arc<Ledger>,
+        timing: Timing,
+    ) -> Self {
         let group = "/apis/claviger.dev/v1alpha1";
         let path = match (watched, namespace) {
             (Watched::ApiKeys, None) => format!("{group}/apikeys"),
-            (Watched::ApiKeys, Some(namespace)) => format!("{group}/namespaces/{namespace}/apikeys"),
+            (Watched::ApiKeys, Some(namespace)) => {
+                format!("{group}/namespaces/{namespace}/apikeys")
+            }
             (Watched::Roles, _) => format!("{group}/apikeyroles"),
         };
-        Self { client, watched, path, ledger, timing }
+        Self {
+            client,
+            watched,
+            path,
+            ledger,
+            timing,
+        }
     }
 
     /// Follows until `token` is cancelled.
@@ -201,7 +217,9 @@ impl Feed {
         let mut listed: HashSet<Uid> = HashSet::new();
         let mut params = ListParams::default().limit(PAGE);
         loop {
-            let request = Request::new(self.path.clone()).list(&params).map_err(Error::Request)?;
+            let request = Request::new(self.path.clone())
+                .list(&params)
+                .map_err(Error::Request)?;
             let page: Page = self.ask(self.client.request(request)).await?;
             self.ledger.listed(self.watched, &page.items, &mut listed);
             match page.metadata.next {
@@ -209,9 +227,13 @@ impl Feed {
                 // A watch from nowhere would pass over what is between.
                 _ if page.metadata.resource_version.is_empty() => return Err(Error::Unreadable),
                 _ => {
-                    self.ledger.list_ends(self.watched, &listed, &page.metadata.resource_version);
+                    self.ledger
+                        .list_ends(self.watched, &listed, &page.metadata.resource_version);
                     tracing::debug!(path = self.path, objects = listed.len(), "listed");
-                    *standing = Standing { since: Some(page.metadata.resource_version), ..Standing::default() };
+                    *standing = Standing {
+                        since: Some(page.metadata.resource_version),
+                        ..Standing::default()
+                    };
                     return Ok(());
                 }
             }
@@ -222,12 +244,27 @@ impl Feed {
     async fn confirm(&self, since: &str, standing: &mut Standing) -> Result<(), Error> {
         // Where it has to be asked again, the end of the watch is too long ago to be a sign of anything.
         let ended = standing.unconfirmed.replace(Ended::Broken);
-        let request = Request::new(self.path.clone()).list(&ListParams::default().limit(1)).map_err(Error::Request)?;
-        let page: Page = self.ask_within(CONFIRM.min(self.timing.request), self.client.request(request)).await?;
+        let request = Request::new(self.path.clone())
+            .list(&ListParams::default().limit(1))
+            .map_err(Error::Request)?;
+        let page: Page = self
+            .ask_within(
+                CONFIRM.min(self.timing.request),
+                self.client.request(request),
+            )
+            .await?;
         let now = page.metadata.resource_version;
-        match (resource_version_number(&now), resource_version_number(since)) {
+        match (
+            resource_version_number(&now),
+            resource_version_number(since),
+        ) {
             (Some(now), Some(since)) if now >= since => {}
-            _ => return Err(Error::Restored { now, since: since.to_owned() }),
+            _ => {
+                return Err(Error::Restored {
+                    now,
+                    since: since.to_owned(),
+                });
+            }
         }
         standing.unconfirmed = None;
         if ended == Some(Ended::Mute) {
@@ -244,11 +281,22 @@ impl Feed {
     /// Takes in what changes, until the watch ends.
     async fn watch(&self, standing: &mut Standing) -> Result<(), Error> {
         standing.unconfirmed = Some(Ended::Broken);
-        let seconds = u32::try_from(self.timing.watch.as_secs()).unwrap_or(u32::MAX).max(1);
-        let params = WatchParams { timeout: Some(seconds), bookmarks: true, ..WatchParams::default() };
+        let seconds = u32::try_from(self.timing.watch.as_secs())
+            .unwrap_or(u32::MAX)
+            .max(1);
+        let params = WatchParams {
+            timeout: Some(seconds),
+            bookmarks: true,
+            ..WatchParams::default()
+        };
         let since = standing.since.clone().unwrap_or_default();
-        let request = Request::new(self.path.clone()).watch(&params, &since).map_err(Error::Request)?;
-        let events = self.ask(self.client.request_events::<Box<RawValue>>(request)).await.map_err(|error| gone(error, &since))?;
+        let request = Request::new(self.path.clone())
+            .watch(&params, &since)
+            .map_err(Error::Request)?;
+        let events = self
+            .ask(self.client.request_events::<Box<RawValue>>(request))
+            .await
+            .map_err(|error| gone(error, &since))?;
         let begun = Instant::now();
         if !standing.doubted {
             // It answers, and would have said if it had forgotten what was between.
@@ -275,7 +323,11 @@ impl Feed {
 
     /// The API server has given a sign.
     fn heard(&self) -> Result<(), Error> {
-        if self.ledger.heard(self.watched) { Ok(()) } else { Err(Error::Overdue) }
+        if self.ledger.heard(self.watched) {
+            Ok(())
+        } else {
+            Err(Error::Overdue)
+        }
     }
 
     async fn take_in(
@@ -288,7 +340,10 @@ impl Feed {
         let arriving = events.map(|event| (std::time::Instant::now(), event));
         let mut events = std::pin::pin!(arriving.ready_chunks(BATCH));
         loop {
-            let due = self.ledger.left(self.watched).map_or(Duration::MAX, |left| left.saturating_sub(LEAD));
+            let due = self
+                .ledger
+                .left(self.watched)
+                .map_or(Duration::MAX, |left| left.saturating_sub(LEAD));
             let batch = match timeout(silence.min(due), events.next()).await {
                 Ok(Some(batch)) => batch,
                 Ok(None) => return Ok(()),
@@ -296,14 +351,20 @@ impl Feed {
                 Err(_) => return Err(Error::Silent(silence)),
             };
             let (mut shown, mut failed) = (Vec::with_capacity(batch.len()), None);
-            let arrived = batch.first().map_or_else(std::time::Instant::now, |(arrived, _)| *arrived);
+            let arrived = batch
+                .first()
+                .map_or_else(std::time::Instant::now, |(arrived, _)| *arrived);
             for (_, event) in batch {
                 match event {
-                    Ok(WatchEvent::Error(status)) => failed = Some(self.explained(kube::Error::Api(status))),
+                    Ok(WatchEvent::Error(status)) => {
+                        failed = Some(self.explained(kube::Error::Api(status)))
+                    }
                     Ok(event) => shown.push(event),
                     Err(kube::Error::SerdeError(_)) => failed = Some(Error::Unreadable),
                     // kube takes a line that is no event for a status, and one that is no status has no code.
-                    Err(kube::Error::Api(status)) if status.code == 0 => failed = Some(Error::Unreadable),
+                    Err(kube::Error::Api(status)) if status.code == 0 => {
+                        failed = Some(Error::Unreadable)
+                    }
                     Err(error) => failed = Some(self.explained(error)),
                 }
                 if failed.is_some() {
@@ -320,7 +381,10 @@ impl Feed {
                 (standing.doubted, standing.lent) = (false, false);
             }
             if let Some(now) = taken.lower {
-                return Err(Error::Restored { now, since: standing.since.clone().unwrap_or_default() });
+                return Err(Error::Restored {
+                    now,
+                    since: standing.since.clone().unwrap_or_default(),
+                });
             }
             if taken.unreadable {
                 return Err(Error::Unreadable);
@@ -338,7 +402,11 @@ impl Feed {
         self.ask_within(self.timing.request, request).await
     }
 
-    async fn ask_within<T>(&self, limit: Duration, request: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
+    async fn ask_within<T>(
+        &self,
+        limit: Duration,
+        request: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, Error> {
         match timeout(limit, request).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(self.explained(error)),
@@ -349,8 +417,12 @@ impl Feed {
     /// With what to do about it, where that can be said.
     fn explained(&self, error: kube::Error) -> Error {
         match &error {
-            kube::Error::Api(status) if status.code == 403 => Error::Forbidden(Box::new(error), self.watched),
-            kube::Error::Api(status) if status.code == 404 => Error::NotServed(self.watched.as_str()),
+            kube::Error::Api(status) if status.code == 403 => {
+                Error::Forbidden(Box::new(error), self.watched)
+            }
+            kube::Error::Api(status) if status.code == 404 => {
+                Error::NotServed(self.watched.as_str())
+            }
             _ => Error::Api(Box::new(error)),
         }
     }
@@ -358,14 +430,22 @@ impl Feed {
 
 impl Error {
     fn needs_a_list(&self) -> bool {
-        matches!(self, Self::Expired(_) | Self::Unreadable | Self::Restored { .. } | Self::Due | Self::Overdue)
+        matches!(
+            self,
+            Self::Expired(_) | Self::Unreadable | Self::Restored { .. } | Self::Due | Self::Overdue
+        )
     }
 
     /// How long the API server, which has too much to do, wants to be left in peace; no time where it does not say.
     fn throttles(&self) -> Option<Duration> {
         let Self::Api(api) = self else { return None };
-        let kube::Error::Api(status) = &**api else { return None };
-        let told = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+        let kube::Error::Api(status) = &**api else {
+            return None;
+        };
+        let told = status
+            .details
+            .as_ref()
+            .map_or(0, |details| details.retry_after_seconds);
         (status.code == 429).then(|| Duration::from_secs(told.into()))
     }
 }
@@ -381,7 +461,9 @@ fn instead(watched: Watched) -> &'static str {
 /// 410 says that what was between has been forgotten.
 fn gone(error: Error, since: &str) -> Error {
     match &error {
-        Error::Api(api) if matches!(&**api, kube::Error::Api(status) if status.code == 410) => Error::Expired(since.to_owned()),
+        Error::Api(api) if matches!(&**api, kube::Error::Api(status) if status.code == 410) => {
+            Error::Expired(since.to_owned())
+        }
         _ => error,
     }
 }

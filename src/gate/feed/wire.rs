@@ -47,7 +47,12 @@ pub(super) fn read<T: DeserializeOwned>(raw: &RawValue) -> Option<Read<T>> {
     match serde_json::from_str(raw.get()) {
         Ok(object) => Some(Read::Whole(object)),
         Err(error) => {
-            let reason = format!("{:?} error at line {} column {}", error.classify(), error.line(), error.column());
+            let reason = format!(
+                "{:?} error at line {} column {}",
+                error.classify(),
+                error.line(),
+                error.column()
+            );
             Some(Read::Broken(known(raw)?, reason))
         }
     }
@@ -59,6 +64,20 @@ pub(super) fn known(raw: &RawValue) -> Option<Meta> {
     struct Object {
         metadata: Known,
     }
-    let Object { metadata: Known { name, namespace, uid, resource_version } } = serde_json::from_str(raw.get()).ok()?;
-    (!uid.is_empty()).then(|| Meta { name, namespace, uid, resource_version, ..Meta::default() })
+    let Object {
+        metadata:
+            Known {
+                name,
+                namespace,
+                uid,
+                resource_version,
+            },
+    } = serde_json::from_str(raw.get()).ok()?;
+    (!uid.is_empty()).then(|| Meta {
+        name,
+        namespace,
+        uid,
+        resource_version,
+        ..Meta::default()
+    })
 }

@@ -25,20 +25,41 @@ fn house(method: Method, limits: Limits) -> Router {
     let api = tower::service_fn(async |_: http::Request<kube::client::Body>| {
         Err::<http::Response<kube::client::Body>, _>(io::Error::other("nobody is there"))
     });
-    let callers = Callers::new(Client::new(api, "x"), Settings { methods: vec![method], ..Settings::default() }).unwrap();
-    let peer = Peer { address: ([192, 0, 2, 1], 4711).into(), certified: false };
-    router(testing::desk([], &[]), callers, ProxyCallers::None).layer(Extension(peer)).layer(Extension(Bodies::new(&limits)))
+    let callers = Callers::new(
+        Client::new(api, "x"),
+        Settings {
+            methods: vec![method],
+            ..Settings::default()
+        },
+    )
+    .unwrap();
+    let peer = Peer {
+        address: ([192, 0, 2, 1], 4711).into(),
+        certified: false,
+    };
+    router(testing::desk([], &[]), callers, ProxyCallers::None)
+        .layer(Extension(peer))
+        .layer(Extension(Bodies::new(&limits)))
 }
 
 async fn ask(house: &Router, path: &str, body: Body) -> (StatusCode, HeaderMap, Bytes) {
-    let request = http::Request::post(path).header("content-type", "application/grpc").body(body).unwrap();
+    let request = http::Request::post(path)
+        .header("content-type", "application/grpc")
+        .body(body)
+        .unwrap();
     let (head, body) = house.clone().oneshot(request).await.unwrap().into_parts();
-    (head.status, head.headers, body.collect().await.unwrap().to_bytes())
+    (
+        head.status,
+        head.headers,
+        body.collect().await.unwrap().to_bytes(),
+    )
 }
 
 /// A body that begins, and never ends.
 fn endless(begin: Vec<u8>) -> Body {
-    Body::from_stream(stream::iter([Ok::<_, Infallible>(Bytes::from(begin))]).chain(stream::pending()))
+    Body::from_stream(
+        stream::iter([Ok::<_, Infallible>(Bytes::from(begin))]).chain(stream::pending()),
+    )
 }
 
 #[tokio::test(start_paused = true)]
@@ -60,9 +81,15 @@ async fn the_body_of_a_stranger_is_not_read() {
 #[tokio::test(start_paused = true)]
 async fn a_question_over_grpc_has_ten_seconds_to_come() {
     let house = house(Method::None, Limits::default());
-    let asked = tokio::time::timeout(Duration::from_secs(11), ask(&house, CHECK, endless(vec![0, 0, 0, 1, 0])));
+    let asked = tokio::time::timeout(
+        Duration::from_secs(11),
+        ask(&house, CHECK, endless(vec![0, 0, 0, 1, 0])),
+    );
     let (status, headers, _) = asked.await.expect("an end");
-    assert_eq!((status, &headers["grpc-status"]), (StatusCode::OK, &HeaderValue::from_static("4")));
+    assert_eq!(
+        (status, &headers["grpc-status"]),
+        (StatusCode::OK, &HeaderValue::from_static("4"))
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -72,32 +99,69 @@ async fn a_question_over_grpc_that_is_too_long_is_refused_and_not_failed() {
         let (status, headers, answer) = ask(&house, CHECK, body).await;
         assert_eq!(status, StatusCode::OK);
         assert!(headers.get("grpc-status").is_none(), "{headers:?}");
-        assert!(answer.windows(9).any(|part| part == b"MALFORMED"), "{}", answer.escape_ascii());
+        assert!(
+            answer.windows(9).any(|part| part == b"MALFORMED"),
+            "{}",
+            answer.escape_ascii()
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn questions_that_find_no_room_are_told_to_come_again() {
-    let house = house(Method::None, Limits { body_bytes: 100, ..Limits::default() });
+    let house = house(
+        Method::None,
+        Limits {
+            body_bytes: 100,
+            ..Limits::default()
+        },
+    );
     let slow = house.clone();
     let slow = tokio::spawn(async move { ask(&slow, CHECK, endless(vec![0; 90])).await });
     tokio::task::yield_now().await;
     let question = json!({ "key": "x", "audience": "invoices-api" }).to_string();
     let (status, headers, _) = ask(&house, "/v1/verify", Body::from(question.clone())).await;
-    assert_eq!((status, &headers["retry-after"]), (StatusCode::SERVICE_UNAVAILABLE, &HeaderValue::from_static("1")));
+    assert_eq!(
+        (status, &headers["retry-after"]),
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            &HeaderValue::from_static("1")
+        )
+    );
     let (_, headers, _) = ask(&house, CHECK, Body::from(vec![0; 20])).await;
     assert_eq!(headers["grpc-status"], "14");
     slow.await.unwrap();
-    assert_eq!(ask(&house, "/v1/verify", Body::from(question)).await.0, StatusCode::OK);
+    assert_eq!(
+        ask(&house, "/v1/verify", Body::from(question)).await.0,
+        StatusCode::OK
+    );
 }
 
 #[tokio::test]
 async fn a_question_over_grpc_with_trailers_is_answered_with_trailers() {
-    let frames = [Frame::data(Bytes::from_static(&[0; 5])), Frame::trailers(HeaderMap::new())];
-    let body = Body::new(http_body_util::StreamBody::new(stream::iter(frames.map(Ok::<_, Infallible>))));
-    let request = http::Request::post(CHECK).header("content-type", "application/grpc").body(body).unwrap();
-    let answer = house(Method::None, Limits::default()).oneshot(request).await.unwrap();
-    let trailers = answer.into_body().collect().await.unwrap().trailers().cloned().unwrap();
+    let frames = [
+        Frame::data(Bytes::from_static(&[0; 5])),
+        Frame::trailers(HeaderMap::new()),
+    ];
+    let body = Body::new(http_body_util::StreamBody::new(stream::iter(
+        frames.map(Ok::<_, Infallible>),
+    )));
+    let request = http::Request::post(CHECK)
+        .header("content-type", "application/grpc")
+        .body(body)
+        .unwrap();
+    let answer = house(Method::None, Limits::default())
+        .oneshot(request)
+        .await
+        .unwrap();
+    let trailers = answer
+        .into_body()
+        .collect()
+        .await
+        .unwrap()
+        .trailers()
+        .cloned()
+        .unwrap();
     assert_eq!(trailers["grpc-status"], "0");
 }
 
@@ -116,7 +180,10 @@ async fn a_key_in_the_wrong_place_is_not_repeated() {
             let (status, _, told) = ask(&house, path, Body::from(body.clone())).await;
             let told = String::from_utf8(told.to_vec()).unwrap();
             assert_eq!(status, StatusCode::BAD_REQUEST, "{told}");
-            assert!(!told.contains(&key) && told.contains("not understood"), "{told}");
+            assert!(
+                !told.contains(&key) && told.contains("not understood"),
+                "{told}"
+            );
         }
     }
 }
@@ -126,7 +193,12 @@ async fn a_batch_that_is_not_understood_says_which_question_it_is() {
     let house = house(Method::None, Limits::default());
     let good = json!({ "key": "x", "audience": "invoices-api" });
     let bad = json!({ "key": "x", "audience": "invoices-api", "permissions": "a AND" });
-    let (status, _, told) = ask(&house, "/v1/verify/batch", Body::from(json!({ "requests": [good, bad] }).to_string())).await;
+    let (status, _, told) = ask(
+        &house,
+        "/v1/verify/batch",
+        Body::from(json!({ "requests": [good, bad] }).to_string()),
+    )
+    .await;
     let told = String::from_utf8(told.to_vec()).unwrap();
     assert_eq!(status, StatusCode::BAD_REQUEST, "{told}");
     assert!(told.contains("requests[1]: "), "{told}");

@@ -71,11 +71,17 @@ impl Uid {
         let (mut value, mut digits) = (0_u128, 0);
         for c in text.chars().filter(|c| *c != '-') {
             match c.to_digit(16) {
-                Some(digit) if digits < 32 => (value, digits) = (value << 4 | u128::from(digit), digits + 1),
+                Some(digit) if digits < 32 => {
+                    (value, digits) = (value << 4 | u128::from(digit), digits + 1)
+                }
                 _ => digits = 33,
             }
         }
-        if digits == 32 { Self(value) } else { Self::hashed(text) }
+        if digits == 32 {
+            Self(value)
+        } else {
+            Self::hashed(text)
+        }
     }
 
     fn hashed(text: &str) -> Self {
@@ -131,11 +137,17 @@ impl Entry {
             ended,
             profile: profiles.keep(Profile::of(shown)),
             noted: Noted::new(status.last_used_at.as_ref().map(seconds)),
-            key_id: u128::from_str_radix(key_id, 16).unwrap_or_default().to_be_bytes(),
+            key_id: u128::from_str_radix(key_id, 16)
+                .unwrap_or_default()
+                .to_be_bytes(),
             name: Name::of(&meta.name),
             other_versions,
             uid: Uid::of(&meta.uid).0.to_be_bytes(),
-            created: meta.creation_timestamp.as_ref().map(seconds).unwrap_or_default(),
+            created: meta
+                .creation_timestamp
+                .as_ref()
+                .map(seconds)
+                .unwrap_or_default(),
         })
     }
 
@@ -148,7 +160,13 @@ impl Entry {
     /// The public identifier. Written without the machinery of formatting, for each request needs it.
     #[must_use]
     pub fn key_id(&self) -> KeyId {
-        let digit = |value: u8| if value < 10 { b'0' + value } else { b'a' - 10 + value };
+        let digit = |value: u8| {
+            if value < 10 {
+                b'0' + value
+            } else {
+                b'a' - 10 + value
+            }
+        };
         let mut digits = [0; 32];
         for (pair, byte) in digits.as_chunks_mut().0.iter_mut().zip(self.key_id) {
             *pair = [digit(byte >> 4), digit(byte & 0xf)];
@@ -172,7 +190,14 @@ impl Entry {
     #[must_use]
     pub fn principal(&self) -> String {
         match self.profile.principal() {
-            Principal::Domain(domain) => [self.key_id().as_str(), "@", self.profile.namespace(), ".", domain].concat(),
+            Principal::Domain(domain) => [
+                self.key_id().as_str(),
+                "@",
+                self.profile.namespace(),
+                ".",
+                domain,
+            ]
+            .concat(),
             Principal::Whole(whole) => whole.to_owned(),
         }
     }
@@ -223,8 +248,15 @@ impl Listed {
             VersionPhase::Retiring => version.retires_at.as_ref().map_or(i64::MIN, seconds),
             VersionPhase::Retired => i64::MIN,
         };
-        let (hash, number) = (version.hash.parse().ok()?, u32::try_from(version.version).unwrap_or(u32::MAX));
-        Some(Self { hash, number, until })
+        let (hash, number) = (
+            version.hash.parse().ok()?,
+            u32::try_from(version.version).unwrap_or(u32::MAX),
+        );
+        Some(Self {
+            hash,
+            number,
+            until,
+        })
     }
 
     /// Its number, from 1.
@@ -251,5 +283,9 @@ impl Listed {
 }
 
 fn moment(second: i64) -> Option<Timestamp> {
-    if second == NEVER { None } else { Timestamp::from_second(second).ok() }
+    if second == NEVER {
+        None
+    } else {
+        Timestamp::from_second(second).ok()
+    }
 }

@@ -33,7 +33,10 @@ impl<T: Eq + Hash> Interner<T> {
 
 impl<T> Default for Interner<T> {
     fn default() -> Self {
-        Self { kept: HashSet::new(), bound: FEW }
+        Self {
+            kept: HashSet::new(),
+            bound: FEW,
+        }
     }
 }
 
@@ -48,7 +51,11 @@ mod tests {
         for number in 0..10 * FEW {
             interner.keep(number.to_string());
         }
-        assert!(interner.kept.len() <= FEW, "{} are kept", interner.kept.len());
+        assert!(
+            interner.kept.len() <= FEW,
+            "{} are kept",
+            interner.kept.len()
+        );
         assert!(Arc::ptr_eq(&used, &interner.keep("used".to_owned())));
     }
 }

@@ -58,7 +58,11 @@ impl Index {
     #[must_use]
     pub fn find(&self, hash: &Hash) -> Option<Holder> {
         let (entry, version) = self.tree.find(hash)?;
-        Some(Holder { entry: entry.clone(), version: *version, roles: self.roles.clone() })
+        Some(Holder {
+            entry: entry.clone(),
+            version: *version,
+            roles: self.roles.clone(),
+        })
     }
 
     /// How many ApiKeys have a key in here.
@@ -92,15 +96,24 @@ impl Holder {
     pub fn may(&self, permission: &str) -> bool {
         let profile = self.entry.profile();
         profile.permissions().any(|own| own == permission)
-            || profile.roles().filter_map(|role| self.roles.0.get(role)).any(|role| role.allows(permission))
+            || profile
+                .roles()
+                .filter_map(|role| self.roles.0.get(role))
+                .any(|role| role.allows(permission))
     }
 
     /// All that the key may do, sorted, each once. A role that does not exist grants nothing.
     #[must_use]
     pub fn permissions(&self) -> Vec<&str> {
         let profile = self.entry.profile();
-        let by_roles = profile.roles().filter_map(|role| self.roles.0.get(role)).flat_map(|role| &role.permissions);
-        let mut all: Vec<&str> = profile.permissions().chain(by_roles.map(|permission| &**permission)).collect();
+        let by_roles = profile
+            .roles()
+            .filter_map(|role| self.roles.0.get(role))
+            .flat_map(|role| &role.permissions);
+        let mut all: Vec<&str> = profile
+            .permissions()
+            .chain(by_roles.map(|permission| &**permission))
+            .collect();
         all.sort_unstable();
         all.dedup();
         all
@@ -109,7 +122,9 @@ impl Holder {
 
 impl Role {
     fn allows(&self, permission: &str) -> bool {
-        self.permissions.binary_search_by(|own| (**own).cmp(permission)).is_ok()
+        self.permissions
+            .binary_search_by(|own| (**own).cmp(permission))
+            .is_ok()
     }
 }
 

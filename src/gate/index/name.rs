@@ -39,7 +39,14 @@ mod tests {
 
     #[test]
     fn a_name_is_as_it_was_whatever_its_length() {
-        for text in ["", "a", &"b".repeat(SHORT), &"c".repeat(SHORT + 1), &"d".repeat(253), &"e".repeat(300)] {
+        for text in [
+            "",
+            "a",
+            &"b".repeat(SHORT),
+            &"c".repeat(SHORT + 1),
+            &"d".repeat(253),
+            &"e".repeat(300),
+        ] {
             assert_eq!(Name::of(text).as_str(), text);
         }
         assert_eq!(size_of::<Name>(), 32);

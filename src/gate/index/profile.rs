@@ -46,7 +46,11 @@ impl Profile {
     pub(super) fn of(shown: &ShownApiKey) -> Self {
         let (meta, spec, status) = (&shown.metadata, &shown.spec, &shown.status);
         let key_id = status.key_id.as_deref().unwrap_or_default();
-        let principal = Principal::of(status.principal.as_deref().unwrap_or_default(), key_id, &meta.namespace);
+        let principal = Principal::of(
+            status.principal.as_deref().unwrap_or_default(),
+            key_id,
+            &meta.namespace,
+        );
         let (mut text, mut ends) = (String::new(), Vec::with_capacity(Part::COUNT));
         // No object is anywhere near 4 GiB. If one were, its keys would have nothing of what is beyond.
         let mut end = |text: &str| ends.push(u32::try_from(text.len()).unwrap_or(u32::MAX));
@@ -57,7 +61,11 @@ impl Profile {
             end(&text);
         }
         let (Principal::Domain(told) | Principal::Whole(told)) = principal;
-        for one in [status.organization.as_deref().unwrap_or_default(), &meta.namespace, told] {
+        for one in [
+            status.organization.as_deref().unwrap_or_default(),
+            &meta.namespace,
+            told,
+        ] {
             text.push_str(one);
             end(&text);
         }
@@ -119,7 +127,11 @@ impl Profile {
 
     pub(super) fn principal(&self) -> Principal<'_> {
         let told = self.part(Part::Principal);
-        if self.whole_principal { Principal::Whole(told) } else { Principal::Domain(told) }
+        if self.whole_principal {
+            Principal::Whole(told)
+        } else {
+            Principal::Domain(told)
+        }
     }
 
     fn part(&self, part: Part) -> &str {
@@ -127,7 +139,11 @@ impl Profile {
     }
 
     fn range(&self, part: Part) -> Range<usize> {
-        let end = |at: usize| self.ends.get(at).map_or(0, |end| usize::try_from(*end).unwrap_or(usize::MAX));
+        let end = |at: usize| {
+            self.ends
+                .get(at)
+                .map_or(0, |end| usize::try_from(*end).unwrap_or(usize::MAX))
+        };
         let at = part as usize;
         at.checked_sub(1).map_or(0, end)..end(at)
     }
@@ -135,8 +151,12 @@ impl Profile {
 
 impl<'a> Principal<'a> {
     fn of(principal: &'a str, key_id: &str, namespace: &str) -> Self {
-        let domain = principal.strip_prefix(key_id).and_then(|rest| rest.strip_prefix('@'));
-        let domain = domain.and_then(|rest| rest.strip_prefix(namespace)).and_then(|rest| rest.strip_prefix('.'));
+        let domain = principal
+            .strip_prefix(key_id)
+            .and_then(|rest| rest.strip_prefix('@'));
+        let domain = domain
+            .and_then(|rest| rest.strip_prefix(namespace))
+            .and_then(|rest| rest.strip_prefix('.'));
         match domain.filter(|_| key_id.len() == 32) {
             Some(domain) => Self::Domain(domain),
             None => Self::Whole(principal),

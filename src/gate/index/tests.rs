@@ -14,13 +14,19 @@ fn hash(number: usize) -> Hash {
 fn what_is_published_stays_as_it_was() {
     let mut writer = Writer::default();
     writer.apply(&shown(&apikey(1, json!({}))));
-    assert!(writer.published().load().find(&hash(1)).is_none(), "not published yet");
+    assert!(
+        writer.published().load().find(&hash(1)).is_none(),
+        "not published yet"
+    );
     writer.publish();
     let before = writer.published().load_full();
     writer.remove(Uid::of(&uid(1)));
     writer.apply(&shown(&apikey(2, json!({}))));
     writer.publish();
-    assert!(before.find(&hash(1)).is_some() && before.find(&hash(2)).is_none(), "who holds it sees one state");
+    assert!(
+        before.find(&hash(1)).is_some() && before.find(&hash(2)).is_none(),
+        "who holds it sees one state"
+    );
     let after = writer.published().load();
     assert!(after.find(&hash(1)).is_none() && after.find(&hash(2)).is_some());
     assert_eq!((before.keys(), after.keys()), (1, 1));
@@ -36,17 +42,27 @@ fn what_a_list_does_not_show_is_gone() {
     writer.publish();
     assert_eq!(gone, [Uid::of(&uid(2))]);
     let index = writer.published().load_full();
-    assert_eq!([1, 2, 3].map(|number| index.find(&hash(number)).is_some()), [true, false, true]);
+    assert_eq!(
+        [1, 2, 3].map(|number| index.find(&hash(number)).is_some()),
+        [true, false, true]
+    );
 }
 
 #[test]
 fn a_role_counts_for_all_its_keys_at_once() {
     let mut writer = Writer::default();
-    writer.apply(&shown(&apikey(1, json!({ "spec": { "roles": ["viewer"], "permissions": ["b", "a"] } }))));
+    writer.apply(&shown(&apikey(
+        1,
+        json!({ "spec": { "roles": ["viewer"], "permissions": ["b", "a"] } }),
+    )));
     let permissions = |writer: &Writer| {
         writer.publish();
         let holder = writer.published().load().find(&hash(1)).unwrap();
-        holder.permissions().into_iter().map(str::to_owned).collect::<Vec<_>>()
+        holder
+            .permissions()
+            .into_iter()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
     };
     assert_eq!(permissions(&writer), ["a", "b"]);
     writer.apply_role(&role("viewer", &["c", "a"]));
@@ -59,8 +75,15 @@ fn a_role_counts_for_all_its_keys_at_once() {
 
 #[test]
 fn a_principal_is_told_as_it_was_recorded() {
-    for principal in ["00000000000000000000000000000001@team-a.claviger.local", "somebody@else.example", ""] {
-        let index = crate::gate::testing::index([apikey(1, json!({ "status": { "principal": principal } }))], &[]);
+    for principal in [
+        "00000000000000000000000000000001@team-a.claviger.local",
+        "somebody@else.example",
+        "",
+    ] {
+        let index = crate::gate::testing::index(
+            [apikey(1, json!({ "status": { "principal": principal } }))],
+            &[],
+        );
         assert_eq!(index.find(&hash(1)).unwrap().entry().principal(), principal);
     }
 }
@@ -83,7 +106,10 @@ fn a_key_takes_less_than_three_hundred_bytes() {
     let in_tree = size_of::<u64>() + size_of::<Arc<Entry>>();
     // The table by UID is at worst 7/16 full, with a byte for each place.
     let by_uid = (size_of::<Arc<Entry>>() + 1) * 16 / 7;
-    assert!(entry + in_tree + by_uid < 300, "{entry} + {in_tree} + {by_uid}");
+    assert!(
+        entry + in_tree + by_uid < 300,
+        "{entry} + {in_tree} + {by_uid}"
+    );
 }
 
 #[derive(Clone, Debug)]
@@ -93,8 +119,8 @@ enum Change {
 }
 
 fn changes() -> impl Strategy<Value = Vec<Change>> {
-    let apply =
-        (0..6_usize, prop::collection::vec(0..8_usize, 0..4)).prop_map(|(object, versions)| Change::Apply { object, versions });
+    let apply = (0..6_usize, prop::collection::vec(0..8_usize, 0..4))
+        .prop_map(|(object, versions)| Change::Apply { object, versions });
     let delete = (0..6_usize).prop_map(|object| Change::Delete { object });
     prop::collection::vec(prop_oneof![3 => apply, 1 => delete], 0..40)
 }

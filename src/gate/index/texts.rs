@@ -58,7 +58,16 @@ mod tests {
     #[test]
     fn texts_come_back_as_they_were() {
         let long = "ä".repeat(5_000);
-        let texts = ["", "a", "zürich", &"b".repeat(63), &"c".repeat(64), "", &long, "z"];
+        let texts = [
+            "",
+            "a",
+            "zürich",
+            &"b".repeat(63),
+            &"c".repeat(64),
+            "",
+            &long,
+            "z",
+        ];
         let mut all = String::new();
         for text in texts {
             push(&mut all, text);

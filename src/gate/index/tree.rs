@@ -29,8 +29,13 @@ struct Leaf(Vec<(u64, Arc<Entry>)>);
 impl Default for Tree {
     fn default() -> Self {
         let leaf = Arc::new(Leaf::default());
-        let branch = Arc::new(Branch { leaves: vec![leaf; WIDTH] });
-        Self { branches: vec![branch; WIDTH], places: RandomState::new() }
+        let branch = Arc::new(Branch {
+            leaves: vec![leaf; WIDTH],
+        });
+        Self {
+            branches: vec![branch; WIDTH],
+            places: RandomState::new(),
+        }
     }
 }
 
@@ -40,8 +45,16 @@ impl Tree {
         let place = self.places.hash_one(hash);
         let (branch, leaf) = way(place);
         let leaf = self.branches.get(branch)?.leaves.get(leaf)?;
-        let with_hash = leaf.at(place).filter_map(|entry| Some((entry, entry.version_of(hash)?)));
-        with_hash.reduce(|first, other| if other.0.counts_before(first.0) { other } else { first })
+        let with_hash = leaf
+            .at(place)
+            .filter_map(|entry| Some((entry, entry.version_of(hash)?)));
+        with_hash.reduce(|first, other| {
+            if other.0.counts_before(first.0) {
+                other
+            } else {
+                first
+            }
+        })
     }
 
     /// Lists an entry under each of its hashes.
@@ -74,7 +87,9 @@ impl Tree {
 impl Leaf {
     fn at(&self, place: u64) -> impl Iterator<Item = &Arc<Entry>> {
         let from_start = self.0.iter().skip(self.start(place));
-        from_start.take_while(move |(other, _)| *other == place).map(|(_, entry)| entry)
+        from_start
+            .take_while(move |(other, _)| *other == place)
+            .map(|(_, entry)| entry)
     }
 
     /// Where entries with this place begin, or would. Places are spread evenly, so that the place itself says about where: of a
@@ -83,7 +98,10 @@ impl Leaf {
         let place_at = |at: usize| self.0.get(at).map(|(place, _)| *place);
         let about = (u128::from(place) * self.0.len() as u128) >> u64::BITS;
         let mut at = usize::try_from(about).unwrap_or_default();
-        while let Some(before) = at.checked_sub(1).filter(|before| place_at(*before).is_some_and(|other| other >= place)) {
+        while let Some(before) = at
+            .checked_sub(1)
+            .filter(|before| place_at(*before).is_some_and(|other| other >= place))
+        {
             at = before;
         }
         while place_at(at).is_some_and(|other| other < place) {

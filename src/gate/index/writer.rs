@@ -58,7 +58,8 @@ impl Writer {
             }
             self.index.tree.insert(&new);
             let (hash, uids) = (self.uids.hash_one(uid), &self.uids);
-            self.by_uid.insert_unique(hash, new, |entry| uids.hash_one(entry.uid()));
+            self.by_uid
+                .insert_unique(hash, new, |entry| uids.hash_one(entry.uid()));
         }
         self.index.keys = self.by_uid.len();
     }
@@ -71,7 +72,12 @@ impl Writer {
 
     /// A list has shown these and no others: what went while no watch ran shows by its absence alone.
     pub fn keep_only(&mut self, listed: &HashSet<Uid>) -> Vec<Uid> {
-        let gone: Vec<Uid> = self.by_uid.iter().map(|entry| entry.uid()).filter(|uid| !listed.contains(uid)).collect();
+        let gone: Vec<Uid> = self
+            .by_uid
+            .iter()
+            .map(|entry| entry.uid())
+            .filter(|uid| !listed.contains(uid))
+            .collect();
         for uid in &gone {
             self.remove(*uid);
         }
@@ -83,11 +89,20 @@ impl Writer {
         if shown.metadata.deletion_timestamp.is_some() {
             return self.remove_role(Uid::of(&shown.metadata.uid));
         }
-        let mut permissions: Vec<Box<str>> = shown.spec.permissions.iter().map(|name| name.as_str().into()).collect();
+        let mut permissions: Vec<Box<str>> = shown
+            .spec
+            .permissions
+            .iter()
+            .map(|name| name.as_str().into())
+            .collect();
         permissions.sort_unstable();
         permissions.dedup();
-        let role = Role { uid: Uid::of(&shown.metadata.uid), permissions: permissions.into() };
-        self.roles_mut().insert(shown.metadata.name.as_str().into(), Arc::new(role));
+        let role = Role {
+            uid: Uid::of(&shown.metadata.uid),
+            permissions: permissions.into(),
+        };
+        self.roles_mut()
+            .insert(shown.metadata.name.as_str().into(), Arc::new(role));
     }
 
     /// A role is gone, or cannot be read: it grants nothing any more.
@@ -97,7 +112,8 @@ impl Writer {
 
     /// The same as [`Writer::keep_only`], for roles.
     pub fn keep_only_roles(&mut self, listed: &HashSet<Uid>) {
-        self.roles_mut().retain(|_, role| listed.contains(&role.uid));
+        self.roles_mut()
+            .retain(|_, role| listed.contains(&role.uid));
     }
 
     fn roles_mut(&mut self) -> &mut HashMap<Box<str>, Arc<Role>> {
@@ -106,7 +122,10 @@ impl Writer {
     }
 
     fn take(&mut self, uid: Uid) -> Option<Arc<Entry>> {
-        let found = self.by_uid.find_entry(self.uids.hash_one(uid), |entry| entry.uid() == uid).ok()?;
+        let found = self
+            .by_uid
+            .find_entry(self.uids.hash_one(uid), |entry| entry.uid() == uid)
+            .ok()?;
         let (entry, _) = found.remove();
         self.index.tree.remove(&entry);
         Some(entry)

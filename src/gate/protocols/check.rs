@@ -6,9 +6,13 @@ use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::HttpRequest;
-use envoy_types::pb::envoy::service::auth::v3::authorization_server::{Authorization, AuthorizationServer};
+use envoy_types::pb::envoy::service::auth::v3::authorization_server::{
+    Authorization, AuthorizationServer,
+};
 use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
-use envoy_types::pb::envoy::service::auth::v3::{CheckRequest, CheckResponse, DeniedHttpResponse, OkHttpResponse};
+use envoy_types::pb::envoy::service::auth::v3::{
+    CheckRequest, CheckResponse, DeniedHttpResponse, OkHttpResponse,
+};
 use envoy_types::pb::envoy::r#type::v3::HttpStatus;
 use envoy_types::pb::google::protobuf::value::Kind;
 use envoy_types::pb::google::protobuf::{ListValue, Struct, Value};
@@ -45,7 +49,10 @@ struct Check {
 
 #[tonic::async_trait]
 impl Authorization for Check {
-    async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
+    async fn check(
+        &self,
+        request: Request<CheckRequest>,
+    ) -> Result<Response<CheckResponse>, Status> {
         if request.extensions().get::<TooLong>().is_some() {
             return Ok(Response::new(denied(
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -55,12 +62,20 @@ impl Authorization for Check {
             )));
         }
         let attributes = request.into_inner().attributes.unwrap_or_default();
-        let original = attributes.request.and_then(|request| request.http).unwrap_or_default();
+        let original = attributes
+            .request
+            .and_then(|request| request.http)
+            .unwrap_or_default();
         let route = self.desk.routes.of(&attributes.context_extensions);
         let Ok(route) = &*route else {
             self.desk.metrics.misconfigured(Protocol::Grpc);
             let message = "this route is misconfigured: the gate's log says how";
-            return Ok(Response::new(denied(StatusCode::FORBIDDEN, MISCONFIGURED, message, Vec::new())));
+            return Ok(Response::new(denied(
+                StatusCode::FORBIDDEN,
+                MISCONFIGURED,
+                message,
+                Vec::new(),
+            )));
         };
         let carrier = Original(&original);
         let found = route.places.find(&carrier);
@@ -69,10 +84,12 @@ impl Authorization for Check {
             .desk
             .ask(Protocol::Grpc, found.shown(), route.needs())
             .map_err(|unable| Status::unavailable(unable.to_string()))?;
-        Ok(Response::new(match verdict.holder.as_ref().filter(|_| verdict.is_valid()) {
-            Some(holder) => allowed(holder, &original, found.trace()),
-            None => refused(&verdict, &route.needs()),
-        }))
+        Ok(Response::new(
+            match verdict.holder.as_ref().filter(|_| verdict.is_valid()) {
+                Some(holder) => allowed(holder, &original, found.trace()),
+                None => refused(&verdict, &route.needs()),
+            },
+        ))
     }
 }
 
@@ -82,18 +99,33 @@ struct Original<'a>(&'a HttpRequest);
 impl<'a> Original<'a> {
     /// Every header, in whichever of the two ways Envoy sends them.
     fn headers(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
-        let joined = self.0.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-        let raw = self.0.header_map.iter().flat_map(|map| &map.headers).map(|header| {
-            let value = if header.raw_value.is_empty() { header.value.as_bytes() } else { &header.raw_value };
-            (header.key.as_str(), value)
-        });
+        let joined = self
+            .0
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_bytes()));
+        let raw = self
+            .0
+            .header_map
+            .iter()
+            .flat_map(|map| &map.headers)
+            .map(|header| {
+                let value = if header.raw_value.is_empty() {
+                    header.value.as_bytes()
+                } else {
+                    &header.raw_value
+                };
+                (header.key.as_str(), value)
+            });
         joined.chain(raw)
     }
 }
 
 impl Carrier for Original<'_> {
     fn header(&self, name: &str) -> impl Iterator<Item = &[u8]> {
-        self.headers().filter(move |(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        self.headers()
+            .filter(move |(other, _)| other.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
     }
 
     fn query(&self) -> Option<&str> {
@@ -107,13 +139,24 @@ impl Carrier for Original<'_> {
 
 fn allowed(holder: &Holder, original: &HttpRequest, trace: Option<Trace<'_>>) -> CheckResponse {
     let mut ok = OkHttpResponse {
-        headers: answer::IDENTITY.iter().zip(answer::identity(holder)).map(|(name, value)| set(name.as_str(), value)).collect(),
+        headers: answer::IDENTITY
+            .iter()
+            .zip(answer::identity(holder))
+            .map(|(name, value)| set(name.as_str(), value))
+            .collect(),
         ..OkHttpResponse::default()
     };
     // Those that are set replace the client's; whatever else pretends to be ours goes.
-    let pretending = Original(original).headers().map(|(name, _)| name).filter(|name| answer::pretends(name));
+    let pretending = Original(original)
+        .headers()
+        .map(|(name, _)| name)
+        .filter(|name| answer::pretends(name));
     ok.headers_to_remove = pretending
-        .filter(|name| !answer::IDENTITY.iter().any(|own| own.as_str().eq_ignore_ascii_case(name)))
+        .filter(|name| {
+            !answer::IDENTITY
+                .iter()
+                .any(|own| own.as_str().eq_ignore_ascii_case(name))
+        })
         .map(str::to_owned)
         .collect();
     match trace {
@@ -126,17 +169,26 @@ fn allowed(holder: &Holder, original: &HttpRequest, trace: Option<Trace<'_>>) ->
         None => {}
     }
     CheckResponse {
-        status: Some(rpc::Status { code: GrpcCode::Ok.into(), ..rpc::Status::default() }),
+        status: Some(rpc::Status {
+            code: GrpcCode::Ok.into(),
+            ..rpc::Status::default()
+        }),
         http_response: Some(HttpResponse::OkResponse(ok)),
         dynamic_metadata: Some(facts(Code::Valid, Some(holder))),
     }
 }
 
 fn refused(verdict: &Verdict, needs: &Needs<'_>) -> CheckResponse {
-    let (status, message) = (answer::status(verdict.code), answer::message(verdict, needs));
+    let (status, message) = (
+        answer::status(verdict.code),
+        answer::message(verdict, needs),
+    );
     let mut headers = Vec::new();
     if let Some(challenge) = answer::challenge(verdict, needs, &message) {
-        headers.push(set("www-authenticate", String::from_utf8_lossy(challenge.as_bytes())));
+        headers.push(set(
+            "www-authenticate",
+            String::from_utf8_lossy(challenge.as_bytes()),
+        ));
     }
     if verdict.code == Code::RateLimited {
         headers.push(set("retry-after", "1"));
@@ -146,7 +198,12 @@ fn refused(verdict: &Verdict, needs: &Needs<'_>) -> CheckResponse {
     response
 }
 
-fn denied(status: StatusCode, code: &'static str, message: &str, mut headers: Vec<HeaderValueOption>) -> CheckResponse {
+fn denied(
+    status: StatusCode,
+    code: &'static str,
+    message: &str,
+    mut headers: Vec<HeaderValueOption>,
+) -> CheckResponse {
     headers.push(set(CODE.as_str(), code));
     headers.push(set("content-type", "application/json"));
     headers.push(set("cache-control", "no-store"));
@@ -156,9 +213,15 @@ fn denied(status: StatusCode, code: &'static str, message: &str, mut headers: Ve
         _ => GrpcCode::PermissionDenied,
     };
     CheckResponse {
-        status: Some(rpc::Status { code: grpc.into(), message: code.to_owned(), ..rpc::Status::default() }),
+        status: Some(rpc::Status {
+            code: grpc.into(),
+            message: code.to_owned(),
+            ..rpc::Status::default()
+        }),
         http_response: Some(HttpResponse::DeniedResponse(DeniedHttpResponse {
-            status: Some(HttpStatus { code: i32::from(status.as_u16()) }),
+            status: Some(HttpStatus {
+                code: i32::from(status.as_u16()),
+            }),
             headers,
             body: answer::body(code, message),
         })),
@@ -169,7 +232,11 @@ fn denied(status: StatusCode, code: &'static str, message: &str, mut headers: Ve
 /// A header that replaces the client's.
 fn set<'a>(name: &str, value: impl Into<Cow<'a, str>>) -> HeaderValueOption {
     HeaderValueOption {
-        header: Some(HeaderValue { key: name.to_owned(), value: value.into().into_owned(), ..HeaderValue::default() }),
+        header: Some(HeaderValue {
+            key: name.to_owned(),
+            value: value.into().into_owned(),
+            ..HeaderValue::default()
+        }),
         ..HeaderValueOption::default()
     }
 }
@@ -180,12 +247,22 @@ fn cookies_without(original: &HttpRequest, name: &str) -> Option<String> {
     let named = |pair: &str| cookies(pair.as_bytes()).any(|(other, _)| other == name.as_bytes());
     let carrier = Original(original);
     let kept = carrier.header("cookie").filter_map(|header| {
-        let pairs = header.split(|byte| *byte == b';').filter_map(|pair| std::str::from_utf8(pair).ok());
+        let pairs = header
+            .split(|byte| *byte == b';')
+            .filter_map(|pair| std::str::from_utf8(pair).ok());
         let kept: Vec<&str> = pairs.filter(|pair| !named(pair)).collect();
-        if kept.iter().all(|pair| pair.trim_ascii().is_empty()) { None } else { Some(kept.join(";").trim_ascii().to_owned()) }
+        if kept.iter().all(|pair| pair.trim_ascii().is_empty()) {
+            None
+        } else {
+            Some(kept.join(";").trim_ascii().to_owned())
+        }
     });
     let kept: Vec<String> = kept.collect();
-    if kept.is_empty() { None } else { Some(kept.join("; ")) }
+    if kept.is_empty() {
+        None
+    } else {
+        Some(kept.join("; "))
+    }
 }
 
 /// For rate limits and access logs, under `envoy.filters.http.ext_authz`.
@@ -199,14 +276,28 @@ fn facts(code: Code, holder: Option<&Holder>) -> Struct {
             ("name".to_owned(), text(entry.name())),
             ("namespace".to_owned(), text(profile.namespace())),
             ("principal".to_owned(), text(entry.principal())),
-            ("version".to_owned(), value(Kind::NumberValue(f64::from(holder.version().number())))),
-            ("roles".to_owned(), value(Kind::ListValue(ListValue { values: profile.roles().map(text).collect() }))),
+            (
+                "version".to_owned(),
+                value(Kind::NumberValue(f64::from(holder.version().number()))),
+            ),
+            (
+                "roles".to_owned(),
+                value(Kind::ListValue(ListValue {
+                    values: profile.roles().map(text).collect(),
+                })),
+            ),
         ]);
         if let Some(organization) = profile.organization() {
             fields.insert("organization".to_owned(), text(organization));
         }
-        let metadata = profile.metadata().map(|(name, value)| (name.to_owned(), text(value))).collect();
-        fields.insert("metadata".to_owned(), value(Kind::StructValue(Struct { fields: metadata })));
+        let metadata = profile
+            .metadata()
+            .map(|(name, value)| (name.to_owned(), text(value)))
+            .collect();
+        fields.insert(
+            "metadata".to_owned(),
+            value(Kind::StructValue(Struct { fields: metadata })),
+        );
     }
     Struct { fields }
 }

@@ -42,8 +42,16 @@ pub async fn handle(State(desk): State<Arc<Desk>>, request: Request<Body>) -> Re
 }
 
 fn answer(desk: &Desk, uri: &Uri, headers: &HeaderMap) -> Response<Body> {
-    let mut parts = uri.path().strip_prefix(PREFIX).unwrap_or_default().split('/');
-    let (dialect, settings, end) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default(), parts.next());
+    let mut parts = uri
+        .path()
+        .strip_prefix(PREFIX)
+        .unwrap_or_default()
+        .split('/');
+    let (dialect, settings, end) = (
+        parts.next().unwrap_or_default(),
+        parts.next().unwrap_or_default(),
+        parts.next(),
+    );
     let Some(dialect) = Dialect::of(dialect) else {
         return refusal(
             StatusCode::FORBIDDEN,
@@ -54,15 +62,31 @@ fn answer(desk: &Desk, uri: &Uri, headers: &HeaderMap) -> Response<Body> {
     if end != Some(END) {
         desk.routes.has_no_end(settings);
         desk.metrics.misconfigured(dialect.protocol);
-        return refusal(StatusCode::FORBIDDEN, MISCONFIGURED, "this route is misconfigured: its settings do not end in /-");
+        return refusal(
+            StatusCode::FORBIDDEN,
+            MISCONFIGURED,
+            "this route is misconfigured: its settings do not end in /-",
+        );
     }
     let route = desk.routes.read(settings);
     let Ok(route) = &*route else {
         desk.metrics.misconfigured(dialect.protocol);
-        return refusal(StatusCode::FORBIDDEN, MISCONFIGURED, "this route is misconfigured: the gate's log says how");
+        return refusal(
+            StatusCode::FORBIDDEN,
+            MISCONFIGURED,
+            "this route is misconfigured: the gate's log says how",
+        );
     };
-    let carrier = Original { headers, query: dialect.query(uri, headers), joined: dialect.protocol == Protocol::Envoy };
-    let found = if dialect.lets_through(headers) { Found::Unclear } else { route.places.find(&carrier) };
+    let carrier = Original {
+        headers,
+        query: dialect.query(uri, headers),
+        joined: dialect.protocol == Protocol::Envoy,
+    };
+    let found = if dialect.lets_through(headers) {
+        Found::Unclear
+    } else {
+        route.places.find(&carrier)
+    };
     match desk.ask(dialect.protocol, found.shown(), route.needs()) {
         Err(unable) => unavailable(&unable),
         Ok(verdict) => dialect.told(&verdict, &route.needs(), found.trace()),
@@ -102,14 +126,22 @@ impl Dialect {
             "haproxy" => (Protocol::Haproxy, forwarded),
             _ => return None,
         };
-        Some(Self { protocol, original_uri, only_401_and_403: protocol == Protocol::Nginx })
+        Some(Self {
+            protocol,
+            original_uri,
+            only_401_and_403: protocol == Protocol::Nginx,
+        })
     }
 
     fn query<'a>(&self, uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
-        let Some(name) = self.original_uri else { return uri.query() };
+        let Some(name) = self.original_uri else {
+            return uri.query();
+        };
         // The proxy sets it. Two of them: one is the client's.
         let mut all = headers.get_all(name).iter();
-        let (one, None) = (all.next()?, all.next()) else { return None };
+        let (one, None) = (all.next()?, all.next()) else {
+            return None;
+        };
         Some(one.to_str().ok()?.split_once('?')?.1)
     }
 
@@ -117,16 +149,29 @@ impl Dialect {
     /// configuration names and cannot drop others of that prefix.
     fn lets_through(&self, headers: &HeaderMap) -> bool {
         let ours = |name: &HeaderName| answer::IDENTITY.contains(name);
-        self.protocol == Protocol::Nginx && headers.keys().any(|name| answer::pretends(name.as_str()) && !ours(name))
+        self.protocol == Protocol::Nginx
+            && headers
+                .keys()
+                .any(|name| answer::pretends(name.as_str()) && !ours(name))
     }
 
-    fn told(&self, verdict: &Verdict, needs: &Needs<'_>, trace: Option<Trace<'_>>) -> Response<Body> {
+    fn told(
+        &self,
+        verdict: &Verdict,
+        needs: &Needs<'_>,
+        trace: Option<Trace<'_>>,
+    ) -> Response<Body> {
         if let Some(holder) = verdict.holder.as_ref().filter(|_| verdict.is_valid()) {
             let mut response = Response::new(Body::empty());
             let headers = response.headers_mut();
             headers.reserve(answer::IDENTITY_COUNT + 4);
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-            headers.extend(answer::IDENTITY.iter().cloned().zip(answer::identity_headers(holder)));
+            headers.extend(
+                answer::IDENTITY
+                    .iter()
+                    .cloned()
+                    .zip(answer::identity_headers(holder)),
+            );
             if let (Protocol::Envoy, Some(Trace::Header(name))) = (self.protocol, trace)
                 && let Ok(name) = HeaderValue::from_str(name)
             {
@@ -145,25 +190,38 @@ impl Dialect {
             _ => refusal(status, verdict.code.as_str(), &message),
         };
         if let Some(challenge) = answer::challenge(verdict, needs, &message) {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, challenge);
         }
         if verdict.code == Code::RateLimited {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response
     }
 }
 
 fn unavailable(unable: &Unable) -> Response<Body> {
-    let mut response = refusal(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, &unable.to_string());
-    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    let mut response = refusal(
+        StatusCode::SERVICE_UNAVAILABLE,
+        UNAVAILABLE,
+        &unable.to_string(),
+    );
+    response
+        .headers_mut()
+        .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     response
 }
 
 fn refusal(status: StatusCode, code: &'static str, message: &str) -> Response<Body> {
     let mut response = bare(status, code);
     *response.body_mut() = Body::from(answer::body(code, message));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
     response
 }
 

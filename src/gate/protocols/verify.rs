@@ -146,7 +146,10 @@ fn tell<M: SerializeMap>(holder: &Holder, told: &mut M) -> Result<(), M::Error> 
     told.serialize_entry("roles", &List(profile.roles()))?;
     told.serialize_entry("permissions", &holder.permissions())?;
     told.serialize_entry("metadata", &Metadata(profile))?;
-    for (name, moment) in [("expiresAt", entry.expires()), ("retiresAt", version.retires())] {
+    for (name, moment) in [
+        ("expiresAt", entry.expires()),
+        ("retiresAt", version.retires()),
+    ] {
         if let Some(moment) = moment {
             told.serialize_entry(name, &moment)?;
         }
@@ -179,8 +182,16 @@ impl Verify {
     pub fn answer(&self, question: &Verification<'_>) -> Result<Verified, VerifyError> {
         let permissions;
         let needs = Needs {
-            audience: question.audience.as_deref().map(|name| bounded("audience", name)).transpose()?,
-            organization: question.organization.as_deref().map(|name| bounded("organization", name)).transpose()?,
+            audience: question
+                .audience
+                .as_deref()
+                .map(|name| bounded("audience", name))
+                .transpose()?,
+            organization: question
+                .organization
+                .as_deref()
+                .map(|name| bounded("organization", name))
+                .transpose()?,
             permissions: {
                 let expression = question.permissions.as_deref().map(Expression::from_str);
                 permissions = expression.transpose().map_err(RouteError::from)?;
@@ -189,7 +200,11 @@ impl Verify {
             namespace: question.namespace(),
         };
         self.desk.routes.check(needs.audience)?;
-        let shown = if question.key.is_empty() { Shown::Nothing } else { Shown::One(question.key.as_bytes()) };
+        let shown = if question.key.is_empty() {
+            Shown::Nothing
+        } else {
+            Shown::One(question.key.as_bytes())
+        };
         let verdict = self.desk.ask(Protocol::Verify, shown, needs)?;
         let message = answer::message(&verdict, &needs);
         Ok(Verified { verdict, message })

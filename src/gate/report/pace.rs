@@ -32,7 +32,11 @@ pub(super) struct Pace<T> {
 
 impl<T> Default for Pace<T> {
     fn default() -> Self {
-        Self { written: None, failures: 0, not_before: None }
+        Self {
+            written: None,
+            failures: 0,
+            not_before: None,
+        }
     }
 }
 
@@ -42,7 +46,9 @@ impl<T: PartialEq> Pace<T> {
         if let Some(until) = self.not_before.filter(|until| *until > now) {
             return Next::Wait(until - now);
         }
-        let Some((at, written)) = &self.written else { return Next::Write };
+        let Some((at, written)) = &self.written else {
+            return Next::Write;
+        };
         let since = now.saturating_duration_since(*at);
         if since >= HEARTBEAT || (since >= SHORTEST_PAUSE && written != facts) {
             return Next::Write;
@@ -56,19 +62,26 @@ impl<T: PartialEq> Pace<T> {
 
     /// Whether it is time to write whatever there is.
     pub(super) fn beats(&self, now: Instant) -> bool {
-        self.written.as_ref().is_none_or(|(at, _)| now.saturating_duration_since(*at) >= HEARTBEAT)
+        self.written
+            .as_ref()
+            .is_none_or(|(at, _)| now.saturating_duration_since(*at) >= HEARTBEAT)
     }
 
     /// A write, begun at `now`, has succeeded.
     pub(super) fn written(&mut self, now: Instant, facts: T) {
-        *self = Self { written: Some((now, facts)), failures: 0, not_before: None };
+        *self = Self {
+            written: Some((now, facts)),
+            failures: 0,
+            not_before: None,
+        };
     }
 
     /// A write has failed: it may have been carried out all the same. The next try is after one second, doubled each time, and up to
     /// half less according to `random`, so that the gates of a cluster do not come back all at once.
     pub(super) fn failed(&mut self, now: Instant, random: u64) {
-        let pause =
-            SHORTEST_PAUSE.saturating_mul(2_u32.saturating_pow(self.failures.saturating_add(1).min(20))).min(LONGEST_PAUSE);
+        let pause = SHORTEST_PAUSE
+            .saturating_mul(2_u32.saturating_pow(self.failures.saturating_add(1).min(20)))
+            .min(LONGEST_PAUSE);
         let less = pause / 2_000 * u32::try_from(random % 1_001).unwrap_or(0);
         self.failures = self.failures.saturating_add(1);
         self.not_before = Some(now + pause.saturating_sub(less));
@@ -81,7 +94,9 @@ impl<T: PartialEq> Pace<T> {
 
     /// Whether `facts` are what was last written.
     pub(super) fn is_told(&self, facts: &T) -> bool {
-        self.written.as_ref().is_some_and(|(_, written)| written == facts)
+        self.written
+            .as_ref()
+            .is_some_and(|(_, written)| written == facts)
     }
 }
 
@@ -112,19 +127,32 @@ mod tests {
             (ms(10_000), "a", Next::Write),
             (ms(60_000), "a", Next::Write),
         ] {
-            assert_eq!(pace.next(begun + after, &facts), next, "{facts} after {after:?}");
+            assert_eq!(
+                pace.next(begun + after, &facts),
+                next,
+                "{facts} after {after:?}"
+            );
         }
         assert!(pace.is_told(&"a") && !pace.is_told(&"b"));
-        assert!(!pace.beats(begun + ms(9_999)) && pace.beats(begun + HEARTBEAT) && Pace::<&str>::default().beats(begun));
+        assert!(
+            !pace.beats(begun + ms(9_999))
+                && pace.beats(begun + HEARTBEAT)
+                && Pace::<&str>::default().beats(begun)
+        );
     }
 
     #[test]
     fn after_failures_it_waits_longer_each_time_but_not_too_long() {
         let begun = Instant::now();
         let mut pace = Pace::default();
-        for (pause, jittered) in
-            [(2_000, 1_000), (4_000, 2_000), (8_000, 4_000), (16_000, 8_000), (20_000, 10_000), (20_000, 10_000)]
-        {
+        for (pause, jittered) in [
+            (2_000, 1_000),
+            (4_000, 2_000),
+            (8_000, 4_000),
+            (16_000, 8_000),
+            (20_000, 10_000),
+            (20_000, 10_000),
+        ] {
             let mut other = pace.clone();
             pace.failed(begun, 0);
             other.failed(begun, 1_000);
@@ -134,7 +162,11 @@ mod tests {
         }
         pace.failed(begun, u64::MAX);
         pace.written(begun, "a");
-        assert_eq!(pace.next(begun, &"b"), Next::Wait(ms(1_000)), "a success makes up for all");
+        assert_eq!(
+            pace.next(begun, &"b"),
+            Next::Wait(ms(1_000)),
+            "a success makes up for all"
+        );
         assert_eq!(pace.failures(), 0);
     }
 
@@ -144,8 +176,13 @@ mod tests {
         let mut pace = Pace::default();
         for random in 0..5_000 {
             pace.failed(begun, random);
-            let Next::Wait(pause) = pace.next(begun, &"a") else { panic!("it writes at once") };
-            assert!((SHORTEST_PAUSE..=LONGEST_PAUSE).contains(&pause), "{pause:?}");
+            let Next::Wait(pause) = pace.next(begun, &"a") else {
+                panic!("it writes at once")
+            };
+            assert!(
+                (SHORTEST_PAUSE..=LONGEST_PAUSE).contains(&pause),
+                "{pause:?}"
+            );
         }
     }
 }

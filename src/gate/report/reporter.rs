@@ -69,7 +69,11 @@ impl Identity {
 
     fn from(variable: impl Fn(&str) -> Option<String>) -> Option<Self> {
         let set = |name: &str| variable(name).filter(|value| !value.is_empty());
-        Some(Self { name: set("POD_NAME")?, namespace: set("POD_NAMESPACE")?, pod_uid: set("POD_UID") })
+        Some(Self {
+            name: set("POD_NAME")?,
+            namespace: set("POD_NAMESPACE")?,
+            pod_uid: set("POD_UID"),
+        })
     }
 }
 
@@ -84,7 +88,14 @@ impl Reporter {
         facts: impl Fn() -> GateFacts + Send + Sync + 'static,
         changed: Arc<Notify>,
     ) -> Self {
-        Self { client, identity, scope, uses, facts: Box::new(facts), changed }
+        Self {
+            client,
+            identity,
+            scope,
+            uses,
+            facts: Box::new(facts),
+            changed,
+        }
     }
 
     /// Writes until `stop` is cancelled, then takes the object away. Failures are logged and tried again; they harm nobody. `begun` is
@@ -92,7 +103,12 @@ impl Reporter {
     pub async fn run(self, stop: CancellationToken, begun: CancellationToken) {
         // However this ends, nobody waits for it.
         let mut begun = Some(begun.drop_guard());
-        let mut writing = Writing { pace: Pace::default(), uses: Vec::new(), uid: None, told: HashSet::new() };
+        let mut writing = Writing {
+            pace: Pace::default(),
+            uses: Vec::new(),
+            uid: None,
+            told: HashSet::new(),
+        };
         loop {
             let now = Instant::now();
             if writing.pace.beats(now) || self.uses.is_spent(&writing.uses) {
@@ -119,16 +135,31 @@ impl Reporter {
                 },
             }
         }
-        if tokio::time::timeout(FAREWELL, self.leave(&writing)).await.is_err() {
-            tracing::debug!(gate = self.identity.name, "the Gate object could not be taken away in time");
+        if tokio::time::timeout(FAREWELL, self.leave(&writing))
+            .await
+            .is_err()
+        {
+            tracing::debug!(
+                gate = self.identity.name,
+                "the Gate object could not be taken away in time"
+            );
         }
     }
 
-    fn note(&self, written: Result<Option<String>, Failure>, now: Instant, facts: Facts, writing: &mut Writing) {
+    fn note(
+        &self,
+        written: Result<Option<String>, Failure>,
+        now: Instant,
+        facts: Facts,
+        writing: &mut Writing,
+    ) {
         match written {
             Ok(uid) => {
                 if writing.pace.failures() > 0 {
-                    tracing::info!(gate = self.identity.name, "the Gate object is written again");
+                    tracing::info!(
+                        gate = self.identity.name,
+                        "the Gate object is written again"
+                    );
                 }
                 writing.told.clear();
                 writing.uid = uid;
@@ -145,7 +176,11 @@ impl Reporter {
                         "the Gate object cannot be written: last uses are not told; verdicts do not depend on it"
                     );
                 } else {
-                    tracing::debug!(kind = failure.kind, cause = failure.cause, "the Gate object cannot be written");
+                    tracing::debug!(
+                        kind = failure.kind,
+                        cause = failure.cause,
+                        "the Gate object cannot be written"
+                    );
                 }
                 writing.pace.failed(Instant::now(), rand::random());
             }
@@ -157,10 +192,19 @@ impl Reporter {
         let gate = self.object(facts, Timestamp::now());
         // Nobody else has a say in it: what another has written there is taken over.
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        match tokio::time::timeout(LIMIT, self.api().patch(&self.identity.name, &params, &Patch::Apply(&gate))).await {
+        match tokio::time::timeout(
+            LIMIT,
+            self.api()
+                .patch(&self.identity.name, &params, &Patch::Apply(&gate)),
+        )
+        .await
+        {
             Ok(Ok(written)) => Ok(written.uid()),
             Ok(Err(error)) => Err(Failure::of(&error)),
-            Err(_) => Err(Failure { kind: "no answer", cause: format!("no answer within {} s", LIMIT.as_secs()) }),
+            Err(_) => Err(Failure {
+                kind: "no answer",
+                cause: format!("no answer within {} s", LIMIT.as_secs()),
+            }),
         }
     }
 
@@ -206,14 +250,21 @@ impl Reporter {
         }
         // A pod of the same name may have come since, with an object of its own.
         let params = DeleteParams {
-            preconditions: uid.map(|uid| Preconditions { uid: Some(uid), resource_version: None }),
+            preconditions: uid.map(|uid| Preconditions {
+                uid: Some(uid),
+                resource_version: None,
+            }),
             ..DeleteParams::default()
         };
         if params.preconditions.is_none() {
             return;
         }
         if let Err(error) = self.api().delete(&self.identity.name, &params).await {
-            tracing::debug!(gate = self.identity.name, cause = Failure::of(&error).cause, "the Gate object is left behind");
+            tracing::debug!(
+                gate = self.identity.name,
+                cause = Failure::of(&error).cause,
+                "the Gate object is left behind"
+            );
         }
     }
 
@@ -243,16 +294,34 @@ impl Failure {
     fn of(error: &kube::Error) -> Self {
         match error {
             kube::Error::Api(status) if status.is_forbidden() => {
-                let cause =
-                    format!("{} (grant the gate create, patch and delete on gates.claviger.dev with RBAC)", status.message);
-                Self { kind: "forbidden", cause }
+                let cause = format!(
+                    "{} (grant the gate create, patch and delete on gates.claviger.dev with RBAC)",
+                    status.message
+                );
+                Self {
+                    kind: "forbidden",
+                    cause,
+                }
             }
             kube::Error::Api(status) => {
-                let kind = if (400..500).contains(&status.code) && status.code != 429 { "refused" } else { "unavailable" };
-                Self { kind, cause: format!("{} ({})", status.message, status.code) }
+                let kind = if (400..500).contains(&status.code) && status.code != 429 {
+                    "refused"
+                } else {
+                    "unavailable"
+                };
+                Self {
+                    kind,
+                    cause: format!("{} ({})", status.message, status.code),
+                }
             }
-            kube::Error::SerdeError(_) => Self { kind: "unreadable", cause: "the answer cannot be read".to_owned() },
-            other => Self { kind: "connection", cause: other.to_string() },
+            kube::Error::SerdeError(_) => Self {
+                kind: "unreadable",
+                cause: "the answer cannot be read".to_owned(),
+            },
+            other => Self {
+                kind: "connection",
+                cause: other.to_string(),
+            },
         }
     }
 }
@@ -265,35 +334,71 @@ mod tests {
     #[test]
     fn without_a_pod_name_nothing_is_reported() {
         let from = |set: &[(&str, &str)]| {
-            let set: Vec<_> = set.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-            Identity::from(|name| set.iter().find(|(one, _)| one == name).map(|(_, value)| value.clone()))
+            let set: Vec<_> = set
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect();
+            Identity::from(|name| {
+                set.iter()
+                    .find(|(one, _)| one == name)
+                    .map(|(_, value)| value.clone())
+            })
         };
         assert_eq!(from(&[]), None);
         assert_eq!(from(&[("POD_NAMESPACE", "ns"), ("POD_UID", "u")]), None);
         assert_eq!(from(&[("POD_NAME", "gate-a"), ("POD_NAMESPACE", "")]), None);
-        let whole = from(&[("POD_NAME", "gate-a"), ("POD_NAMESPACE", "ns"), ("POD_UID", "u")]).unwrap();
-        assert_eq!((whole.name.as_str(), whole.namespace.as_str(), whole.pod_uid.as_deref()), ("gate-a", "ns", Some("u")));
-        assert_eq!(from(&[("POD_NAME", "gate-a"), ("POD_NAMESPACE", "ns")]).unwrap().pod_uid, None);
+        let whole = from(&[
+            ("POD_NAME", "gate-a"),
+            ("POD_NAMESPACE", "ns"),
+            ("POD_UID", "u"),
+        ])
+        .unwrap();
+        assert_eq!(
+            (
+                whole.name.as_str(),
+                whole.namespace.as_str(),
+                whole.pod_uid.as_deref()
+            ),
+            ("gate-a", "ns", Some("u"))
+        );
+        assert_eq!(
+            from(&[("POD_NAME", "gate-a"), ("POD_NAMESPACE", "ns")])
+                .unwrap()
+                .pod_uid,
+            None
+        );
     }
 
     #[tokio::test]
     async fn the_object_says_everything_and_goes_with_its_pod() {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let client = Client::try_from(kube::Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
+        let client =
+            Client::try_from(kube::Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
         let uses = Arc::new(Uses::default());
         uses.record(&Noted::new(None), 1_795_262_400, || Subject {
             namespace: "team".to_owned(),
             name: "k".to_owned(),
             uid: "u".to_owned(),
         });
-        let identity = Identity { name: "gate-a".to_owned(), namespace: "ns".to_owned(), pod_uid: Some("pod".to_owned()) };
+        let identity = Identity {
+            name: "gate-a".to_owned(),
+            namespace: "ns".to_owned(),
+            pod_uid: Some("pod".to_owned()),
+        };
         let facts = || GateFacts {
             state: GateState::Current,
             keys: 3,
             reached: Some("7".to_owned()),
             roles_reached: Some("5".to_owned()),
         };
-        let reporter = Reporter::new(client, identity, Some("team".to_owned()), uses, facts, Arc::default());
+        let reporter = Reporter::new(
+            client,
+            identity,
+            Some("team".to_owned()),
+            uses,
+            facts,
+            Arc::default(),
+        );
         let told = reporter.uses.oldest();
         let object = reporter.object(&(facts(), told), "2026-11-21T12:00:00.5Z".parse().unwrap());
         assert_eq!(

@@ -58,14 +58,18 @@ impl Noted {
 
     /// Takes the place of `earlier`: what was noted there needs no noting again.
     pub fn succeed(&self, earlier: &Self) {
-        self.0.fetch_max(earlier.0.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.0
+            .fetch_max(earlier.0.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
     /// Whether a use at `now` is worth noting; true once for each use that is.
     fn take(&self, now: i64) -> bool {
         let noted = self.0.load(Ordering::Relaxed);
         now.saturating_sub(noted) >= GRANULARITY
-            && self.0.compare_exchange(noted, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+            && self
+                .0
+                .compare_exchange(noted, now, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
     }
 }
 
@@ -82,7 +86,10 @@ impl Uses {
         let Some(moment) = last_used_at else { return };
         let mut pending = self.lock();
         // One that came shortly after would never be written.
-        if pending.get(uid).is_some_and(|waiting| waiting.used_at.saturating_sub(moment) < GRANULARITY) {
+        if pending
+            .get(uid)
+            .is_some_and(|waiting| waiting.used_at.saturating_sub(moment) < GRANULARITY)
+        {
             pending.remove(uid);
         }
     }
@@ -137,13 +144,28 @@ impl Uses {
         told.collect()
     }
 
-    fn keep(&self, used_at: i64, Subject { namespace, name, uid }: Subject) {
+    fn keep(
+        &self,
+        used_at: i64,
+        Subject {
+            namespace,
+            name,
+            uid,
+        }: Subject,
+    ) {
         let mut pending = self.lock();
         if pending.len() >= MAX_PENDING && !pending.contains_key(&uid) {
             self.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        pending.insert(uid, Pending { namespace, name, used_at });
+        pending.insert(
+            uid,
+            Pending {
+                namespace,
+                name,
+                used_at,
+            },
+        );
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Pending>> {
@@ -158,25 +180,45 @@ mod tests {
     const NOON: i64 = 1_795_262_400;
 
     fn subject(number: usize) -> Subject {
-        Subject { namespace: "team".to_owned(), name: format!("k{number}"), uid: format!("uid-{number:05}") }
+        Subject {
+            namespace: "team".to_owned(),
+            name: format!("k{number}"),
+            uid: format!("uid-{number:05}"),
+        }
     }
 
     fn told(uses: &Uses) -> Vec<(String, i64)> {
-        uses.oldest().into_iter().map(|used| (used.name, used.used_at.0.as_second() - NOON)).collect()
+        uses.oldest()
+            .into_iter()
+            .map(|used| (used.name, used.used_at.0.as_second() - NOON))
+            .collect()
     }
 
     #[test]
     fn a_use_is_noted_once_an_hour() {
         let (uses, noted) = (Uses::default(), Noted::new(None));
         let mut asked = 0;
-        for (now, noted_so_far) in [(0, 1), (0, 1), (1, 1), (3_599, 1), (3_600, 2), (3_601, 2), (-9_000, 2), (10_000, 3)] {
+        for (now, noted_so_far) in [
+            (0, 1),
+            (0, 1),
+            (1, 1),
+            (3_599, 1),
+            (3_600, 2),
+            (3_601, 2),
+            (-9_000, 2),
+            (10_000, 3),
+        ] {
             uses.record(&noted, NOON + now, || {
                 asked += 1;
                 subject(1)
             });
             assert_eq!(asked, noted_so_far, "at {now}");
         }
-        assert_eq!(told(&uses), [("k1".to_owned(), 10_000)], "the latest is told");
+        assert_eq!(
+            told(&uses),
+            [("k1".to_owned(), 10_000)],
+            "the latest is told"
+        );
     }
 
     #[test]
@@ -205,7 +247,11 @@ mod tests {
             assert_eq!(uses.pending(), 1, "{earlier:?}");
         }
         uses.seen("uid-00001", Some(NOON - 3_599));
-        assert_eq!(uses.pending(), 0, "what is within the hour is never written");
+        assert_eq!(
+            uses.pending(),
+            0,
+            "what is within the hour is never written"
+        );
 
         uses.record(&Noted::new(None), NOON, || subject(1));
         uses.gone("uid-00001");
@@ -216,7 +262,11 @@ mod tests {
     fn the_oldest_are_told_first_and_no_more_than_fit() {
         let uses = Uses::default();
         for number in 0..600 {
-            uses.record(&Noted::new(None), NOON - i64::try_from(number).unwrap(), || subject(number));
+            uses.record(
+                &Noted::new(None),
+                NOON - i64::try_from(number).unwrap(),
+                || subject(number),
+            );
         }
         let told = told(&uses);
         assert_eq!(told.len(), MAX_USES);
@@ -230,7 +280,11 @@ mod tests {
         let uses = Uses::default();
         assert!(uses.is_spent(&[]), "the first use is told at once");
         for number in 0..100 {
-            uses.record(&Noted::new(None), NOON + i64::try_from(number).unwrap(), || subject(number));
+            uses.record(
+                &Noted::new(None),
+                NOON + i64::try_from(number).unwrap(),
+                || subject(number),
+            );
         }
         let told = uses.oldest();
         for used in &told[..24] {
@@ -250,7 +304,11 @@ mod tests {
         }
         assert_eq!((uses.pending(), uses.dropped()), (MAX_PENDING, 3));
         uses.record(&Noted::new(None), NOON + 1, || subject(0));
-        assert_eq!((uses.pending(), uses.dropped()), (MAX_PENDING, 3), "one that waits already takes no more room");
+        assert_eq!(
+            (uses.pending(), uses.dropped()),
+            (MAX_PENDING, 3),
+            "one that waits already takes no more room"
+        );
         uses.gone("uid-00000");
         uses.record(&Noted::new(None), NOON, || subject(MAX_PENDING));
         assert_eq!((uses.pending(), uses.dropped()), (MAX_PENDING, 3));
@@ -266,7 +324,10 @@ mod tests {
                 threads.spawn(|| {
                     start.wait();
                     for (hour, taken) in (0..).zip(&hours) {
-                        taken.fetch_add(u64::from(noted.take(NOON + hour * GRANULARITY)), Ordering::Relaxed);
+                        taken.fetch_add(
+                            u64::from(noted.take(NOON + hour * GRANULARITY)),
+                            Ordering::Relaxed,
+                        );
                     }
                 });
             }

@@ -19,7 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     /// It is longer than allowed.
-    #[error("the body is longer than the {limit} bytes that are taken: send fewer requests at once")]
+    #[error(
+        "the body is longer than the {limit} bytes that are taken: send fewer requests at once"
+    )]
     TooLarge {
         /// The bytes that would have been read.
         limit: usize,
@@ -78,13 +80,19 @@ impl Bodies {
     /// Reads within [`Limits::body`] and [`Limits::body_bytes`].
     #[must_use]
     pub fn new(limits: &Limits) -> Self {
-        Self { room: Room::new(limits.body_bytes), time: limits.body }
+        Self {
+            room: Room::new(limits.body_bytes),
+            time: limits.body,
+        }
     }
 
     /// The same for the bodies of one peer, which do not take everybody's room.
     #[must_use]
     pub fn of(&self, peer: IpAddr) -> Self {
-        Self { room: self.room.of(peer), time: self.time }
+        Self {
+            room: self.room.of(peer),
+            time: self.time,
+        }
     }
 
     /// Reads a body of at most `limit` bytes.
@@ -101,7 +109,9 @@ impl Bodies {
         if body.size_hint().lower() > u64::try_from(limit).unwrap_or(u64::MAX) {
             return Err(BodyError::TooLarge { limit });
         }
-        tokio::time::timeout(self.time, self.collect(body, limit)).await.unwrap_or(Err(BodyError::TooSlow { limit: self.time }))
+        tokio::time::timeout(self.time, self.collect(body, limit))
+            .await
+            .unwrap_or(Err(BodyError::TooSlow { limit: self.time }))
     }
 
     async fn collect<B>(&self, body: B, limit: usize) -> Result<Held, BodyError>
@@ -110,10 +120,18 @@ impl Bodies {
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         let mut body = std::pin::pin!(body);
-        let mut held = Held { bytes: Bytes::new(), room: None };
+        let mut held = Held {
+            bytes: Bytes::new(),
+            room: None,
+        };
         let mut all = BytesMut::new();
         while let Some(frame) = body.frame().await {
-            let Ok(data) = frame.map_err(|error| BodyError::Broken(error.into()))?.into_data() else { continue };
+            let Ok(data) = frame
+                .map_err(|error| BodyError::Broken(error.into()))?
+                .into_data()
+            else {
+                continue;
+            };
             if held.bytes.len() + all.len() + data.len() > limit {
                 return Err(BodyError::TooLarge { limit });
             }
@@ -163,23 +181,37 @@ mod tests {
     use super::*;
 
     fn bodies(body_bytes: u32) -> Bodies {
-        Bodies::new(&Limits { body_bytes, ..Limits::default() })
+        Bodies::new(&Limits {
+            body_bytes,
+            ..Limits::default()
+        })
     }
 
-    async fn read_body<B: Body<Data = Bytes, Error = Infallible>>(body: B, limit: usize) -> Result<Bytes, BodyError> {
+    async fn read_body<B: Body<Data = Bytes, Error = Infallible>>(
+        body: B,
+        limit: usize,
+    ) -> Result<Bytes, BodyError> {
         Ok(bodies(1000).read(body, limit).await?.bytes().clone())
     }
 
     fn pieces(pieces: &'static [&'static str]) -> impl Body<Data = Bytes, Error = Infallible> {
-        let frames = pieces.iter().map(|piece| Ok(Frame::data(Bytes::from_static(piece.as_bytes()))));
+        let frames = pieces
+            .iter()
+            .map(|piece| Ok(Frame::data(Bytes::from_static(piece.as_bytes()))));
         StreamBody::new(futures::stream::iter(frames.collect::<Vec<_>>()))
     }
 
     #[tokio::test]
     async fn a_body_is_read_whole_in_one_piece_or_many() {
         assert_eq!(read_body(pieces(&[]), 9).await.unwrap(), "");
-        assert_eq!(read_body(pieces(&["", "whole", ""]), 9).await.unwrap(), "whole");
-        assert_eq!(read_body(pieces(&["in", "three", "pi"]), 9).await.unwrap(), "inthreepi");
+        assert_eq!(
+            read_body(pieces(&["", "whole", ""]), 9).await.unwrap(),
+            "whole"
+        );
+        assert_eq!(
+            read_body(pieces(&["in", "three", "pi"]), 9).await.unwrap(),
+            "inthreepi"
+        );
     }
 
     /// Says how long it is, and must not be read.
@@ -189,7 +221,10 @@ mod tests {
         type Data = Bytes;
         type Error = Infallible;
 
-        fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
             panic!("nobody reads it")
         }
 
@@ -208,8 +243,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_does_not_come_is_not_waited_for() {
-        let first = futures::stream::iter([Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"slow")))]);
-        let error = read_body(StreamBody::new(first.chain(futures::stream::pending())), 9).await.unwrap_err();
+        let first = futures::stream::iter([Ok::<_, Infallible>(Frame::data(Bytes::from_static(
+            b"slow",
+        )))]);
+        let error = read_body(StreamBody::new(first.chain(futures::stream::pending())), 9)
+            .await
+            .unwrap_err();
         assert_eq!(error.status(), StatusCode::REQUEST_TIMEOUT);
     }
 
@@ -233,14 +272,31 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_peer_takes_no_more_than_its_portion() {
         let bodies = bodies(40);
-        let (greedy, modest) = (bodies.of([192, 0, 2, 1].into()), bodies.of([192, 0, 2, 2].into()));
+        let (greedy, modest) = (
+            bodies.of([192, 0, 2, 1].into()),
+            bodies.of([192, 0, 2, 2].into()),
+        );
         let first = greedy.read(pieces(&["four", "two"]), 9).await.unwrap();
         // On another connection it is the same one.
         let again = bodies.of([192, 0, 2, 1].into());
         let busy = again.read(pieces(&["six", "six"]), 9).await.unwrap_err();
         assert_eq!(busy.status(), StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(modest.read(pieces(&["six", "six"]), 9).await.unwrap().bytes(), "sixsix");
+        assert_eq!(
+            modest
+                .read(pieces(&["six", "six"]), 9)
+                .await
+                .unwrap()
+                .bytes(),
+            "sixsix"
+        );
         drop(first);
-        assert_eq!(again.read(pieces(&["six", "six"]), 9).await.unwrap().bytes(), "sixsix");
+        assert_eq!(
+            again
+                .read(pieces(&["six", "six"]), 9)
+                .await
+                .unwrap()
+                .bytes(),
+            "sixsix"
+        );
     }
 }

@@ -100,11 +100,18 @@ impl Serving<'_> {
         let vigil = Vigil::new(self.limits, heads, self.crowded);
         let bodies = self.bodies.of(self.peer.address.ip());
         let headers = self.limits.headers.into();
-        let requests = Requests { router: self.router, peer: self.peer, bodies, headers, vigil: vigil.clone() };
+        let requests = Requests {
+            router: self.router,
+            peer: self.peer,
+            bodies,
+            headers,
+            vigil: vigil.clone(),
+        };
         let mut streams = Streams::default();
         let protocols = protocols(&self.limits, &streams);
         let gathered = Gathered::new(Watched::new(stream, vigil.clone()));
-        let mut connection = pin!(protocols.serve_connection(TokioIo::new(gathered.clone()), requests));
+        let mut connection =
+            pin!(protocols.serve_connection(TokioIo::new(gathered.clone()), requests));
         let mut watch = Watch::new(vigil.clone());
         let (mut draining, mut retiring) = (false, false);
         loop {

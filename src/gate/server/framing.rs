@@ -38,7 +38,9 @@ enum Place {
 impl Framing {
     /// These bytes came. Tells whether some of them belong to a head, as far as that is known.
     pub(super) fn read(&mut self, bytes: &[u8]) -> bool {
-        let owed = usize::try_from(self.owed).unwrap_or(usize::MAX).min(bytes.len());
+        let owed = usize::try_from(self.owed)
+            .unwrap_or(usize::MAX)
+            .min(bytes.len());
         self.owed -= owed as u64;
         let mut rest = bytes.get(owed..).unwrap_or_default();
         if rest.is_empty() {
@@ -50,7 +52,9 @@ impl Framing {
                 let end = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
                 rest = rest.get(end..).unwrap_or_default();
             }
-            let Some((&byte, others)) = rest.split_first() else { return true };
+            let Some((&byte, others)) = rest.split_first() else {
+                return true;
+            };
             rest = others;
             self.place = match (self.place, byte) {
                 (Place::Before, b'\r' | b'\n') => Place::Before,
@@ -60,9 +64,16 @@ impl Framing {
             };
         }
         self.beyond += rest.len() as u64;
-        let kept = rest.get(rest.len().saturating_sub(self.tail.len())..).unwrap_or_default();
+        let kept = rest
+            .get(rest.len().saturating_sub(self.tail.len())..)
+            .unwrap_or_default();
         self.tail.rotate_left(kept.len());
-        if let Some(end) = self.tail.len().checked_sub(kept.len()).and_then(|from| self.tail.get_mut(from..)) {
+        if let Some(end) = self
+            .tail
+            .len()
+            .checked_sub(kept.len())
+            .and_then(|from| self.tail.get_mut(from..))
+        {
             end.copy_from_slice(kept);
         }
         true
@@ -114,8 +125,15 @@ mod tests {
     #[test]
     fn a_request_that_comes_alone_leaves_nothing_behind() {
         assert!(!unsure(Some(0), &[HEAD], ""));
-        assert!(!unsure(Some(0), &["\r\n", "GET / HTTP/1.1\r", "\nhost: gate\r\n", "\r", "\n"], ""));
-        assert!(!unsure(Some(0), &["\r\n\r\n", HEAD], ""), "what stands before a request is no head (RFC 9112, 2.2)");
+        assert!(!unsure(
+            Some(0),
+            &["\r\n", "GET / HTTP/1.1\r", "\nhost: gate\r\n", "\r", "\n"],
+            ""
+        ));
+        assert!(
+            !unsure(Some(0), &["\r\n\r\n", HEAD], ""),
+            "what stands before a request is no head (RFC 9112, 2.2)"
+        );
         assert!(!unsure(Some(0), &["GET / HTTP/1.1\nhost: gate\n\n"], ""));
         assert!(!unsure(Some(4), &[HEAD, "bo"], "dy"));
         assert!(!unsure(None, &[HEAD, "4\r\nbody\r\n0\r"], "\n\r\n"));
@@ -129,8 +147,14 @@ mod tests {
             assert!(unsure(Some(4), &[HEAD, "body"], more), "{more:?}");
         }
         assert!(unsure(None, &[HEAD, "0\r\n\r\n"], "GET"));
-        assert!(unsure(None, &[HEAD], "4\r\nbo"), "nobody knows where it ends");
-        assert!(unsure(Some(0), &["GET / HTTP/1.1\r\n"], ""), "an end that only hyper sees");
+        assert!(
+            unsure(None, &[HEAD], "4\r\nbo"),
+            "nobody knows where it ends"
+        );
+        assert!(
+            unsure(Some(0), &["GET / HTTP/1.1\r\n"], ""),
+            "an end that only hyper sees"
+        );
     }
 
     #[test]

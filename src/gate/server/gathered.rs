@@ -32,7 +32,13 @@ struct Gathering<S> {
 
 impl<S> Gathered<S> {
     pub(super) fn new(stream: S) -> Self {
-        Self(Arc::new(Mutex::new(Gathering { stream, bytes: Vec::new(), sent: 0, blocked: false, flush: false })))
+        Self(Arc::new(Mutex::new(Gathering {
+            stream,
+            bytes: Vec::new(),
+            sent: 0,
+            blocked: false,
+            flush: false,
+        })))
     }
 
     /// One task works on a connection: nobody waits here.
@@ -86,18 +92,30 @@ impl<S: AsyncWrite + Unpin> Gathering<S> {
 
     fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         // Of who does not read, nothing more is gathered.
-        if self.bytes.len() < MOST && !self.blocked { Poll::Ready(Ok(())) } else { self.poll_send(context) }
+        if self.bytes.len() < MOST && !self.blocked {
+            Poll::Ready(Ok(()))
+        } else {
+            self.poll_send(context)
+        }
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Gathered<S> {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.gathering().stream).poll_read(context, buffer)
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.poll_write_vectored(context, &[io::IoSlice::new(bytes)])
     }
 
@@ -128,7 +146,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
         let mut taken = 0;
         for slice in slices {
             // Beyond the bound by one write at most.
-            let piece = slice.get(..slice.len().min(MOST - taken)).unwrap_or_default();
+            let piece = slice
+                .get(..slice.len().min(MOST - taken))
+                .unwrap_or_default();
             gathering.bytes.extend_from_slice(piece);
             taken += piece.len();
         }

@@ -101,9 +101,15 @@ pub fn raise_open_files() -> Option<OpenFiles> {
 /// The connections that fit into the limit of open files. Logs when they are fewer than `wanted`.
 #[must_use]
 pub fn connections_within(wanted: u32, files: Option<OpenFiles>) -> u32 {
-    let Some(files) = files else { return wanted.max(1) };
+    let Some(files) = files else {
+        return wanted.max(1);
+    };
     // A process with very few files serves with half of them: better a few connections than none.
-    let room = files.limit.saturating_sub(RESERVED_FILES).max(files.limit / 2).max(1);
+    let room = files
+        .limit
+        .saturating_sub(RESERVED_FILES)
+        .max(files.limit / 2)
+        .max(1);
     let room = u32::try_from(room).unwrap_or(u32::MAX);
     if room < wanted {
         tracing::warn!(
@@ -121,7 +127,13 @@ mod tests {
     use super::*;
 
     fn within(limit: u64) -> u32 {
-        connections_within(20_000, Some(OpenFiles { limit, before: limit }))
+        connections_within(
+            20_000,
+            Some(OpenFiles {
+                limit,
+                before: limit,
+            }),
+        )
     }
 
     #[test]

@@ -41,15 +41,24 @@ impl Listener {
     /// # Errors
     /// [`ServerError::Bind`] when it cannot be had.
     pub async fn plain(address: SocketAddr) -> Result<Self, ServerError> {
-        Ok(Self { socket: bind("--listen", address).await?, certificates: None })
+        Ok(Self {
+            socket: bind("--listen", address).await?,
+            certificates: None,
+        })
     }
 
     /// Takes the address of `--listen-tls`.
     ///
     /// # Errors
     /// [`ServerError::Bind`] when it cannot be had.
-    pub async fn tls(address: SocketAddr, certificates: Arc<Certificates>) -> Result<Self, ServerError> {
-        Ok(Self { socket: bind("--listen-tls", address).await?, certificates: Some(certificates) })
+    pub async fn tls(
+        address: SocketAddr,
+        certificates: Arc<Certificates>,
+    ) -> Result<Self, ServerError> {
+        Ok(Self {
+            socket: bind("--listen-tls", address).await?,
+            certificates: Some(certificates),
+        })
     }
 
     /// The address, with the port that was taken where any was asked for.
@@ -62,21 +71,35 @@ impl Listener {
 }
 
 async fn bind(flag: &'static str, address: SocketAddr) -> Result<TcpListener, ServerError> {
-    TcpListener::bind(address).await.map_err(|source| ServerError::Bind { flag, address, source })
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| ServerError::Bind {
+            flag,
+            address,
+            source,
+        })
 }
 
 /// Serves `router` at all listeners until `token` is cancelled, then finishes the requests under way.
 ///
 /// From the cancellation on nothing is accepted. Connections close after the requests that they have begun (HTTP/2 peers get a
 /// GOAWAY); after [`Limits::drain`] what is left is cut off.
-pub async fn serve(listeners: Vec<Listener>, router: Router, limits: Limits, counters: Arc<Counters>, token: CancellationToken) {
+pub async fn serve(
+    listeners: Vec<Listener>,
+    router: Router,
+    limits: Limits,
+    counters: Arc<Counters>,
+    token: CancellationToken,
+) {
     let shared = Arc::new(Shared {
         router,
         bodies: Bodies::new(&limits),
         heads: Room::new(limits.slow_head_bytes),
         limits,
         counters,
-        room: Arc::new(Semaphore::new(usize::try_from(limits.connections.max(1)).unwrap_or(Semaphore::MAX_PERMITS))),
+        room: Arc::new(Semaphore::new(
+            usize::try_from(limits.connections.max(1)).unwrap_or(Semaphore::MAX_PERMITS),
+        )),
         aside: Arc::new(Semaphore::new(ASIDE)),
         shares: Shares::new(limits.connections),
         pressed: AtomicUsize::new(0),
@@ -92,9 +115,16 @@ pub async fn serve(listeners: Vec<Listener>, router: Router, limits: Limits, cou
     accepting.close();
     accepting.wait().await;
     shared.connections.close();
-    if tokio::time::timeout(limits.drain, shared.connections.wait()).await.is_err() {
+    if tokio::time::timeout(limits.drain, shared.connections.wait())
+        .await
+        .is_err()
+    {
         let left = shared.connections.len();
-        tracing::warn!(connections = left, seconds = limits.drain.as_secs(), "connections did not end in time and are cut off");
+        tracing::warn!(
+            connections = left,
+            seconds = limits.drain.as_secs(),
+            "connections did not end in time and are cut off"
+        );
         shared.cut.cancel();
         shared.connections.wait().await;
     }
@@ -150,10 +180,16 @@ impl Shared {
             }
             self.counters.connection_waits();
             if self.shares.is_full(address.ip()) {
-                let Ok(aside) = self.aside.clone().try_acquire_owned() else { continue };
+                let Ok(aside) = self.aside.clone().try_acquire_owned() else {
+                    continue;
+                };
                 let (shared, certificates) = (self.clone(), listener.certificates.clone());
                 self.connections.spawn(async move {
-                    let room = shared.drain.run_until_cancelled(shared.wait_aside(address)).await.flatten();
+                    let room = shared
+                        .drain
+                        .run_until_cancelled(shared.wait_aside(address))
+                        .await
+                        .flatten();
                     drop(aside);
                     if let Some(room) = room {
                         shared.open(stream, address, certificates, room);
@@ -164,7 +200,9 @@ impl Shared {
             // One connection of each listener waits here, the others in the system's queue.
             self.shares.thin_out();
             let pressing = Waiting::new(&self.pressed);
-            let Some(room) = self.wait().await else { return };
+            let Some(room) = self.wait().await else {
+                return;
+            };
             drop(pressing);
             self.open(stream, address, listener.certificates.clone(), room);
         }
@@ -197,30 +235,65 @@ impl Shared {
         let (shared, open) = (self.clone(), self.counters.opened());
         let place = self.shares.enter(address.ip());
         self.connections.spawn(async move {
-            shared.cut.run_until_cancelled(shared.connection(stream, address, certificates, &place)).await;
+            shared
+                .cut
+                .run_until_cancelled(shared.connection(stream, address, certificates, &place))
+                .await;
             drop((open, place, room));
         });
     }
 
-    async fn connection(&self, stream: TcpStream, address: SocketAddr, certificates: Option<Arc<Certificates>>, place: &Place) {
+    async fn connection(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+        certificates: Option<Arc<Certificates>>,
+        place: &Place,
+    ) {
         // Answers are small and waited for.
         let _ = stream.set_nodelay(true);
         let Some(certificates) = certificates else {
-            return self.serving(Peer { address, certified: false }, CancellationToken::new(), place).serve(stream).await;
+            return self
+                .serving(
+                    Peer {
+                        address,
+                        certified: false,
+                    },
+                    CancellationToken::new(),
+                    place,
+                )
+                .serve(stream)
+                .await;
         };
         let current = certificates.current();
         let handshake = TlsAcceptor::from(current.config.clone()).accept(stream);
         let handshake = tokio::time::timeout(self.limits.handshake, handshake);
         // What has not shaken hands has asked nothing.
-        let handshake = place.leave().run_until_cancelled(self.drain.run_until_cancelled(handshake)).await;
-        let Some(handshake) = handshake.flatten() else { return };
+        let handshake = place
+            .leave()
+            .run_until_cancelled(self.drain.run_until_cancelled(handshake))
+            .await;
+        let Some(handshake) = handshake.flatten() else {
+            return;
+        };
         let error = match handshake {
             Ok(Ok(stream)) => {
-                let certified = stream.get_ref().1.peer_certificates().is_some_and(|shown| !shown.is_empty());
-                let retire = if certified { current.authorities.clone() } else { CancellationToken::new() };
+                let certified = stream
+                    .get_ref()
+                    .1
+                    .peer_certificates()
+                    .is_some_and(|shown| !shown.is_empty());
+                let retire = if certified {
+                    current.authorities.clone()
+                } else {
+                    CancellationToken::new()
+                };
                 // While it stays open it keeps nothing of a configuration that is replaced.
                 drop(current);
-                return self.serving(Peer { address, certified }, retire, place).serve(stream).await;
+                return self
+                    .serving(Peer { address, certified }, retire, place)
+                    .serve(stream)
+                    .await;
             }
             Ok(Err(error)) => error,
             Err(_) => io::ErrorKind::TimedOut.into(),
@@ -263,5 +336,8 @@ impl Drop for Waiting<'_> {
 
 fn is_of_the_peer(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset
+    )
 }

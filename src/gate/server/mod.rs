@@ -39,7 +39,9 @@ pub use self::tls::{Certificates, RELOAD, TlsError, TlsFiles};
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// An address cannot be had.
-    #[error("cannot listen on {flag} {address}: {source}: choose another address, or port 0 for any free one")]
+    #[error(
+        "cannot listen on {flag} {address}: {source}: choose another address, or port 0 for any free one"
+    )]
     Bind {
         /// The flag that names the address.
         flag: &'static str,

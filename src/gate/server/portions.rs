@@ -17,7 +17,10 @@ impl Portions {
     /// Each address may take so much.
     #[must_use]
     pub fn new(portion: usize) -> Self {
-        Self { portion: portion.clamp(1, Semaphore::MAX_PERMITS), table: Mutex::default() }
+        Self {
+            portion: portion.clamp(1, Semaphore::MAX_PERMITS),
+            table: Mutex::default(),
+        }
     }
 
     /// The portion of an address.
@@ -65,12 +68,21 @@ mod tests {
         let first = portions.of(address(1));
         let taken = first.clone().try_acquire_many_owned(2).unwrap();
         drop(first);
-        assert!(portions.of(address(1)).try_acquire().is_err(), "what is taken stays taken");
-        assert!(portions.of(address(2)).try_acquire().is_ok(), "from others, nothing is");
+        assert!(
+            portions.of(address(1)).try_acquire().is_err(),
+            "what is taken stays taken"
+        );
+        assert!(
+            portions.of(address(2)).try_acquire().is_ok(),
+            "from others, nothing is"
+        );
         for number in 3..10_000 {
             drop(portions.of(address(number)));
         }
-        assert!(portions.table.lock().unwrap().capacity() < 100, "who is gone is forgotten");
+        assert!(
+            portions.table.lock().unwrap().capacity() < 100,
+            "who is gone is forgotten"
+        );
         assert!(portions.of(address(1)).try_acquire().is_err());
         drop(taken);
         assert!(portions.of(address(1)).try_acquire().is_ok());

@@ -38,19 +38,36 @@ impl Taken {
 impl Room {
     /// Room for so many bytes.
     pub(super) fn new(bytes: u32) -> Self {
-        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        Self { all: Arc::new(Semaphore::new(bytes)), portions: Arc::new(Portions::new(bytes / 4)), portion: None }
+        let bytes = usize::try_from(bytes)
+            .unwrap_or(usize::MAX)
+            .min(Semaphore::MAX_PERMITS);
+        Self {
+            all: Arc::new(Semaphore::new(bytes)),
+            portions: Arc::new(Portions::new(bytes / 4)),
+            portion: None,
+        }
     }
 
     /// The same room, for one peer.
     pub(super) fn of(&self, peer: IpAddr) -> Self {
-        Self { portion: Some(self.portions.of(peer)), ..self.clone() }
+        Self {
+            portion: Some(self.portions.of(peer)),
+            ..self.clone()
+        }
     }
 
     /// Takes room, if there is some.
     pub(super) fn now(&self, bytes: u32) -> Option<Taken> {
-        let of_peer = self.portion.as_ref().map(|portion| portion.clone().try_acquire_many_owned(bytes)).transpose().ok()?;
-        Some(Taken { of_peer, of_all: self.all.clone().try_acquire_many_owned(bytes).ok()? })
+        let of_peer = self
+            .portion
+            .as_ref()
+            .map(|portion| portion.clone().try_acquire_many_owned(bytes))
+            .transpose()
+            .ok()?;
+        Some(Taken {
+            of_peer,
+            of_all: self.all.clone().try_acquire_many_owned(bytes).ok()?,
+        })
     }
 
     /// Takes room when there is some. Who waits for their own portion does not stand before others meanwhile.
@@ -59,6 +76,9 @@ impl Room {
             Some(portion) => Some(portion.clone().acquire_many_owned(bytes).await.ok()?),
             None => None,
         };
-        Some(Taken { of_peer, of_all: self.all.clone().acquire_many_owned(bytes).await.ok()? })
+        Some(Taken {
+            of_peer,
+            of_all: self.all.clone().acquire_many_owned(bytes).await.ok()?,
+        })
     }
 }

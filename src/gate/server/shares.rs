@@ -23,8 +23,13 @@ struct Table {
 impl Shares {
     /// For so many connections.
     pub(super) fn new(connections: u32) -> Arc<Self> {
-        let share = usize::try_from(connections / 4).unwrap_or(usize::MAX).max(1);
-        Arc::new(Self { share, table: Mutex::default() })
+        let share = usize::try_from(connections / 4)
+            .unwrap_or(usize::MAX)
+            .max(1);
+        Arc::new(Self {
+            share,
+            table: Mutex::default(),
+        })
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -37,20 +42,36 @@ impl Shares {
         let mut table = self.table();
         let number = table.next;
         table.next += 1;
-        table.holders.entry(address).or_default().insert(number, leave.clone());
+        table
+            .holders
+            .entry(address)
+            .or_default()
+            .insert(number, leave.clone());
         drop(table);
-        Place { shares: self.clone(), address, number, leave }
+        Place {
+            shares: self.clone(),
+            address,
+            number,
+            leave,
+        }
     }
 
     /// Whether this address has as much as it may keep when there is no room.
     pub(super) fn is_full(&self, address: IpAddr) -> bool {
-        self.table().holders.get(&peer(address)).is_some_and(|held| held.len() >= self.share)
+        self.table()
+            .holders
+            .get(&peer(address))
+            .is_some_and(|held| held.len() >= self.share)
     }
 
     /// Asks what is beyond its address's share to leave, the newest first.
     pub(super) fn thin_out(&self) {
         for held in self.table().holders.values() {
-            for leave in held.values().rev().take(held.len().saturating_sub(self.share)) {
+            for leave in held
+                .values()
+                .rev()
+                .take(held.len().saturating_sub(self.share))
+            {
                 leave.cancel();
             }
         }
@@ -96,7 +117,12 @@ mod tests {
         let other = shares.enter(modest);
         assert!(shares.is_full(greedy) && !shares.is_full(modest));
         shares.thin_out();
-        let left = |places: &[Place]| places.iter().filter(|place| place.leave().is_cancelled()).count();
+        let left = |places: &[Place]| {
+            places
+                .iter()
+                .filter(|place| place.leave().is_cancelled())
+                .count()
+        };
         assert_eq!((left(&places), other.leave().is_cancelled()), (5, false));
         assert!(!places[1].leave().is_cancelled(), "the oldest stay");
         places.truncate(1);

@@ -25,10 +25,15 @@ pub(super) struct Begun(Weak<Queue>);
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Begun {
     fn execute(&self, request: F) {
-        let Some(queue) = self.0.upgrade() else { return };
+        let Some(queue) = self.0.upgrade() else {
+            return;
+        };
         // As in a task of its own, a panic ends this request, which is reset, and no other.
         let contained = AssertUnwindSafe(request).catch_unwind().map(|_| ());
-        queue.lock().unwrap_or_else(PoisonError::into_inner).push(Box::pin(contained));
+        queue
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Box::pin(contained));
     }
 }
 
@@ -49,7 +54,8 @@ impl Streams {
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> bool {
         let mut done = false;
         loop {
-            let begun = std::mem::take(&mut *self.begun.lock().unwrap_or_else(PoisonError::into_inner));
+            let begun =
+                std::mem::take(&mut *self.begun.lock().unwrap_or_else(PoisonError::into_inner));
             self.under_way.extend(begun);
             match self.under_way.poll_next_unpin(context) {
                 Poll::Ready(Some(())) => done = true,
@@ -73,7 +79,8 @@ mod tests {
         let mut streams = Streams::default();
         let mut context = Context::from_waker(noop_waker_ref());
         assert!(!streams.poll(&mut context), "there is none");
-        let (answered, (answer, waited_for)) = (Arc::new(AtomicUsize::new(0)), oneshot::channel::<()>());
+        let (answered, (answer, waited_for)) =
+            (Arc::new(AtomicUsize::new(0)), oneshot::channel::<()>());
         let (begun, counted) = (streams.begun(), answered.clone());
         begun.execute(async { panic!("poisoned") });
         begun.execute(async move {

@@ -78,7 +78,9 @@ pub(super) struct Current {
 
 impl std::fmt::Debug for Certificates {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Certificates").field("files", &self.files).finish_non_exhaustive()
+        f.debug_struct("Certificates")
+            .field("files", &self.files)
+            .finish_non_exhaustive()
     }
 }
 
@@ -91,8 +93,16 @@ impl Certificates {
         let contents = Contents::read(&files)?;
         let config = contents.configuration(&files)?;
         let loaded = contents.digest();
-        let current = Current { config: Arc::new(config), authorities: CancellationToken::new(), client_ca: contents.client_ca };
-        Ok(Self { loaded, files, current: ArcSwap::from_pointee(current) })
+        let current = Current {
+            config: Arc::new(config),
+            authorities: CancellationToken::new(),
+            client_ca: contents.client_ca,
+        };
+        Ok(Self {
+            loaded,
+            files,
+            current: ArcSwap::from_pointee(current),
+        })
     }
 
     /// What the next handshake goes by.
@@ -103,9 +113,15 @@ impl Certificates {
     /// Reads the files again every `pause` until `token` is cancelled. What cannot be used is logged, and the last that could stays.
     pub async fn keep_current(self: Arc<Self>, pause: Duration, token: CancellationToken) {
         let mut seen = Seen::Contents(self.loaded);
-        while token.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
+        while token
+            .run_until_cancelled(tokio::time::sleep(pause))
+            .await
+            .is_some()
+        {
             let same = self.clone();
-            let Ok(now) = tokio::task::spawn_blocking(move || same.look(seen)).await else { return };
+            let Ok(now) = tokio::task::spawn_blocking(move || same.look(seen)).await else {
+                return;
+            };
             seen = now;
         }
     }
@@ -130,7 +146,12 @@ impl Certificates {
                 if last == now {
                     return now;
                 }
-                (now, contents.configuration(&self.files).map(|config| (config, contents.client_ca)))
+                (
+                    now,
+                    contents
+                        .configuration(&self.files)
+                        .map(|config| (config, contents.client_ca)),
+                )
             }
             Err(error) => (Seen::Nothing, Err(error)),
         };
@@ -138,15 +159,27 @@ impl Certificates {
             Ok((config, client_ca)) => {
                 let old = self.current();
                 let same = old.client_ca == client_ca;
-                let authorities = if same { old.authorities.clone() } else { CancellationToken::new() };
-                self.current.store(Arc::new(Current { config: Arc::new(config), authorities, client_ca }));
+                let authorities = if same {
+                    old.authorities.clone()
+                } else {
+                    CancellationToken::new()
+                };
+                self.current.store(Arc::new(Current {
+                    config: Arc::new(config),
+                    authorities,
+                    client_ca,
+                }));
                 if !same {
                     old.authorities.cancel();
                 }
                 tracing::info!(certificate = %self.files.certificate.display(), "the TLS files have changed and were read anew");
             }
-            Err(error) if last == now => tracing::debug!(%error, "the TLS files still cannot be used"),
-            Err(error) => tracing::warn!(%error, "the TLS files cannot be used; the certificate that was read before stays"),
+            Err(error) if last == now => {
+                tracing::debug!(%error, "the TLS files still cannot be used")
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the TLS files cannot be used; the certificate that was read before stays")
+            }
         }
         now
     }
@@ -169,18 +202,31 @@ struct Contents {
 
 impl Contents {
     fn read(files: &TlsFiles) -> Result<Self, TlsError> {
-        let read =
-            |flag, file: &Path| std::fs::read(file).map_err(|source| TlsError::Read { flag, file: file.to_owned(), source });
+        let read = |flag, file: &Path| {
+            std::fs::read(file).map_err(|source| TlsError::Read {
+                flag,
+                file: file.to_owned(),
+                source,
+            })
+        };
         Ok(Self {
             certificate: read("--tls-cert", &files.certificate)?,
             key: read("--tls-key", &files.key)?.into(),
-            client_ca: files.client_ca.as_deref().map(|file| read("--tls-client-ca", file)).transpose()?,
+            client_ca: files
+                .client_ca
+                .as_deref()
+                .map(|file| read("--tls-client-ca", file))
+                .transpose()?,
         })
     }
 
     fn digest(&self) -> [u8; 32] {
         let mut hash = Sha256::new();
-        for part in [Some(&self.certificate), Some(&*self.key), self.client_ca.as_ref()] {
+        for part in [
+            Some(&self.certificate),
+            Some(&*self.key),
+            self.client_ca.as_ref(),
+        ] {
             let digest = part.map(Sha256::digest).unwrap_or_default();
             hash.update(digest);
         }
@@ -192,25 +238,37 @@ impl Contents {
         let chain = certificates("--tls-cert", &files.certificate, &self.certificate)?;
         // What the parser says may quote the file.
         let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|_| {
-            content("--tls-key", &files.key, "it holds no whole private key in PEM (PKCS#8, PKCS#1 or SEC1)".to_owned())
+            content(
+                "--tls-key",
+                &files.key,
+                "it holds no whole private key in PEM (PKCS#8, PKCS#1 or SEC1)".to_owned(),
+            )
         })?;
         let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
             .map_err(TlsError::Setup)?;
         let builder = match (&files.client_ca, &self.client_ca) {
             (Some(file), Some(pem)) => {
-                let wrong = |error: &dyn std::fmt::Display| content("--tls-client-ca", file, error.to_string());
+                let wrong = |error: &dyn std::fmt::Display| {
+                    content("--tls-client-ca", file, error.to_string())
+                };
                 let mut roots = RootCertStore::empty();
                 for root in certificates("--tls-client-ca", file, pem)? {
                     roots.add(root).map_err(|error| wrong(&error))?;
                 }
-                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-                let verifier = verifier.allow_unauthenticated().build().map_err(|error| wrong(&error))?;
+                let verifier =
+                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+                let verifier = verifier
+                    .allow_unauthenticated()
+                    .build()
+                    .map_err(|error| wrong(&error))?;
                 builder.with_client_cert_verifier(verifier)
             }
             _ => builder.with_no_client_auth(),
         };
-        let mut config = builder.with_single_cert(chain, key).map_err(TlsError::Pair)?;
+        let mut config = builder
+            .with_single_cert(chain, key)
+            .map_err(TlsError::Pair)?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         if self.client_ca.is_some() {
             // A session that is taken up again brings its certificate along unseen, and each one gives the next: an expired
@@ -222,12 +280,24 @@ impl Contents {
     }
 }
 
-fn certificates(flag: &'static str, file: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+fn certificates(
+    flag: &'static str,
+    file: &Path,
+    pem: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let all = all.map_err(|error| content(flag, file, format!("it is not PEM: {error}")))?;
-    if all.is_empty() { Err(content(flag, file, "it holds no certificate".to_owned())) } else { Ok(all) }
+    if all.is_empty() {
+        Err(content(flag, file, "it holds no certificate".to_owned()))
+    } else {
+        Ok(all)
+    }
 }
 
 fn content(flag: &'static str, file: &Path, what: String) -> TlsError {
-    TlsError::Content { flag, file: file.to_owned(), what }
+    TlsError::Content {
+        flag,
+        file: file.to_owned(),
+        what,
+    }
 }

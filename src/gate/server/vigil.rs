@@ -87,8 +87,15 @@ impl Pieces {
             return;
         }
         // With the second piece, the first is counted, too.
-        let more = if self.room.is_some() { bytes } else { self.bytes };
-        match (u32::try_from(more).ok().and_then(|more| room.now(more)), &mut self.room) {
+        let more = if self.room.is_some() {
+            bytes
+        } else {
+            self.bytes
+        };
+        match (
+            u32::try_from(more).ok().and_then(|more| room.now(more)),
+            &mut self.room,
+        ) {
             (Some(more), Some(taken)) => taken.merge(more),
             (Some(taken), none) => *none = Some(taken),
             (None, _) => self.refused = true,
@@ -119,7 +126,12 @@ impl Vigil {
             farewell: None,
             end: None,
         };
-        Self(Arc::new(Shared { state: Mutex::new(state), limits, room, crowded }))
+        Self(Arc::new(Shared {
+            state: Mutex::new(state),
+            limits,
+            room,
+            crowded,
+        }))
     }
 
     /// Nothing that holds the lock can panic halfway through a change.
@@ -167,7 +179,10 @@ impl Vigil {
         state.requests.push(now);
         state.moved = now;
         drop(state);
-        UnderWay { vigil: self.clone(), begun: now }
+        UnderWay {
+            vigil: self.clone(),
+            begun: now,
+        }
     }
 
     /// The connection was asked to close.
@@ -198,22 +213,42 @@ impl Vigil {
                 false => limits.first_request,
             };
             // It may hold a part of a head that came with the last request.
-            let idle = if state.framing.unsure() && state.speech != Speech::Http2 { idle.min(limits.head) } else { idle };
+            let idle = if state.framing.unsure() && state.speech != Speech::Http2 {
+                idle.min(limits.head)
+            } else {
+                idle
+            };
             (state.moved + idle, Overdue::Idle)
         } else {
             (state.moved + limits.first_request, Overdue::Head)
         };
-        let head = state.head.map(|since| if state.pieces.refused { since } else { since + limits.head });
+        let head = state.head.map(|since| {
+            if state.pieces.refused {
+                since
+            } else {
+                since + limits.head
+            }
+        });
         let head = head.map(|end| (end, Overdue::Head));
-        let stalled = state.stalled.map(|since| (since + limits.write, Overdue::Progress));
+        let stalled = state
+            .stalled
+            .map(|since| (since + limits.write, Overdue::Progress));
         let end = state.end.map(|end| (end, Overdue::Progress));
-        [head, stalled, end].into_iter().flatten().fold(waiting, |first, other| if other.0 < first.0 { other } else { first })
+        [head, stalled, end]
+            .into_iter()
+            .flatten()
+            .fold(
+                waiting,
+                |first, other| if other.0 < first.0 { other } else { first },
+            )
     }
 }
 
 impl State {
     fn recognize(&mut self, bytes: &[u8]) {
-        let Speech::Unknown(matched) = self.speech else { return };
+        let Speech::Unknown(matched) = self.speech else {
+            return;
+        };
         let wanted = PREFACE.get(matched..).unwrap_or_default();
         self.speech = if bytes.starts_with(wanted) {
             Speech::Http2
@@ -253,7 +288,10 @@ impl Watch {
     pub(super) fn new(vigil: Vigil) -> Self {
         let (at, _) = vigil.next();
         let look = at.min(Instant::now() + vigil.0.limits.crowded_idle);
-        Self { vigil, timer: Box::pin(tokio::time::sleep_until(look)) }
+        Self {
+            vigil,
+            timer: Box::pin(tokio::time::sleep_until(look)),
+        }
     }
 
     /// Ready when something is overdue. To be polled after the connection, in whose turn its requests begin and end.
@@ -263,7 +301,9 @@ impl Watch {
             // A timer that is too early is left alone and finds the right time when it fires: setting it costs more than a look.
             if at < self.timer.deadline() || self.timer.is_elapsed() {
                 // Nobody tells the idle that it has become crowded: they look from time to time.
-                self.timer.as_mut().reset(at.min(Instant::now() + self.vigil.0.limits.crowded_idle));
+                self.timer
+                    .as_mut()
+                    .reset(at.min(Instant::now() + self.vigil.0.limits.crowded_idle));
             }
             if self.timer.as_mut().poll(context).is_pending() {
                 return Poll::Pending;

@@ -9,10 +9,17 @@ fn a_use_gives_the_controller_nothing_to_do() {
         let mut model = history(ApiKeySpec::default());
         model.look();
         let before = plan(&model.world, model.now()).step;
-        let Some(status) = model.world.apikey.status.clone() else { continue };
-        let used = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at("2026-11-21T11:00:00Z")));
+        let Some(status) = model.world.apikey.status.clone() else {
+            continue;
+        };
+        let used = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(
+            "2026-11-21T11:00:00Z",
+        )));
         assert_ne!(used, status.last_used_at, "{stand}");
-        model.apikey().status = Some(ApiKeyStatus { last_used_at: used.clone(), ..status });
+        model.apikey().status = Some(ApiKeyStatus {
+            last_used_at: used.clone(),
+            ..status
+        });
         model.look();
         let after = plan(&model.world, model.now()).step;
         match (before, after) {
@@ -21,9 +28,22 @@ fn a_use_gives_the_controller_nothing_to_do() {
                 assert_eq!(before, after, "{stand}: what is written says it, too");
             }
             (Step::Announce(before), Step::Announce(after)) => {
-                let status = |step: &Announcement| step.status(Hash::of(b"k"), "tail42", Some("0a".repeat(16)));
-                assert_eq!(status(&after).last_used_at, used, "{stand}: what is announced says it, too");
-                assert_eq!(ApiKeyStatus { last_used_at: used, ..status(&before) }, status(&after), "{stand}");
+                let status = |step: &Announcement| {
+                    step.status(Hash::of(b"k"), "tail42", Some("0a".repeat(16)))
+                };
+                assert_eq!(
+                    status(&after).last_used_at,
+                    used,
+                    "{stand}: what is announced says it, too"
+                );
+                assert_eq!(
+                    ApiKeyStatus {
+                        last_used_at: used,
+                        ..status(&before)
+                    },
+                    status(&after),
+                    "{stand}"
+                );
             }
             (before, after) => assert_eq!(before, after, "{stand}: a use changes no plan"),
         }
@@ -34,9 +54,13 @@ fn a_use_gives_the_controller_nothing_to_do() {
 #[test]
 fn no_write_of_a_status_forgets_the_last_use() {
     let mut model = issued(rotating(Some("30d"), Some("24h")));
-    for (wish, time) in
-        [(Some(Wish::Raise), hours(1)), (None, hours(25)), (None, days(31)), (None, days(2)), (Some(Wish::Revoke), hours(1))]
-    {
+    for (wish, time) in [
+        (Some(Wish::Raise), hours(1)),
+        (None, hours(25)),
+        (None, days(31)),
+        (None, days(2)),
+        (Some(Wish::Revoke), hours(1)),
+    ] {
         model.pass(time);
         let used = model.world.status().last_used_at;
         assert!(used.is_some());

@@ -21,7 +21,8 @@ use jiff::{SignedDuration, Timestamp};
 use super::*;
 use crate::api::conditions::reason;
 use crate::api::{
-    ApiKeySpec, ApiKeyStatus, Expiry, Retention, Rotation, SecretSpec, SecretTemplate, Source, SourceSecret, TemplateMetadata,
+    ApiKeySpec, ApiKeyStatus, Expiry, Retention, Rotation, SecretSpec, SecretTemplate, Source,
+    SourceSecret, TemplateMetadata,
 };
 use crate::key::Hash;
 use model::{Model, Wish};
@@ -42,59 +43,106 @@ fn days(count: i64) -> SignedDuration {
 }
 
 fn never() -> Expiry {
-    Expiry { never: Some(true), ..Expiry::default() }
+    Expiry {
+        never: Some(true),
+        ..Expiry::default()
+    }
 }
 
 fn after(text: &str) -> Expiry {
-    Expiry { after: Some(text.to_owned()), ..Expiry::default() }
+    Expiry {
+        after: Some(text.to_owned()),
+        ..Expiry::default()
+    }
 }
 
 fn ending_at(text: &str) -> Expiry {
-    Expiry { at: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(text))), ..Expiry::default() }
+    Expiry {
+        at: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(
+            text,
+        ))),
+        ..Expiry::default()
+    }
 }
 
 fn expiring(expiry: Expiry) -> ApiKeySpec {
-    ApiKeySpec { expiry: Some(expiry), ..ApiKeySpec::default() }
+    ApiKeySpec {
+        expiry: Some(expiry),
+        ..ApiKeySpec::default()
+    }
 }
 
 /// A template with one label, one annotation and one entry, all of which say `word`.
 fn template(word: &str) -> SecretTemplate {
     let one = |name: &str, value: String| [(name.to_owned(), value)].into();
     SecretTemplate {
-        metadata: TemplateMetadata { labels: one("tier", word.to_owned()), annotations: one("note", word.to_owned()) },
+        metadata: TemplateMetadata {
+            labels: one("tier", word.to_owned()),
+            annotations: one("note", word.to_owned()),
+        },
         data: one("HEADER", format!("{word} ${{key}}")),
     }
 }
 
 fn with_template(word: &str) -> ApiKeySpec {
-    let secret = SecretSpec { template: Some(template(word)), ..SecretSpec::default() };
-    ApiKeySpec { secret: Some(secret), ..ApiKeySpec::default() }
+    let secret = SecretSpec {
+        template: Some(template(word)),
+        ..SecretSpec::default()
+    };
+    ApiKeySpec {
+        secret: Some(secret),
+        ..ApiKeySpec::default()
+    }
 }
 
 fn rotation(every: Option<&str>, overlap: Option<&str>) -> Rotation {
-    Rotation { every: every.map(ToOwned::to_owned), overlap: overlap.map(ToOwned::to_owned) }
+    Rotation {
+        every: every.map(ToOwned::to_owned),
+        overlap: overlap.map(ToOwned::to_owned),
+    }
 }
 
 fn rotating(every: Option<&str>, overlap: Option<&str>) -> ApiKeySpec {
-    ApiKeySpec { rotation: Some(rotation(every, overlap)), ..ApiKeySpec::default() }
+    ApiKeySpec {
+        rotation: Some(rotation(every, overlap)),
+        ..ApiKeySpec::default()
+    }
 }
 
 fn retained(retention: Retention) -> ApiKeySpec {
-    let secret = SecretSpec { retention: Some(retention), ..SecretSpec::default() };
-    ApiKeySpec { secret: Some(secret), ..ApiKeySpec::default() }
+    let secret = SecretSpec {
+        retention: Some(retention),
+        ..SecretSpec::default()
+    };
+    ApiKeySpec {
+        secret: Some(secret),
+        ..ApiKeySpec::default()
+    }
 }
 
 fn from_secret() -> Source {
-    let secret = SourceSecret { name: "legacy".to_owned(), key: "token".to_owned() };
-    Source { secret_ref: Some(secret), ..Source::default() }
+    let secret = SourceSecret {
+        name: "legacy".to_owned(),
+        key: "token".to_owned(),
+    };
+    Source {
+        secret_ref: Some(secret),
+        ..Source::default()
+    }
 }
 
 fn by_hash() -> Source {
-    Source { hash: Some(Hash::of(b"brought along").to_string()), ..Source::default() }
+    Source {
+        hash: Some(Hash::of(b"brought along").to_string()),
+        ..Source::default()
+    }
 }
 
 fn taking_over(source: Source) -> ApiKeySpec {
-    ApiKeySpec { source: Some(source), ..ApiKeySpec::default() }
+    ApiKeySpec {
+        source: Some(source),
+        ..ApiKeySpec::default()
+    }
 }
 
 /// An ApiKey that nobody has looked at yet.
@@ -185,19 +233,33 @@ fn revoked(spec: ApiKeySpec) -> Model {
 /// The listed versions, in words.
 fn versions(model: &Model) -> String {
     let status = model.world.status();
-    status.versions.iter().map(|version| format!("{} {:?}", version.version, version.phase)).collect::<Vec<_>>().join(", ")
+    status
+        .versions
+        .iter()
+        .map(|version| format!("{} {:?}", version.version, version.phase))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// What a condition says: `Type(Reason)`, with `!` where it does not hold.
 fn says(model: &Model, type_: &str) -> String {
     let status = model.world.status();
-    let Some(found) = status.conditions.iter().find(|one| one.type_ == type_) else { return "nothing".to_owned() };
-    format!("{}{}", if found.status == "True" { "" } else { "!" }, found.reason)
+    let Some(found) = status.conditions.iter().find(|one| one.type_ == type_) else {
+        return "nothing".to_owned();
+    };
+    format!(
+        "{}{}",
+        if found.status == "True" { "" } else { "!" },
+        found.reason
+    )
 }
 
 /// What was told since the last time.
 fn heard(model: &mut Model) -> Vec<String> {
-    std::mem::take(&mut model.told).into_iter().map(|item| item.reason).collect()
+    std::mem::take(&mut model.told)
+        .into_iter()
+        .map(|item| item.reason)
+        .collect()
 }
 
 /// A look at the world that changes nothing in it.
@@ -231,11 +293,17 @@ fn tell(world: &World, now: Timestamp) -> String {
                     None => format!("-{name}"),
                 })
                 .collect();
-            parts.extend(mending.owner_references.map(|owners| format!("{} owners", owners.len())));
+            parts.extend(
+                mending
+                    .owner_references
+                    .map(|owners| format!("{} owners", owners.len())),
+            );
             parts.extend(mending.data.map(|gone| format!("data -{gone:?}")));
             format!("mend {}: {}", mending.uid, parts.join(" "))
         }
-        step @ (Step::AddFinalizer | Step::RemoveFinalizer | Step::AskDelivery) => step.name().to_owned(),
+        step @ (Step::AddFinalizer | Step::RemoveFinalizer | Step::AskDelivery) => {
+            step.name().to_owned()
+        }
     }
 }
 
@@ -244,7 +312,11 @@ fn describe(world: &World, status: &ApiKeyStatus) -> String {
     assert_eq!(status.observed_generation, generation);
     let mut text = format!("{:?}:", status.phase.unwrap());
     for condition in &status.conditions {
-        assert_eq!(condition.observed_generation, generation, "{}", condition.type_);
+        assert_eq!(
+            condition.observed_generation, generation,
+            "{}",
+            condition.type_
+        );
         let not = if condition.status == "True" { "" } else { "!" };
         text.extend([" ", not, &condition.type_, "(", &condition.reason, ")"]);
     }
@@ -254,7 +326,12 @@ fn describe(world: &World, status: &ApiKeyStatus) -> String {
 /// What `kubectl`-like tools compute from a status, by the rules of kstatus (sigs.k8s.io/cli-utils): deletion, generation,
 /// `Stalled`, `Ready`, in that order.
 fn kstatus(world: &World, status: &ApiKeyStatus) -> &'static str {
-    let holds = |type_: &str, what: &str| status.conditions.iter().any(|one| one.type_ == type_ && one.status == what);
+    let holds = |type_: &str, what: &str| {
+        status
+            .conditions
+            .iter()
+            .any(|one| one.type_ == type_ && one.status == what)
+    };
     if world.apikey.is_deleting() {
         "Terminating"
     } else if status.observed_generation != world.apikey.metadata.generation {

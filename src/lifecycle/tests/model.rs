@@ -108,7 +108,11 @@ impl Model {
         apikey.metadata.namespace = Some("team-a".to_owned());
         apikey.metadata.uid = Some("apikey-1".to_owned());
         apikey.metadata.generation = Some(1);
-        let rules = Rules { finalizer: true, principal_domain: "keys.example.com".to_owned(), hold_minting: false };
+        let rules = Rules {
+            finalizer: true,
+            principal_domain: "keys.example.com".to_owned(),
+            hold_minting: false,
+        };
         let world = World {
             apikey: apikey.into(),
             secret: SecretView::Unknown,
@@ -128,15 +132,32 @@ impl Model {
 
     /// A cluster as `world` shows it, right or wrong.
     pub(super) fn of(world: World, time: Timestamp) -> Self {
-        let there = if let SecretView::Present(secret) = &world.secret { Some(secret.clone()) } else { None };
+        let there = if let SecretView::Present(secret) = &world.secret {
+            Some(secret.clone())
+        } else {
+            None
+        };
         let status = world.status();
         let held = match (world.outstanding, status.newest_announced()) {
-            (Outstanding::Held { version, ambiguous }, Some(listed)) => Some((version, listed.hash.parse().unwrap(), ambiguous)),
+            (Outstanding::Held { version, ambiguous }, Some(listed)) => {
+                Some((version, listed.hash.parse().unwrap(), ambiguous))
+            }
             _ => None,
         };
-        let refused = if let Delivery::Refused(refusal) = &world.delivery { Some(refusal.clone()) } else { None };
-        let ahead = if let Clock::AheadBy(ahead) = world.clock { ahead } else { SignedDuration::ZERO };
-        let delivered = status.versions.iter().filter(|version| version.phase != VersionPhase::Announced);
+        let refused = if let Delivery::Refused(refusal) = &world.delivery {
+            Some(refusal.clone())
+        } else {
+            None
+        };
+        let ahead = if let Clock::AheadBy(ahead) = world.clock {
+            ahead
+        } else {
+            SignedDuration::ZERO
+        };
+        let delivered = status
+            .versions
+            .iter()
+            .filter(|version| version.phase != VersionPhase::Announced);
         Self {
             there,
             elsewhere: None,
@@ -156,7 +177,10 @@ impl Model {
             stood: None,
             refused,
             delivered: status.current().map(|current| current.hash.clone()),
-            given: delivered.clone().map(|version| version.hash.clone()).collect(),
+            given: delivered
+                .clone()
+                .map(|version| version.hash.clone())
+                .collect(),
             highest: delivered.map(|version| version.version).max().unwrap_or(0),
             acted: status.revision,
             ended: None,
@@ -176,53 +200,108 @@ impl Model {
 
     /// Looks at the world anew.
     pub(super) fn look(&mut self) {
-        self.world.clock = if clock_matters(&self.world.apikey, self.now()) { Clock::judge(self.ahead) } else { Clock::Agrees };
+        self.world.clock = if clock_matters(&self.world.apikey, self.now()) {
+            Clock::judge(self.ahead)
+        } else {
+            Clock::Agrees
+        };
         let status = self.world.status();
         self.drop_lost_key(&status);
         self.world.source = self.source();
         self.world.outstanding = self.outstanding();
-        let watched =
-            self.there.as_ref().is_some_and(|secret| secret.labels.get(LABEL_APIKEY).is_some_and(|name| name == "billing"));
-        let adopting = self.world.source != SourceView::NotAsked && self.world.apikey.spec.source.is_none();
+        let watched = self.there.as_ref().is_some_and(|secret| {
+            secret
+                .labels
+                .get(LABEL_APIKEY)
+                .is_some_and(|name| name == "billing")
+        });
+        let adopting =
+            self.world.source != SourceView::NotAsked && self.world.apikey.spec.source.is_none();
         let worth_a_read = needs_secret(&self.world.apikey, self.world.outstanding, watched);
         self.world.secret = match self.read() {
             present @ SecretView::Present(_) if adopting => present,
             read if worth_a_read => read,
             _ => SecretView::Unknown,
         };
-        self.world.delivery = self.refused.clone().map_or(Delivery::Untried, Delivery::Refused);
-        self.world.duplicate = self.twin.clone().filter(|_| needs_duplicates(&self.world.apikey));
+        self.world.delivery = self
+            .refused
+            .clone()
+            .map_or(Delivery::Untried, Delivery::Refused);
+        self.world.duplicate = self
+            .twin
+            .clone()
+            .filter(|_| needs_duplicates(&self.world.apikey));
     }
 
     /// The key that is to be taken over. One that stands announced is held again, be it after a restart.
     fn source(&mut self) -> SourceView {
-        let found = |hash, place, ends| SourceView::Found(FoundKey { hash, tail: "tail00".to_owned(), place, ends });
-        let unfit = |reason| SourceView::Unfit(Unfit { reason, message: "what is wrong".to_owned() });
+        let found = |hash, place, ends| {
+            SourceView::Found(FoundKey {
+                hash,
+                tail: "tail00".to_owned(),
+                place,
+                ends,
+            })
+        };
+        let unfit = |reason| {
+            SourceView::Unfit(Unfit {
+                reason,
+                message: "what is wrong".to_owned(),
+            })
+        };
         if !needs_source(&self.world.apikey) {
             return SourceView::NotAsked;
         }
-        let Some(source) = &self.world.apikey.spec.source else { return self.adoptable() };
+        let Some(source) = &self.world.apikey.spec.source else {
+            return self.adoptable();
+        };
         if let Some(hash) = &source.hash {
             return found(hash.parse().unwrap(), FoundIn::Elsewhere, None);
         }
         if let Some((_, hash, _)) = self.held {
             return found(hash, FoundIn::Source, None);
         }
-        let Some(hash) = self.elsewhere else { return unfit(reason::SOURCE_MISSING) };
+        let Some(hash) = self.elsewhere else {
+            return unfit(reason::SOURCE_MISSING);
+        };
         let status = self.world.status();
-        if let Some(announced) = status.newest_announced().filter(|announced| announced.hash == hash.to_string()) {
+        if let Some(announced) = status
+            .newest_announced()
+            .filter(|announced| announced.hash == hash.to_string())
+        {
             self.held = Some((announced.version, hash, true));
         }
         found(hash, FoundIn::Source, None)
     }
 
     fn adoptable(&self) -> SourceView {
-        let unfit = || SourceView::Unfit(Unfit { reason: reason::ADOPTION_REFUSED, message: "what is wrong".to_owned() });
-        let Some(secret) = &self.there else { return unfit() };
-        let foreign = secret.owner_references.iter().any(|owner| owner.controller == Some(true) && owner.kind != "ApiKey");
-        let ends = secret.annotations.get(ANNOTATION_EXPIRES_AT).map(|text| at(text));
-        match secret.key.filter(|_| !foreign && !secret.annotations.contains_key(ANNOTATION_ENDED_AT)) {
-            Some(hash) => SourceView::Found(FoundKey { hash, tail: "tail00".to_owned(), place: FoundIn::OwnSecret, ends }),
+        let unfit = || {
+            SourceView::Unfit(Unfit {
+                reason: reason::ADOPTION_REFUSED,
+                message: "what is wrong".to_owned(),
+            })
+        };
+        let Some(secret) = &self.there else {
+            return unfit();
+        };
+        let foreign = secret
+            .owner_references
+            .iter()
+            .any(|owner| owner.controller == Some(true) && owner.kind != "ApiKey");
+        let ends = secret
+            .annotations
+            .get(ANNOTATION_EXPIRES_AT)
+            .map(|text| at(text));
+        match secret
+            .key
+            .filter(|_| !foreign && !secret.annotations.contains_key(ANNOTATION_ENDED_AT))
+        {
+            Some(hash) => SourceView::Found(FoundKey {
+                hash,
+                tail: "tail00".to_owned(),
+                place: FoundIn::OwnSecret,
+                ends,
+            }),
             None => unfit(),
         }
     }
@@ -256,14 +335,31 @@ impl Model {
         match step {
             Step::Settled { .. } => Ok(()),
             Step::AddFinalizer => {
-                assert!(!self.world.apikey.is_deleting(), "the API server takes no new finalizers during deletion");
+                assert!(
+                    !self.world.apikey.is_deleting(),
+                    "the API server takes no new finalizers during deletion"
+                );
                 self.finalizers(|all| all.push(FINALIZER.to_owned()))
             }
             Step::RemoveFinalizer => {
                 assert!(self.world.apikey.is_deleting());
-                assert!(!self.there.as_ref().is_some_and(|secret| self.is_ours(secret)), "the Secret goes before the finalizer");
-                let known = |flight: &Flight| flight.secret.key.is_some_and(|hash| self.given.contains(&hash.to_string()));
-                let lost = self.flying.iter().any(|flight| flight.replaces.is_none() && !known(flight));
+                assert!(
+                    !self
+                        .there
+                        .as_ref()
+                        .is_some_and(|secret| self.is_ours(secret)),
+                    "the Secret goes before the finalizer"
+                );
+                let known = |flight: &Flight| {
+                    flight
+                        .secret
+                        .key
+                        .is_some_and(|hash| self.given.contains(&hash.to_string()))
+                };
+                let lost = self
+                    .flying
+                    .iter()
+                    .any(|flight| flight.replaces.is_none() && !known(flight));
                 assert!(!lost, "and cannot come into being afterwards");
                 self.finalizers(|all| all.retain(|name| name != FINALIZER))
             }
@@ -282,7 +378,9 @@ impl Model {
     /// Wipes a held key that can no longer be delivered.
     fn drop_lost_key(&mut self, status: &ApiKeyStatus) {
         let stands = |listed: &crate::api::Version| {
-            self.held.is_some_and(|(version, hash, _)| listed.version == version && listed.hash == hash.to_string())
+            self.held.is_some_and(|(version, hash, _)| {
+                listed.version == version && listed.hash == hash.to_string()
+            })
         };
         let ambiguous = self.held.is_some_and(|(_, _, ambiguous)| ambiguous);
         // Nobody delivers for an ApiKey that has ended or is being deleted, so what is in the dark has to settle.
@@ -300,19 +398,31 @@ impl Model {
             return Outstanding::Held { version, ambiguous };
         }
         let status = self.world.status();
-        let announced = status.versions.iter().filter(|version| version.phase == VersionPhase::Announced);
+        let announced = status
+            .versions
+            .iter()
+            .filter(|version| version.phase == VersionPhase::Announced);
         let announced: Vec<_> = announced.map(|version| version.hash.clone()).collect();
         if announced.is_empty() {
             self.stood = None;
             return Outstanding::Settled;
         }
-        let long = self.stood.take().is_some_and(|(seen, long)| seen == announced && long);
+        let long = self
+            .stood
+            .take()
+            .is_some_and(|(seen, long)| seen == announced && long);
         self.stood = Some((announced, long));
-        if long { Outstanding::Settled } else { Outstanding::Unsettled }
+        if long {
+            Outstanding::Settled
+        } else {
+            Outstanding::Unsettled
+        }
     }
 
     fn read(&self) -> SecretView {
-        self.there.clone().map_or(SecretView::Absent, SecretView::Present)
+        self.there
+            .clone()
+            .map_or(SecretView::Absent, SecretView::Present)
     }
 
     fn next(&mut self, what: &str) -> String {

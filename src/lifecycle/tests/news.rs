@@ -5,7 +5,10 @@ use super::*;
 /// What was told since the last time, as `reason` or `reason!` where somebody should act.
 fn told(model: &mut Model) -> Vec<String> {
     let mark = |tone| if tone == Tone::Warning { "!" } else { "" };
-    std::mem::take(&mut model.told).into_iter().map(|item| item.reason + mark(item.tone)).collect()
+    std::mem::take(&mut model.told)
+        .into_iter()
+        .map(|item| item.reason + mark(item.tone))
+        .collect()
 }
 
 /// Reconciles three times, as events and timers would, and says what was told.
@@ -27,7 +30,11 @@ fn each_turn_of_a_life_is_told_once() {
     model.wish(Wish::Template("gold"));
     assert_eq!(tells(&mut model), nothing(), "an edit is no event");
     model.pass(days(23));
-    assert_eq!(tells(&mut model), ["ExpiringSoon!"], "7 days before the end");
+    assert_eq!(
+        tells(&mut model),
+        ["ExpiringSoon!"],
+        "7 days before the end"
+    );
     model.pass(days(5));
     assert_eq!(tells(&mut model), nothing());
     model.pass(days(1));
@@ -37,7 +44,11 @@ fn each_turn_of_a_life_is_told_once() {
     model.wish(Wish::Revoke);
     assert_eq!(tells(&mut model), ["Revoked"]);
     model.wish(Wish::Template("silver"));
-    assert_eq!(tells(&mut model), nothing(), "an edit does not tell it again");
+    assert_eq!(
+        tells(&mut model),
+        nothing(),
+        "an edit does not tell it again"
+    );
     model.pass(days(1_000));
     assert_eq!(tells(&mut model), nothing());
 }
@@ -51,19 +62,46 @@ fn a_key_is_told_to_expire_soon_at_seven_days_and_at_one() {
         model.pass(end.duration_since(model.now()) - left);
         model.reconcile().unwrap();
         let status = model.world.status();
-        let usable = status.conditions.into_iter().find(|one| one.type_ == "Usable").unwrap();
+        let usable = status
+            .conditions
+            .into_iter()
+            .find(|one| one.type_ == "Usable")
+            .unwrap();
         (usable.status, usable.reason, usable.message)
     };
     let passes = |told: (String, String, String), reason: &str, message: &str| {
-        assert_eq!(told, ("True".to_owned(), reason.to_owned(), message.to_owned()));
+        assert_eq!(
+            told,
+            ("True".to_owned(), reason.to_owned(), message.to_owned())
+        );
     };
     passes(usable("90d", days(7) + second), "Active", "the key passes");
-    passes(usable("90d", days(7)), "ExpiringSoon", "the key expires within 7 days, at 2027-02-19T12:00:00Z");
-    passes(usable("90d", days(1) + second), "ExpiringSoon", "the key expires within 7 days, at 2027-02-19T12:00:00Z");
-    passes(usable("90d", days(1)), "ExpiringSoon", "the key expires within a day, at 2027-02-19T12:00:00Z");
-    passes(usable("90d", second), "ExpiringSoon", "the key expires within a day, at 2027-02-19T12:00:00Z");
+    passes(
+        usable("90d", days(7)),
+        "ExpiringSoon",
+        "the key expires within 7 days, at 2027-02-19T12:00:00Z",
+    );
+    passes(
+        usable("90d", days(1) + second),
+        "ExpiringSoon",
+        "the key expires within 7 days, at 2027-02-19T12:00:00Z",
+    );
+    passes(
+        usable("90d", days(1)),
+        "ExpiringSoon",
+        "the key expires within a day, at 2027-02-19T12:00:00Z",
+    );
+    passes(
+        usable("90d", second),
+        "ExpiringSoon",
+        "the key expires within a day, at 2027-02-19T12:00:00Z",
+    );
     passes(usable("7d", days(2)), "Active", "the key passes");
-    passes(usable("7d", days(1)), "ExpiringSoon", "the key expires within a day, at 2026-11-28T12:00:00Z");
+    passes(
+        usable("7d", days(1)),
+        "ExpiringSoon",
+        "the key expires within a day, at 2026-11-28T12:00:00Z",
+    );
     passes(usable("24h", hours(1)), "Active", "the key passes");
 }
 
@@ -76,7 +114,11 @@ fn the_moments_of_the_notices_are_waited_for() {
         assert_eq!((wake, next), (Wake::OnEvent, Some(due)));
         model.pass(due.duration_since(model.now()));
     }
-    assert_eq!(model.reconcile().unwrap(), (Wake::OnEvent, None), "and then nothing");
+    assert_eq!(
+        model.reconcile().unwrap(),
+        (Wake::OnEvent, None),
+        "and then nothing"
+    );
 }
 
 #[test]
@@ -85,7 +127,11 @@ fn a_refusal_is_told_once_until_it_is_another_one() {
     model.refuses = Some(reason::QUOTA_EXCEEDED);
     assert_eq!(tells(&mut model), ["QuotaExceeded!"]);
     model.back_off_passes();
-    assert_eq!(tells(&mut model), nothing(), "asked again, and refused for the same reason");
+    assert_eq!(
+        tells(&mut model),
+        nothing(),
+        "asked again, and refused for the same reason"
+    );
     model.crash();
     assert_eq!(tells(&mut model), nothing(), "also by another controller");
     model.refuses = Some(reason::DELIVERY_REFUSED);
@@ -104,12 +150,26 @@ fn a_refusal_is_not_forgotten_while_an_older_create_may_still_land() {
     model.back_off_passes();
     assert_eq!(tells(&mut model), nothing());
     model.crash();
-    assert_eq!(tells(&mut model), nothing(), "also by another controller, which waits");
-    let ready = model.world.status().conditions.into_iter().find(|one| one.type_ == "Ready").unwrap();
+    assert_eq!(
+        tells(&mut model),
+        nothing(),
+        "also by another controller, which waits"
+    );
+    let ready = model
+        .world
+        .status()
+        .conditions
+        .into_iter()
+        .find(|one| one.type_ == "Ready")
+        .unwrap();
     assert_eq!(ready.reason, "QuotaExceeded");
     model.grace_passes();
     model.look();
-    assert_eq!(tell(&model.world, model.now()), "ask delivery", "and asks before it announces another one");
+    assert_eq!(
+        tell(&model.world, model.now()),
+        "ask delivery",
+        "and asks before it announces another one"
+    );
 }
 
 #[test]
@@ -120,7 +180,11 @@ fn what_befalls_a_secret_is_told_once_and_that_it_is_well_again_is_not() {
     model.there = None;
     assert_eq!(tells(&mut model), ["SecretMissing!"]);
     model.wish(Wish::Template("gold"));
-    assert_eq!(tells(&mut model), nothing(), "an edit does not tell it again");
+    assert_eq!(
+        tells(&mut model),
+        nothing(),
+        "an edit does not tell it again"
+    );
     model.plant_foreign(true);
     assert_eq!(tells(&mut model), ["SecretConflict!"]);
     model.there.clone_from(&delivered);
@@ -130,20 +194,36 @@ fn what_befalls_a_secret_is_told_once_and_that_it_is_well_again_is_not() {
     model.there.clone_from(&delivered);
     assert_eq!(tells(&mut model), nothing());
     model.there = None;
-    assert_eq!(tells(&mut model), ["SecretMissing!"], "a second time is news again");
+    assert_eq!(
+        tells(&mut model),
+        ["SecretMissing!"],
+        "a second time is news again"
+    );
 }
 
 #[test]
 fn a_revocation_tells_its_reason_and_a_conflict_whose_secret_it_is() {
-    let mut model = issued(ApiKeySpec { revocation_reason: Some("leaked in a build log".to_owned()), ..ApiKeySpec::default() });
+    let mut model = issued(ApiKeySpec {
+        revocation_reason: Some("leaked in a build log".to_owned()),
+        ..ApiKeySpec::default()
+    });
     model.wish(Wish::Revoke);
     model.reconcile().unwrap();
-    assert_eq!(model.told.last().unwrap().note, "the key was revoked: leaked in a build log");
+    assert_eq!(
+        model.told.last().unwrap().note,
+        "the key was revoked: leaked in a build log"
+    );
 
     let model = withdrawn(ApiKeySpec::default());
     let note = &model.told.last().unwrap().note;
-    assert!(note.starts_with("Secret team-a/billing exists and does not hold this ApiKey's key"), "{note}");
-    assert!(note.contains("it belongs to Deployment shop (uid deployment-1)"), "{note}");
+    assert!(
+        note.starts_with("Secret team-a/billing exists and does not hold this ApiKey's key"),
+        "{note}"
+    );
+    assert!(
+        note.contains("it belongs to Deployment shop (uid deployment-1)"),
+        "{note}"
+    );
 }
 
 #[test]
@@ -163,16 +243,28 @@ fn no_note_is_longer_than_an_event_can_hold_or_cut_within_a_character() {
     let after = |message: String| {
         let mut status = ApiKeyStatus::default();
         let type_ = crate::api::ConditionType::Delivered;
-        let statement = crate::api::conditions::Statement { type_, holds: false, reason: reason::DELIVERY_REFUSED, message };
+        let statement = crate::api::conditions::Statement {
+            type_,
+            holds: false,
+            reason: reason::DELIVERY_REFUSED,
+            message,
+        };
         crate::api::conditions::set(&mut status.conditions, statement, Some(1), at(NOON));
         news(&apikey, None, &status).remove(0).note
     };
     assert_eq!(after("x".repeat(1_000)).len(), 1_000);
     assert_eq!(after("x".repeat(1_001)).len(), 1_000);
-    assert_eq!(after(format!("x{}", "ß".repeat(700))).len(), 999, "ß has two bytes");
+    assert_eq!(
+        after(format!("x{}", "ß".repeat(700))).len(),
+        999,
+        "ß has two bytes"
+    );
     assert_eq!(after("🔑".repeat(300)).len(), 1_000);
     let reason = "🔑".repeat(256);
-    let mut model = issued(ApiKeySpec { revocation_reason: Some(reason), ..ApiKeySpec::default() });
+    let mut model = issued(ApiKeySpec {
+        revocation_reason: Some(reason),
+        ..ApiKeySpec::default()
+    });
     model.wish(Wish::Revoke);
     model.reconcile().unwrap();
     assert!(model.told.last().unwrap().note.len() <= 1_000);

@@ -52,14 +52,26 @@ fn events() -> impl Strategy<Value = Event> {
         1 => Just(Wish::Revoke),
         1 => Just(Wish::Delete),
     ];
-    let fault = prop_oneof![Just(Fault::AnswerLost), Just(Fault::RequestLost), Just(Fault::Late)];
+    let fault = prop_oneof![
+        Just(Fault::AnswerLost),
+        Just(Fault::RequestLost),
+        Just(Fault::Late)
+    ];
     let refusal = prop_oneof![
         Just(None),
         Just(Some(reason::QUOTA_EXCEEDED)),
         Just(Some(reason::DELIVERY_REFUSED)),
         Just(Some(reason::NAMESPACE_TERMINATING)),
     ];
-    let ahead = prop_oneof![Just(0), Just(59), Just(61), Just(-61), Just(86_400), Just(-86_400), Just(31_536_000)];
+    let ahead = prop_oneof![
+        Just(0),
+        Just(59),
+        Just(61),
+        Just(-61),
+        Just(86_400),
+        Just(-86_400),
+        Just(31_536_000)
+    ];
     prop_oneof![
         3 => prop_oneof![1..100_i64, 1..10_000_i64, 1..3_000_000_i64].prop_map(Event::Pass),
         1 => ahead.prop_map(Event::ClockIsAheadBy),
@@ -128,7 +140,9 @@ fn happens(model: &mut Model, event: Event) {
             model.edit(|secret| secret.deleting = true);
         }
         Event::SecretIsReplacedByACopy => model.replace_by_copy(),
-        Event::SecretHoldsAnotherKey => model.edit(|secret| secret.key = Some(Hash::of(b"somebody else's"))),
+        Event::SecretHoldsAnotherKey => {
+            model.edit(|secret| secret.key = Some(Hash::of(b"somebody else's")))
+        }
         Event::SecretHoldsNoKey => model.edit(|secret| secret.key = None),
         Event::AnEntryIsEdited => model.edit(|secret| {
             let applied = applied_template(&secret.annotations);
@@ -142,7 +156,9 @@ fn happens(model: &mut Model, event: Event) {
             secret.edited_entries.clear();
         }),
         Event::TheAppliedTemplateIsSpoilt => model.spoil_template(),
-        Event::SomebodyTakesTheName { cunning } if model.there.is_none() => model.plant_foreign(cunning),
+        Event::SomebodyTakesTheName { cunning } if model.there.is_none() => {
+            model.plant_foreign(cunning)
+        }
         Event::SomebodyTakesTheName { .. } => {}
         Event::MendingIsPaused(paused) => model.world.may_mend = !paused,
         Event::TheFinalizerIsDropped if model.world.apikey.is_deleting() => {}
@@ -151,12 +167,26 @@ fn happens(model: &mut Model, event: Event) {
         Event::SomebodyKeepsACopy => model.keep_a_copy(),
         Event::SomebodyPutsTheCopyBack => model.put_back(),
         Event::APolicyForbids(on) => {
-            let policy = ApiKeyPolicySpec { require: vec![RequiredField::Owner], ..ApiKeyPolicySpec::default() };
-            let policies = if on { vec![("owned".to_owned(), Some(policy))] } else { Vec::new() };
-            (model.world.surroundings.known, model.world.surroundings.policies) = (true, policies.into());
+            let policy = ApiKeyPolicySpec {
+                require: vec![RequiredField::Owner],
+                ..ApiKeyPolicySpec::default()
+            };
+            let policies = if on {
+                vec![("owned".to_owned(), Some(policy))]
+            } else {
+                Vec::new()
+            };
+            (
+                model.world.surroundings.known,
+                model.world.surroundings.policies,
+            ) = (true, policies.into());
         }
         Event::ARoleIsMissing(on) => {
-            model.world.surroundings.missing_roles = if on { vec!["viewer".to_owned()] } else { Vec::new() };
+            model.world.surroundings.missing_roles = if on {
+                vec!["viewer".to_owned()]
+            } else {
+                Vec::new()
+            };
         }
         Event::AnotherHasTheKey(on) => model.twin = on.then(|| "f".repeat(32)),
         Event::TheSourceIsThere(on) => model.elsewhere = on.then(|| Hash::of(b"brought along")),
@@ -169,7 +199,11 @@ fn happens(model: &mut Model, event: Event) {
 }
 
 fn hold(model: &mut Model, on: bool) {
-    model.world.rules = Rules { hold_minting: on, ..Rules::clone(&model.world.rules) }.into();
+    model.world.rules = Rules {
+        hold_minting: on,
+        ..Rules::clone(&model.world.rules)
+    }
+    .into();
 }
 
 pub(super) fn specs() -> impl Strategy<Value = ApiKeySpec> {
@@ -182,30 +216,51 @@ pub(super) fn specs() -> impl Strategy<Value = ApiKeySpec> {
         Just(Some(ending_at("2026-11-21T11:59:59Z"))),
         Just(Some(ending_at("2026-12-01T12:00:00.9Z"))),
     ];
-    let retention =
-        prop_oneof![3 => Just(Retention::Always), 1 => Just(Retention::WhileActive), 1 => Just(Retention::UntilCollected)];
+    let retention = prop_oneof![3 => Just(Retention::Always), 1 => Just(Retention::WhileActive), 1 => Just(Retention::UntilCollected)];
     let template = prop_oneof![Just(None), Just(Some(template("gold")))];
-    let source = prop_oneof![6 => Just(None), 1 => Just(Some(from_secret())), 1 => Just(Some(by_hash()))];
+    let source =
+        prop_oneof![6 => Just(None), 1 => Just(Some(from_secret())), 1 => Just(Some(by_hash()))];
     let revision = prop_oneof![3 => Just(None), 1 => Just(Some(3))];
     let revoked = prop_oneof![9 => Just(None), 1 => Just(Some(true))];
-    (expiry, retention, template, rotations(), source, revision, revoked).prop_map(
-        |(expiry, retention, template, (every, overlap), source, revision, revoked)| ApiKeySpec {
-            expiry,
-            secret: Some(SecretSpec { template, ..retained(retention).secret.unwrap_or_default() }),
-            rotation: Some(rotation(every, overlap)),
-            source,
-            revision,
-            revoked,
-            ..ApiKeySpec::default()
-        },
+    (
+        expiry,
+        retention,
+        template,
+        rotations(),
+        source,
+        revision,
+        revoked,
     )
+        .prop_map(
+            |(expiry, retention, template, (every, overlap), source, revision, revoked)| {
+                ApiKeySpec {
+                    expiry,
+                    secret: Some(SecretSpec {
+                        template,
+                        ..retained(retention).secret.unwrap_or_default()
+                    }),
+                    rotation: Some(rotation(every, overlap)),
+                    source,
+                    revision,
+                    revoked,
+                    ..ApiKeySpec::default()
+                }
+            },
+        )
 }
 
 /// After a rest: nothing is left to do, not even on a fresh look, and what comes by itself is waited for.
 fn rests(model: &mut Model, rest: (Wake, Option<Timestamp>)) {
-    let settled = Step::Settled { wake: rest.0, at: rest.1 };
+    let settled = Step::Settled {
+        wake: rest.0,
+        at: rest.1,
+    };
     let now = model.now();
-    assert_eq!(plan(&model.world, now).step, settled, "planning twice says the same");
+    assert_eq!(
+        plan(&model.world, now).step,
+        settled,
+        "planning twice says the same"
+    );
     model.look();
     let status = model.world.status();
     if status.is_final() && rest.0 == Wake::WhenSettled {
@@ -223,35 +278,80 @@ fn rests(model: &mut Model, rest: (Wake, Option<Timestamp>)) {
     }
     let held = model.world.rules.hold_minting;
     let finished = status.newest_announced().is_none() || status.current().is_none();
-    assert!(rest.0 != Wake::OnEvent || held || finished, "nothing is left announced");
-    let past = status.versions.iter().filter(|version| version.phase == VersionPhase::Retired).count();
+    assert!(
+        rest.0 != Wake::OnEvent || held || finished,
+        "nothing is left announced"
+    );
+    let past = status
+        .versions
+        .iter()
+        .filter(|version| version.phase == VersionPhase::Retired)
+        .count();
     assert!(past <= 5, "{past} retired versions are listed");
-    let retiring = status.versions.iter().filter(|version| version.phase == VersionPhase::Retiring);
-    for moment in retiring.filter_map(|version| version.retires_at.as_ref()).map(|time| time.0) {
+    let retiring = status
+        .versions
+        .iter()
+        .filter(|version| version.phase == VersionPhase::Retiring);
+    for moment in retiring
+        .filter_map(|version| version.retires_at.as_ref())
+        .map(|time| time.0)
+    {
         let waits = rest.0 != Wake::OnEvent || rest.1.is_some_and(|due| due <= moment);
         assert!(waits, "what retires at {moment} is waited for");
     }
     let fixed = status.expires_at.as_ref().map(|time| time.0);
-    let asked = model.world.apikey.spec.expiry.as_ref().and_then(|expiry| expiry.at.as_ref()).map(|time| time.0);
+    let asked = model
+        .world
+        .apikey
+        .spec
+        .expiry
+        .as_ref()
+        .and_then(|expiry| expiry.at.as_ref())
+        .map(|time| time.0);
     if let Some(end) = fixed.or(asked).filter(|end| *end > now) {
-        let due = rest.1.expect("the end of a key is waited for, whatever else is");
-        assert!(now < due && due <= end, "{due} is not between {now} and {end}");
+        let due = rest
+            .1
+            .expect("the end of a key is waited for, whatever else is");
+        assert!(
+            now < due && due <= end,
+            "{due} is not between {now} and {end}"
+        );
         for notice in [days(7), days(1)].map(|before| end - before) {
-            let early = status.issued_at.as_ref().is_some_and(|issued| issued.0 < notice) && now < notice;
-            assert!(!early || due <= notice, "the notice at {notice} is waited for");
+            let early = status
+                .issued_at
+                .as_ref()
+                .is_some_and(|issued| issued.0 < notice)
+                && now < notice;
+            assert!(
+                !early || due <= notice,
+                "the notice at {notice} is waited for"
+            );
         }
     }
 }
 
 /// All that stands in the way is removed, and nothing new happens.
 fn heals(model: &mut Model) {
-    (model.refuses, model.fault, model.ahead, model.world.may_mend) = (None, None, SignedDuration::ZERO, true);
-    (model.world.surroundings, model.twin, model.elsewhere) = (Surroundings::default(), None, Some(Hash::of(b"brought along")));
+    (
+        model.refuses,
+        model.fault,
+        model.ahead,
+        model.world.may_mend,
+    ) = (None, None, SignedDuration::ZERO, true);
+    (model.world.surroundings, model.twin, model.elsewhere) = (
+        Surroundings::default(),
+        None,
+        Some(Hash::of(b"brought along")),
+    );
     hold(model, false);
     model.apikey().metadata.annotations = None;
     model.lands();
     for _ in 0..6 {
-        if model.there.as_ref().is_some_and(|secret| secret.deleting || secret.immutable || !model.world.owns(secret)) {
+        if model
+            .there
+            .as_ref()
+            .is_some_and(|secret| secret.deleting || secret.immutable || !model.world.owns(secret))
+        {
             model.there = None;
         }
         model.grace_passes();
@@ -337,8 +437,14 @@ proptest! {
 #[test]
 fn a_rotation_rests_where_a_stranger_has_the_place_of_a_removed_secret() {
     let retention = Retention::UntilCollected;
-    let secret = SecretSpec { retention: Some(retention), ..SecretSpec::default() };
-    let mut model = issued(ApiKeySpec { secret: Some(secret), ..rotating(Some("10m"), Some("9m")) });
+    let secret = SecretSpec {
+        retention: Some(retention),
+        ..SecretSpec::default()
+    };
+    let mut model = issued(ApiKeySpec {
+        secret: Some(secret),
+        ..rotating(Some("10m"), Some("9m"))
+    });
     happens(&mut model, Event::SecretHoldsAnotherKey);
     happens(&mut model, Event::SecretIsReplacedByACopy);
     model.pass(days(2));

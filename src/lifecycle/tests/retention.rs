@@ -16,7 +16,10 @@ fn ends(model: &mut Model) {
 #[test]
 fn the_secret_of_a_key_goes_with_it_where_it_was_to_stay_no_longer() {
     for expiry in [None, Some(after("1h"))] {
-        let mut model = issued(ApiKeySpec { expiry: expiry.clone(), ..retained(Retention::WhileActive) });
+        let mut model = issued(ApiKeySpec {
+            expiry: expiry.clone(),
+            ..retained(Retention::WhileActive)
+        });
         model.keep_a_copy();
         heard(&mut model);
         if expiry.is_none() {
@@ -26,8 +29,17 @@ fn the_secret_of_a_key_goes_with_it_where_it_was_to_stay_no_longer() {
         }
         model.reconcile().unwrap();
         assert_eq!(model.there, None);
-        assert_eq!((says(&model, "Delivered").as_str(), model.world.status().secret_ref), ("!Removed", None));
-        assert_eq!(heard(&mut model).last().map(String::as_str), Some("Removed"));
+        assert_eq!(
+            (
+                says(&model, "Delivered").as_str(),
+                model.world.status().secret_ref
+            ),
+            ("!Removed", None)
+        );
+        assert_eq!(
+            heard(&mut model).last().map(String::as_str),
+            Some("Removed")
+        );
         model.put_back();
         model.reconcile().unwrap();
         assert_eq!(model.there, None, "a copy that comes back is removed again");
@@ -42,12 +54,24 @@ fn the_secret_of_a_key_goes_with_it_where_it_was_to_stay_no_longer() {
 fn a_secret_that_stays_is_marked_when_its_key_ends() {
     let mut model = issued(ApiKeySpec::default());
     ends(&mut model);
-    let mark = |model: &Model| model.there.as_ref().unwrap().annotations.get(ANNOTATION_ENDED_AT).cloned();
+    let mark = |model: &Model| {
+        model
+            .there
+            .as_ref()
+            .unwrap()
+            .annotations
+            .get(ANNOTATION_ENDED_AT)
+            .cloned()
+    };
     assert_eq!(mark(&model).as_deref(), Some(NOON));
     assert_eq!(model.reconcile().unwrap(), (Wake::OnEvent, None), "once");
     model.edit(|secret| secret.annotations.clear());
     model.world.may_mend = false;
-    assert_eq!(model.reconcile().unwrap().0, Wake::BackOff, "somebody keeps taking it off");
+    assert_eq!(
+        model.reconcile().unwrap().0,
+        Wake::BackOff,
+        "somebody keeps taking it off"
+    );
     // Delivered without anybody knowing, and ended before it was activated.
     let mut model = held(ApiKeySpec::default());
     model.fault = Some((0, Fault::Late));
@@ -63,7 +87,10 @@ fn a_retention_can_be_tightened_after_the_end() {
     let mut model = revoked(ApiKeySpec::default());
     model.wish(Wish::Retain(Retention::WhileActive));
     model.reconcile().unwrap();
-    assert_eq!((model.there.clone(), says(&model, "Delivered").as_str()), (None, "!Removed"));
+    assert_eq!(
+        (model.there.clone(), says(&model, "Delivered").as_str()),
+        (None, "!Removed")
+    );
 }
 
 #[test]
@@ -79,10 +106,16 @@ fn what_was_collected_is_recorded_then_removed_and_never_looked_for_again() {
         "write Active: Ready(Issued) !Stalled(NotStalled) Usable(Active) !Delivered(Collected) = Current"
     );
     model.reconcile().unwrap();
-    assert_eq!((model.there.clone(), heard(&mut model)), (None, vec!["Collected".to_owned()]));
+    assert_eq!(
+        (model.there.clone(), heard(&mut model)),
+        (None, vec!["Collected".to_owned()])
+    );
     assert_eq!(model.reconcile().unwrap(), (Wake::OnEvent, None));
     assert_eq!(model.world.secret, SecretView::Unknown, "without a read");
-    assert_eq!((says(&model, "Ready"), says(&model, "Usable")), ("Issued".to_owned(), "Active".to_owned()));
+    assert_eq!(
+        (says(&model, "Ready"), says(&model, "Usable")),
+        ("Issued".to_owned(), "Active".to_owned())
+    );
 }
 
 #[test]
@@ -93,17 +126,37 @@ fn what_nobody_collects_within_a_day_is_discarded() {
     assert!(model.there.is_some());
     heard(&mut model);
     model.ahead = days(1);
-    assert_eq!(model.reconcile().unwrap().0, Wake::BackOff, "not by a wrong clock");
+    assert_eq!(
+        model.reconcile().unwrap().0,
+        Wake::BackOff,
+        "not by a wrong clock"
+    );
     assert!(model.there.is_some());
     model.ahead = SignedDuration::ZERO;
     model.pass(SignedDuration::from_secs(1));
     model.reconcile().unwrap();
-    assert_eq!((model.there.clone(), heard(&mut model)), (None, vec!["Uncollected".to_owned()]));
-    assert_eq!((says(&model, "Delivered"), says(&model, "Usable")), ("!Uncollected".to_owned(), "Active".to_owned()));
+    assert_eq!(
+        (model.there.clone(), heard(&mut model)),
+        (None, vec!["Uncollected".to_owned()])
+    );
+    assert_eq!(
+        (says(&model, "Delivered"), says(&model, "Usable")),
+        ("!Uncollected".to_owned(), "Active".to_owned())
+    );
     model.wish(Wish::Raise);
     model.reconcile().unwrap();
-    assert_eq!((versions(&model).as_str(), says(&model, "Delivered").as_str()), ("1 Retiring, 2 Current", "Delivered"));
-    assert_eq!(model.reconcile().unwrap().1, Some(at(NOON) + days(2)), "the next is shown for a day again");
+    assert_eq!(
+        (
+            versions(&model).as_str(),
+            says(&model, "Delivered").as_str()
+        ),
+        ("1 Retiring, 2 Current", "Delivered")
+    );
+    assert_eq!(
+        model.reconcile().unwrap().1,
+        Some(at(NOON) + days(2)),
+        "the next is shown for a day again"
+    );
 }
 
 #[test]
@@ -111,8 +164,21 @@ fn a_stale_mark_does_not_collect_the_next_version() {
     let mut model = announced_next(retained(Retention::UntilCollected));
     model.collect();
     model.reconcile().unwrap();
-    assert_eq!((versions(&model).as_str(), says(&model, "Delivered").as_str()), ("1 Retiring, 2 Current", "Delivered"));
-    assert!(!model.there.as_ref().unwrap().annotations.contains_key(ANNOTATION_COLLECTED));
+    assert_eq!(
+        (
+            versions(&model).as_str(),
+            says(&model, "Delivered").as_str()
+        ),
+        ("1 Retiring, 2 Current", "Delivered")
+    );
+    assert!(
+        !model
+            .there
+            .as_ref()
+            .unwrap()
+            .annotations
+            .contains_key(ANNOTATION_COLLECTED)
+    );
 }
 
 #[test]
@@ -122,7 +188,12 @@ fn what_holds_a_secret_back_does_not_hold_back_what_is_said() {
         model.collect();
     });
     assert_eq!(model.reconcile().unwrap().0, Wake::BackOff);
-    let generation = model.world.apikey.metadata.generation.map(|generation| generation + 1);
+    let generation = model
+        .world
+        .apikey
+        .metadata
+        .generation
+        .map(|generation| generation + 1);
     model.apikey().metadata.generation = generation;
     model.reconcile().unwrap();
     assert_eq!(model.world.status().observed_generation, generation);
@@ -135,5 +206,8 @@ fn a_missing_secret_that_is_shown_once_is_told_and_then_discarded() {
     assert_eq!(says(&model, "Ready"), "!SecretMissing");
     model.pass(days(1));
     model.reconcile().unwrap();
-    assert_eq!((says(&model, "Delivered"), says(&model, "Ready")), ("!Uncollected".to_owned(), "Issued".to_owned()));
+    assert_eq!(
+        (says(&model, "Delivered"), says(&model, "Ready")),
+        ("!Uncollected".to_owned(), "Issued".to_owned())
+    );
 }

@@ -128,7 +128,8 @@ impl Call {
     }
 
     fn asks_to_watch(&self) -> bool {
-        self.parameter("watch").is_some_and(|value| !matches!(value, "false" | "0"))
+        self.parameter("watch")
+            .is_some_and(|value| !matches!(value, "false" | "0"))
     }
 
     fn read_body(&mut self, body: &[u8]) {
@@ -140,8 +141,9 @@ impl Call {
                     .filter(|name| !name.is_empty());
             }
             Verb::Delete | Verb::DeleteCollection => {
-                self.dry_run |= serde_json::from_slice::<Value>(body)
-                    .is_ok_and(|options| options["dryRun"].as_array().is_some_and(|d| !d.is_empty()));
+                self.dry_run |= serde_json::from_slice::<Value>(body).is_ok_and(|options| {
+                    options["dryRun"].as_array().is_some_and(|d| !d.is_empty())
+                });
             }
             _ => {}
         }
@@ -192,7 +194,10 @@ fn parse_query(query: &str) -> Vec<(String, String)> {
     pairs
         .map(|pair| {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (decode(&key.replace('+', " ")), decode(&value.replace('+', " ")))
+            (
+                decode(&key.replace('+', " ")),
+                decode(&value.replace('+', " ")),
+            )
         })
         .collect()
 }

@@ -104,7 +104,12 @@ impl Exchange {
             entry.note(|record| record.request_body = Some(body.clone()));
         }
         let rule = shared.faults.pick(&call);
-        let exchange = Self { shared, call, entry, rule };
+        let exchange = Self {
+            shared,
+            call,
+            entry,
+            rule,
+        };
         let mut answer = exchange.answer(parts, body).await?;
         exchange.shift_date(answer.headers_mut());
         let code = answer.status().as_u16();
@@ -157,7 +162,8 @@ impl Exchange {
         let body = body.collect().await;
         let body = body.map_err(|error| self.unreachable(&error))?.to_bytes();
         if record {
-            self.entry.note(|record| record.response_body = Some(body.clone()));
+            self.entry
+                .note(|record| record.response_body = Some(body.clone()));
         }
         if let Some(answer) = self.fault(When::After).await? {
             return Ok(answer);
@@ -170,7 +176,8 @@ impl Exchange {
         let Some(rule) = self.rule.as_ref().filter(|rule| rule.when() == now) else {
             return Ok(None);
         };
-        self.entry.note(|record| record.trouble = Some(rule.to_string()));
+        self.entry
+            .note(|record| record.trouble = Some(rule.to_string()));
         if let Fault::Call(hook) = rule.fault() {
             let (hook, rule) = (hook.clone(), rule.clone());
             let run = tokio::task::spawn_blocking(move || {
@@ -207,7 +214,8 @@ impl Exchange {
     }
 
     fn gone(&self, gone: Gone) -> Answer {
-        self.entry.note(|record| record.trouble = Some("watch expired".to_owned()));
+        self.entry
+            .note(|record| record.trouble = Some("watch expired".to_owned()));
         match gone {
             Gone::Status => self.refusal(410),
             Gone::Event => {

@@ -172,7 +172,11 @@ impl Faults {
             matcher,
             when,
             fault,
-            tally: Mutex::new(Tally { matched: 0, acted: 0, limit: 1 }),
+            tally: Mutex::new(Tally {
+                matched: 0,
+                acted: 0,
+                limit: 1,
+            }),
             fired: Counter::default(),
             removed: watch::Sender::new(false),
         }));

@@ -86,7 +86,10 @@ impl Journal {
     /// Opens a record and gives the call its ordinal.
     pub(super) fn open(self: &Arc<Self>, call: &mut Call) -> Entry {
         let mut pages = self.pages();
-        let ordinal = pages.ordinals.entry((call.verb, call.target())).or_default();
+        let ordinal = pages
+            .ordinals
+            .entry((call.verb, call.target()))
+            .or_default();
         *ordinal += 1;
         call.ordinal = *ordinal;
         pages.records.push(Record {
@@ -97,7 +100,11 @@ impl Journal {
             request_body: None,
             response_body: None,
         });
-        let entry = Entry { journal: self.clone(), generation: pages.generation, index: pages.records.len() - 1 };
+        let entry = Entry {
+            journal: self.clone(),
+            generation: pages.generation,
+            index: pages.records.len() - 1,
+        };
         self.changed.notify_all();
         entry
     }
@@ -105,7 +112,10 @@ impl Journal {
     pub(super) fn reset(&self) {
         let mut pages = self.pages();
         let generation = pages.generation + 1;
-        *pages = Pages { generation, ..Pages::default() };
+        *pages = Pages {
+            generation,
+            ..Pages::default()
+        };
     }
 
     pub(super) fn records(&self) -> Vec<Record> {
@@ -114,12 +124,19 @@ impl Journal {
 
     pub(super) fn wait(&self, limit: Duration, wanted: impl Fn(&Record) -> bool) -> bool {
         let pages = self.pages();
-        let (pages, _) =
-            self.changed.wait_timeout_while(pages, limit, |pages| !pages.records.iter().any(&wanted)).expect("journal");
+        let (pages, _) = self
+            .changed
+            .wait_timeout_while(pages, limit, |pages| !pages.records.iter().any(&wanted))
+            .expect("journal");
         pages.records.iter().any(wanted)
     }
 
-    pub(super) fn wait_quiet(&self, silence: Duration, limit: Duration, counted: impl Fn(&Call) -> bool) -> bool {
+    pub(super) fn wait_quiet(
+        &self,
+        silence: Duration,
+        limit: Duration,
+        counted: impl Fn(&Call) -> bool,
+    ) -> bool {
         let start = Instant::now();
         let end = start + limit;
         let mut pages = self.pages();

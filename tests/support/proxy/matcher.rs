@@ -18,14 +18,20 @@ pub(crate) struct Matcher {
 impl Matcher {
     /// Every request, discovery and health checks included.
     pub(crate) fn any() -> Self {
-        Self { conditions: Vec::new(), first: 1, label: String::new() }
+        Self {
+            conditions: Vec::new(),
+            first: 1,
+            label: String::new(),
+        }
     }
 
     /// A verb on `resource` or on `resource/subresource`; the former excludes all subresources.
     pub(crate) fn call(verb: Verb, target: &str) -> Self {
         let target = target.to_owned();
         let label = format!("{verb} {target}");
-        Self::any().and(label, move |call| call.verb == verb && call.target() == target)
+        Self::any().and(label, move |call| {
+            call.verb == verb && call.target() == target
+        })
     }
 
     /// Whatever changes state: creates, updates, patches, deletes without dry run.
@@ -59,13 +65,17 @@ impl Matcher {
     pub(crate) fn subresource(self, subresource: &str) -> Self {
         let subresource = subresource.to_owned();
         let label = format!("/{subresource}");
-        self.and(label, move |call| call.subresource.as_deref() == Some(&subresource))
+        self.and(label, move |call| {
+            call.subresource.as_deref() == Some(&subresource)
+        })
     }
 
     pub(crate) fn namespace(self, namespace: &str) -> Self {
         let namespace = namespace.to_owned();
         let label = format!("in {namespace}");
-        self.and(label, move |call| call.namespace.as_deref() == Some(&namespace))
+        self.and(label, move |call| {
+            call.namespace.as_deref() == Some(&namespace)
+        })
     }
 
     pub(crate) fn name(self, name: &str) -> Self {
@@ -97,7 +107,11 @@ impl Matcher {
         self.conditions.iter().all(|condition| condition(call))
     }
 
-    fn and(mut self, label: impl AsRef<str>, condition: impl Fn(&Call) -> bool + Send + Sync + 'static) -> Self {
+    fn and(
+        mut self,
+        label: impl AsRef<str>,
+        condition: impl Fn(&Call) -> bool + Send + Sync + 'static,
+    ) -> Self {
         if !self.label.is_empty() {
             self.label.push(' ');
         }

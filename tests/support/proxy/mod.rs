@@ -71,14 +71,20 @@ impl Proxy {
             .expect("the proxy's runtime");
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port for the proxy");
         let address = listener.local_addr().expect("the proxy's address");
-        listener.set_nonblocking(true).expect("a non-blocking listener");
+        listener
+            .set_nonblocking(true)
+            .expect("a non-blocking listener");
         let shared = Arc::new(Shared::new(upstream, ca_pem));
         let serving = shared.clone();
         runtime.spawn(async move {
             let listener = tokio::net::TcpListener::from_std(listener).expect("the listener");
             exchange::serve(serving, listener).await;
         });
-        Self { address, shared, runtime: Some(runtime) }
+        Self {
+            address,
+            shared,
+            runtime: Some(runtime),
+        }
     }
 
     /// Where the operator's kubeconfig points: `http://127.0.0.1:PORT`.
@@ -133,7 +139,12 @@ impl Proxy {
 
     /// Blocks until no request satisfying `counted` has arrived for `silence`; `false` when `limit`
     /// passes first. With `Call::is_mutation` this is "the operator has come to rest".
-    pub(crate) fn wait_quiet(&self, silence: Duration, limit: Duration, counted: impl Fn(&Call) -> bool) -> bool {
+    pub(crate) fn wait_quiet(
+        &self,
+        silence: Duration,
+        limit: Duration,
+        counted: impl Fn(&Call) -> bool,
+    ) -> bool {
         self.shared.journal.wait_quiet(silence, limit, counted)
     }
 

@@ -50,7 +50,11 @@ pub(crate) struct Hold {
 
 impl Hold {
     pub(crate) fn new() -> Self {
-        Self { arrivals: Arc::new(watch::Sender::new(0)), counter: Arc::default(), released: Arc::new(watch::Sender::new(false)) }
+        Self {
+            arrivals: Arc::new(watch::Sender::new(0)),
+            counter: Arc::default(),
+            released: Arc::new(watch::Sender::new(false)),
+        }
     }
 
     /// Blocks until a request has arrived here; `false` when `limit` passes first.

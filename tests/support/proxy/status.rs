@@ -51,7 +51,12 @@ fn reason(code: u16, call: &Call) -> &'static str {
 }
 
 fn message(code: u16, call: &Call) -> String {
-    let Call { verb, group, resource, .. } = call;
+    let Call {
+        verb,
+        group,
+        resource,
+        ..
+    } = call;
     let kind = match group.as_str() {
         "" => resource.clone(),
         group => format!("{resource}.{group}"),

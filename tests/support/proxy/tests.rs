@@ -17,8 +17,14 @@ pub(crate) fn trials() -> Vec<(&'static str, fn())> {
         ("proxy::reads_paths", reads_paths),
         ("proxy::counts_and_records", counts_and_records),
         ("proxy::acts_before_and_after", acts_before_and_after),
-        ("proxy::stops_a_process_at_a_request", stops_a_process_at_a_request),
-        ("proxy::refuses_as_the_api_server", refuses_as_the_api_server),
+        (
+            "proxy::stops_a_process_at_a_request",
+            stops_a_process_at_a_request,
+        ),
+        (
+            "proxy::refuses_as_the_api_server",
+            refuses_as_the_api_server,
+        ),
         ("proxy::holds_and_hangs", holds_and_hangs),
         ("proxy::delivers_the_late_write", delivers_the_late_write),
         ("proxy::nth_and_times", nth_and_times),
@@ -26,8 +32,14 @@ pub(crate) fn trials() -> Vec<(&'static str, fn())> {
         ("proxy::holds_watches", holds_watches),
         ("proxy::swallows_and_expires", swallows_and_expires),
         ("proxy::expires_each_watch_once", expires_each_watch_once),
-        ("proxy::an_expired_watcher_lists_again", an_expired_watcher_lists_again),
-        ("proxy::goes_down_and_shifts_dates", goes_down_and_shifts_dates),
+        (
+            "proxy::an_expired_watcher_lists_again",
+            an_expired_watcher_lists_again,
+        ),
+        (
+            "proxy::goes_down_and_shifts_dates",
+            goes_down_and_shifts_dates,
+        ),
         ("proxy::drops_inside_async", drops_inside_async),
     ]
 }
@@ -45,21 +57,81 @@ fn reads_paths() {
         ("GET", "/api/v1/secrets", "", "list secrets #0"),
         ("GET", "/api/v1/secrets?watch=true", "", "watch secrets #0"),
         ("GET", "/api/v1/secrets?watch=false", "", "list secrets #0"),
-        ("GET", "/api/v1/watch/namespaces/a/secrets", "", "watch secrets a #0"),
+        (
+            "GET",
+            "/api/v1/watch/namespaces/a/secrets",
+            "",
+            "watch secrets a #0",
+        ),
         ("GET", "/api/v1/namespaces", "", "list namespaces #0"),
         ("GET", "/api/v1/namespaces/a", "", "get namespaces a/a #0"),
-        ("PUT", "/api/v1/namespaces/a/finalize", "", "update namespaces/finalize a/a #0"),
-        ("GET", "/api/v1/namespaces/a/secrets/s", "", "get secrets a/s #0"),
-        ("GET", "/api/v1/namespaces/a/secrets/s%2Dt", "", "get secrets a/s-t #0"),
-        ("DELETE", "/api/v1/namespaces/a/secrets", "", "deletecollection secrets a #0"),
-        ("DELETE", "/api/v1/namespaces/a/secrets/s", "", "delete secrets a/s #0"),
-        ("DELETE", "/api/v1/namespaces/a/secrets/s", r#"{"dryRun":["All"]}"#, "delete secrets a/s #0 (dry run)"),
-        ("POST", KEYS, r#"{"metadata":{"name":"k"}}"#, "create apikeys a/k #0"),
-        ("POST", KEYS, r#"{"metadata":{"generateName":"k-"}}"#, "create apikeys a #0"),
+        (
+            "PUT",
+            "/api/v1/namespaces/a/finalize",
+            "",
+            "update namespaces/finalize a/a #0",
+        ),
+        (
+            "GET",
+            "/api/v1/namespaces/a/secrets/s",
+            "",
+            "get secrets a/s #0",
+        ),
+        (
+            "GET",
+            "/api/v1/namespaces/a/secrets/s%2Dt",
+            "",
+            "get secrets a/s-t #0",
+        ),
+        (
+            "DELETE",
+            "/api/v1/namespaces/a/secrets",
+            "",
+            "deletecollection secrets a #0",
+        ),
+        (
+            "DELETE",
+            "/api/v1/namespaces/a/secrets/s",
+            "",
+            "delete secrets a/s #0",
+        ),
+        (
+            "DELETE",
+            "/api/v1/namespaces/a/secrets/s",
+            r#"{"dryRun":["All"]}"#,
+            "delete secrets a/s #0 (dry run)",
+        ),
+        (
+            "POST",
+            KEYS,
+            r#"{"metadata":{"name":"k"}}"#,
+            "create apikeys a/k #0",
+        ),
+        (
+            "POST",
+            KEYS,
+            r#"{"metadata":{"generateName":"k-"}}"#,
+            "create apikeys a #0",
+        ),
         ("PUT", STATUS, "", "update apikeys/status a/k #0"),
-        ("PATCH", &format!("{STATUS}?fieldManager=c&dryRun=All"), "", "patch apikeys/status a/k #0 (dry run)"),
-        ("GET", "/apis/rbac.authorization.k8s.io/v1/clusterroles/r", "", "get clusterroles r #0"),
-        ("GET", "/apis/claviger.dev/v1", "", "get /apis/claviger.dev/v1"),
+        (
+            "PATCH",
+            &format!("{STATUS}?fieldManager=c&dryRun=All"),
+            "",
+            "patch apikeys/status a/k #0 (dry run)",
+        ),
+        (
+            "GET",
+            "/apis/rbac.authorization.k8s.io/v1/clusterroles/r",
+            "",
+            "get clusterroles r #0",
+        ),
+        (
+            "GET",
+            "/apis/claviger.dev/v1",
+            "",
+            "get /apis/claviger.dev/v1",
+        ),
         ("GET", "/apis", "", "get /apis"),
         ("GET", "/api/v1", "", "get /api/v1"),
         ("GET", "/healthz", "", "get /healthz"),
@@ -83,7 +155,12 @@ fn counts_and_records() {
     stage.request(Method::PUT, STATUS, r#"{"a":2}"#);
     stage.request(Method::PUT, STATUS.trim_end_matches("/status"), "{}");
     stage.request(Method::GET, KEYS, "");
-    let shown: Vec<_> = stage.proxy.calls().iter().map(ToString::to_string).collect();
+    let shown: Vec<_> = stage
+        .proxy
+        .calls()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     assert_eq!(
         shown,
         [
@@ -101,14 +178,22 @@ fn counts_and_records() {
     assert!(stage.proxy.wait_quiet(MOMENT, LIMIT, Call::is_mutation));
     stage.proxy.reset();
     stage.code(Method::PUT, STATUS);
-    assert!(stage.proxy.wait_for(LIMIT, |record| record.answered == Some(200)));
+    assert!(
+        stage
+            .proxy
+            .wait_for(LIMIT, |record| record.answered == Some(200))
+    );
     assert_eq!(stage.proxy.calls()[0].call.ordinal, 1);
 }
 
 fn acts_before_and_after() {
     let stage = Stage::new();
-    let before = stage.proxy.on(update_status().ordinal(1), When::Before, Fault::Drop);
-    let after = stage.proxy.on(update_status().ordinal(2), When::After, Fault::Drop);
+    let before = stage
+        .proxy
+        .on(update_status().ordinal(1), When::Before, Fault::Drop);
+    let after = stage
+        .proxy
+        .on(update_status().ordinal(2), When::After, Fault::Drop);
     assert_eq!(stage.code(Method::PUT, STATUS), None);
     assert!(before.fired(LIMIT) && !after.fired(Duration::ZERO));
     assert_eq!(stage.seen().len(), 0, "before: never forwarded");
@@ -153,17 +238,22 @@ fn refuses_as_the_api_server() {
         (Method::PUT, STATUS, 403, "Forbidden"),
     ];
     for (method, path, code, reason) in reasons {
-        stage.proxy.on(Matcher::any(), When::Before, Fault::Respond(code));
+        stage
+            .proxy
+            .on(Matcher::any(), When::Before, Fault::Respond(code));
         let answer = stage.request(method, path, "{}").expect("an answer");
         assert_eq!(answer.status().as_u16(), code);
         assert_eq!(answer.headers().contains_key("retry-after"), code == 429);
-        let status: serde_json::Value = serde_json::from_str(&stage.text(answer)).expect("a Status");
+        let status: serde_json::Value =
+            serde_json::from_str(&stage.text(answer)).expect("a Status");
         assert_eq!(status["kind"], "Status");
         assert_eq!(status["reason"], reason);
         assert_eq!(status["code"], code);
     }
     assert_eq!(stage.seen().len(), 0);
-    stage.proxy.on(Matcher::any(), When::After, Fault::Respond(500));
+    stage
+        .proxy
+        .on(Matcher::any(), When::After, Fault::Respond(500));
     assert_eq!(stage.code(Method::PUT, STATUS), Some(500));
     assert_eq!(stage.seen().len(), 1);
     assert!(stage.proxy.calls()[6].accepted());
@@ -174,7 +264,9 @@ fn holds_and_hangs() {
     for (when, seen) in [(When::Before, 0), (When::After, 2)] {
         // In the second round the first round's request counts too.
         let hold = Hold::new();
-        stage.proxy.on(update_status(), when, Fault::Delay(hold.clone()));
+        stage
+            .proxy
+            .on(update_status(), when, Fault::Delay(hold.clone()));
         let request = stage.send(Method::PUT, STATUS, "{}");
         assert!(hold.reached(LIMIT));
         assert!(stage.runtime.block_on(hold.reached_async(LIMIT)));
@@ -198,7 +290,9 @@ fn holds_and_hangs() {
 fn delivers_the_late_write() {
     let stage = Stage::new();
     let hold = Hold::new();
-    stage.proxy.on(update_status(), When::Before, Fault::Delay(hold.clone()));
+    stage
+        .proxy
+        .on(update_status(), When::Before, Fault::Delay(hold.clone()));
     let request = stage.send(Method::PUT, STATUS, "{}");
     assert!(hold.reached(LIMIT));
     request.abort(); // the sender dies
@@ -212,13 +306,25 @@ fn delivers_the_late_write() {
 fn nth_and_times() {
     let stage = Stage::new();
     let codes = |n: usize| -> Vec<_> { (0..n).map(|_| stage.code(Method::PUT, STATUS)).collect() };
-    let rule = stage.proxy.on(Matcher::work().nth(2), When::Before, Fault::Respond(500));
-    stage.code(Method::PUT, "/apis/coordination.k8s.io/v1/namespaces/a/leases/l");
+    let rule = stage
+        .proxy
+        .on(Matcher::work().nth(2), When::Before, Fault::Respond(500));
+    stage.code(
+        Method::PUT,
+        "/apis/coordination.k8s.io/v1/namespaces/a/leases/l",
+    );
     assert_eq!(codes(3), [Some(200), Some(500), Some(200)]);
     assert_eq!(rule.count(), 1);
-    stage.proxy.on(update_status(), When::Before, Fault::Respond(503)).times(2);
+    stage
+        .proxy
+        .on(update_status(), When::Before, Fault::Respond(503))
+        .times(2);
     assert_eq!(codes(3), [Some(503), Some(503), Some(200)]);
-    let rule = stage.proxy.on(update_status().filter(|call| call.name.is_some()), When::Before, Fault::Respond(403));
+    let rule = stage.proxy.on(
+        update_status().filter(|call| call.name.is_some()),
+        When::Before,
+        Fault::Respond(403),
+    );
     let rule = rule.always();
     assert_eq!(codes(3), [Some(403); 3]);
     assert!(rule.fired_times(3, LIMIT));
@@ -234,7 +340,11 @@ fn streams_watches() {
         assert_eq!(stage.next(&mut watch, LIMIT), Next::Chunk(line.to_owned()));
     }
     stage.emit("{\"type\":");
-    assert_eq!(stage.next(&mut watch, MOMENT), Next::Silence, "half an event waits");
+    assert_eq!(
+        stage.next(&mut watch, MOMENT),
+        Next::Silence,
+        "half an event waits"
+    );
     stage.emit("\"ADDED\"}\n");
     let whole = "{\"type\":\"ADDED\"}\n".to_owned();
     assert_eq!(stage.next(&mut watch, LIMIT), Next::Chunk(whole));
@@ -246,7 +356,10 @@ fn streams_watches() {
     drop(watch);
     let end = std::time::Instant::now() + LIMIT;
     while stage.proxy.open_watches("configmaps") > 0 {
-        assert!(std::time::Instant::now() < end, "a client that left is noticed");
+        assert!(
+            std::time::Instant::now() < end,
+            "a client that left is noticed"
+        );
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -262,7 +375,11 @@ fn holds_watches() {
     let mut later = stage.watch(WATCH);
     stage.emit("{\"type\":\"MODIFIED\"}\n");
     assert!(stage.proxy.wait_stopped_events("configmaps", 3, LIMIT));
-    assert_eq!(stage.next(&mut later, MOMENT), Next::Silence, "a new watch is held too");
+    assert_eq!(
+        stage.next(&mut later, MOMENT),
+        Next::Silence,
+        "a new watch is held too"
+    );
     stage.proxy.release_watches("configmaps");
     for event in ["BOOKMARK", "ADDED", "MODIFIED"] {
         let line = format!("{{\"type\":\"{event}\"}}\n");
@@ -299,7 +416,10 @@ fn expires_each_watch_once() {
     let other = format!("{WATCH}&labelSelector=a%3Db");
     let _open = [stage.watch(WATCH), stage.watch(&other)];
     stage.proxy.expire_watches_as("configmaps", Gone::Status);
-    assert_eq!(stage.watch("/api/v1/configmaps?watch=1").status(), StatusCode::OK);
+    assert_eq!(
+        stage.watch("/api/v1/configmaps?watch=1").status(),
+        StatusCode::OK
+    );
     assert_eq!(stage.watch(WATCH).status(), StatusCode::GONE);
     assert_eq!(stage.watch(WATCH).status(), StatusCode::OK);
     assert_eq!(stage.watch(&other).status(), StatusCode::GONE);
@@ -316,10 +436,14 @@ fn an_expired_watcher_lists_again() {
     let lists = |n: usize| {
         let proxy = &stage.proxy;
         assert!(proxy.wait_for(LIMIT, |r| r.call.verb == Verb::List && r.call.ordinal == n));
-        assert!(proxy.wait_for(LIMIT, |r| r.call.verb == Verb::Watch && r.call.ordinal == 2 * n - 1 && r.answered.is_some()));
+        assert!(proxy.wait_for(LIMIT, |r| r.call.verb == Verb::Watch
+            && r.call.ordinal == 2 * n - 1
+            && r.answered.is_some()));
     };
     let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options);
-    let client = stage.runtime.block_on(async { kube::Client::try_from(config.await.expect("a config")).expect("a client") });
+    let client = stage.runtime.block_on(async {
+        kube::Client::try_from(config.await.expect("a config")).expect("a client")
+    });
     let api = kube::Api::<ConfigMap>::all(client);
     let watcher = kube_runtime::watcher(api, kube_runtime::watcher::Config::default());
     let events = watcher.map(Ok::<_, ()>).try_for_each(|_| async { Ok(()) });
@@ -343,8 +467,13 @@ fn goes_down_and_shifts_dates() {
     let mut watch = stage.watch(WATCH);
     stage.proxy.set_upstream_down(true);
     assert_eq!(stage.code(Method::PUT, STATUS), None);
-    let broken = stage.runtime.block_on(http_body_util::BodyExt::frame(&mut watch));
-    assert!(broken.is_some_and(|frame| frame.is_err()), "open watches break");
+    let broken = stage
+        .runtime
+        .block_on(http_body_util::BodyExt::frame(&mut watch));
+    assert!(
+        broken.is_some_and(|frame| frame.is_err()),
+        "open watches break"
+    );
     stage.proxy.set_upstream_down(false);
     assert_eq!(stage.code(Method::PUT, STATUS), Some(200));
 }
@@ -357,7 +486,10 @@ fn drops_inside_async() {
     let address = url.trim_start_matches("http://").to_owned();
     let end = std::time::Instant::now() + LIMIT;
     while std::net::TcpStream::connect(&address).is_ok() {
-        assert!(std::time::Instant::now() < end, "a dropped proxy stops listening");
+        assert!(
+            std::time::Instant::now() < end,
+            "a dropped proxy stops listening"
+        );
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -48,12 +48,23 @@ impl Upstream {
             .expect("aws-lc-rs has the default protocol versions")
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
-        Self { base: url.parse().expect("the upstream's URL"), client: Client::builder(TokioExecutor::new()).build(connector) }
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_http1()
+            .build();
+        Self {
+            base: url.parse().expect("the upstream's URL"),
+            client: Client::builder(TokioExecutor::new()).build(connector),
+        }
     }
 
     /// Passes a request on.
-    pub(super) async fn send(&self, mut parts: http::request::Parts, body: Bytes) -> Result<Response<Incoming>, legacy::Error> {
+    pub(super) async fn send(
+        &self,
+        mut parts: http::request::Parts,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, legacy::Error> {
         let mut uri = self.base.clone().into_parts();
         uri.path_and_query = parts.uri.path_and_query().cloned();
         parts.uri = Uri::from_parts(uri).expect("the upstream's URL with the request's path");
@@ -72,11 +83,15 @@ pub(super) fn scrub(headers: &mut HeaderMap) {
 }
 
 pub(super) fn full(body: impl Into<Bytes>) -> UnsyncBoxBody<Bytes, BoxError> {
-    Full::new(body.into()).map_err(|never| match never {}).boxed_unsync()
+    Full::new(body.into())
+        .map_err(|never| match never {})
+        .boxed_unsync()
 }
 
 /// A body that goes out chunk by chunk as it is sent into the channel.
-pub(super) fn channel(mut receiver: mpsc::UnboundedReceiver<Result<Bytes, BoxError>>) -> UnsyncBoxBody<Bytes, BoxError> {
+pub(super) fn channel(
+    mut receiver: mpsc::UnboundedReceiver<Result<Bytes, BoxError>>,
+) -> UnsyncBoxBody<Bytes, BoxError> {
     let chunks = stream::poll_fn(move |context| receiver.poll_recv(context));
     let frames = futures::StreamExt::map(chunks, |chunk| chunk.map(Frame::data));
     StreamBody::new(frames).boxed_unsync()

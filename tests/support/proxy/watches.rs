@@ -147,7 +147,11 @@ impl Watches {
             room.open.push(key.clone());
             room.gate.send_modify(|gate| gate.begun += 1);
             let gate = room.gate.subscribe();
-            let Gate { epoch, begun: number, .. } = *gate.borrow();
+            let Gate {
+                epoch,
+                begun: number,
+                ..
+            } = *gate.borrow();
             Admission::Open(Pass {
                 watches: self.clone(),
                 resource: call.resource.clone(),
@@ -164,7 +168,12 @@ impl Watches {
 /// Tells apart the watches of one resource, and stays the same when one is resumed.
 fn key(call: &Call) -> String {
     let parameter = |name| call.parameter(name).unwrap_or_default();
-    format!("{}?{}&{}", call.path, parameter("labelSelector"), parameter("fieldSelector"))
+    format!(
+        "{}?{}&{}",
+        call.path,
+        parameter("labelSelector"),
+        parameter("fieldSelector")
+    )
 }
 
 impl Drop for Pass {
@@ -179,8 +188,11 @@ impl Drop for Pass {
 
 /// Carries a watch from the API server to the operator, line by line since a line is an event,
 /// until either side leaves or the room ends it.
-pub(super) async fn carry<B>(mut upstream: B, mut pass: Pass, out: mpsc::UnboundedSender<Result<Bytes, BoxError>>)
-where
+pub(super) async fn carry<B>(
+    mut upstream: B,
+    mut pass: Pass,
+    out: mpsc::UnboundedSender<Result<Bytes, BoxError>>,
+) where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
 {
     let mut lines = Lines::default();

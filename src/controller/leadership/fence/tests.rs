@@ -17,13 +17,20 @@ fn fenced(fence: &Fence, pause: Duration) -> (Api<ConfigMap>, Arc<AtomicUsize>) 
         count.fetch_add(1, Ordering::SeqCst);
         async move {
             tokio::time::sleep(pause).await;
-            let list = request.uri().path().ends_with("/configmaps") && request.method() == Method::GET;
-            let body = if list { r#"{"metadata":{},"items":[]}"# } else { r#"{"metadata":{"name":"a"}}"# };
+            let list =
+                request.uri().path().ends_with("/configmaps") && request.method() == Method::GET;
+            let body = if list {
+                r#"{"metadata":{},"items":[]}"#
+            } else {
+                r#"{"metadata":{"name":"a"}}"#
+            };
             let body = Full::new(bytes_of(body)).map_err(std::io::Error::other);
             Ok::<_, BoxError>(Response::new(body))
         }
     });
-    let client: Client = ClientBuilder::new(server, "default").with_layer(&fence.layer()).build();
+    let client: Client = ClientBuilder::new(server, "default")
+        .with_layer(&fence.layer())
+        .build();
     (Api::default_namespaced(client), reached)
 }
 
@@ -59,14 +66,22 @@ async fn an_earlier_deadline_takes_nothing_back_and_closing_does() {
 async fn a_closed_fence_stops_every_write_and_no_read() {
     let fence = Fence::closed();
     let (api, reached) = fenced(&fence, Duration::ZERO);
-    let (post, patch, delete) = (PostParams::default(), PatchParams::apply("t"), DeleteParams::default());
+    let (post, patch, delete) = (
+        PostParams::default(),
+        PatchParams::apply("t"),
+        DeleteParams::default(),
+    );
     let map: ConfigMap = serde_json::from_str(r#"{"metadata":{"name":"a"}}"#).unwrap();
     let errors = [
         api.create(&post, &map).await.unwrap_err(),
         api.replace("a", &post, &map).await.unwrap_err(),
-        api.patch("a", &patch, &Patch::Apply(&map)).await.unwrap_err(),
+        api.patch("a", &patch, &Patch::Apply(&map))
+            .await
+            .unwrap_err(),
         api.delete("a", &delete).await.unwrap_err(),
-        api.delete_collection(&delete, &ListParams::default()).await.unwrap_err(),
+        api.delete_collection(&delete, &ListParams::default())
+            .await
+            .unwrap_err(),
     ];
     for error in &errors {
         assert!(is_fenced(error), "{error:?}");
@@ -77,7 +92,9 @@ async fn a_closed_fence_stops_every_write_and_no_read() {
     assert_eq!(reached.load(Ordering::SeqCst), 2);
 
     fence.extend(Instant::now() + Duration::from_secs(1));
-    api.create(&post, &map).await.expect("the client survives a refusal");
+    api.create(&post, &map)
+        .await
+        .expect("the client survives a refusal");
 }
 
 #[tokio::test(start_paused = true)]
@@ -87,8 +104,14 @@ async fn a_write_under_way_is_abandoned_at_the_deadline() {
     fence.extend(start + Duration::from_secs(10));
     let (api, reached) = fenced(&fence, Duration::from_secs(60));
     let error = api.delete("a", &DeleteParams::default()).await.unwrap_err();
-    assert!(is_fenced(&error) && error.to_string().contains("may have been applied"), "{error}");
-    assert_eq!((start.elapsed().as_secs(), reached.load(Ordering::SeqCst)), (10, 1));
+    assert!(
+        is_fenced(&error) && error.to_string().contains("may have been applied"),
+        "{error}"
+    );
+    assert_eq!(
+        (start.elapsed().as_secs(), reached.load(Ordering::SeqCst)),
+        (10, 1)
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -39,8 +39,10 @@ impl World {
     pub(super) fn new(tokens: &[&str], rights: &[(&str, &str)]) -> Arc<Self> {
         let world = Self::default();
         *world.tokens.lock().unwrap() = tokens.iter().map(|token| (*token).to_owned()).collect();
-        *world.rights.lock().unwrap() =
-            rights.iter().map(|(user, namespace)| ((*user).to_owned(), (*namespace).to_owned())).collect();
+        *world.rights.lock().unwrap() = rights
+            .iter()
+            .map(|(user, namespace)| ((*user).to_owned(), (*namespace).to_owned()))
+            .collect();
         Arc::new(world)
     }
 
@@ -54,7 +56,10 @@ impl World {
     }
 
     pub(super) fn asked(&self) -> (usize, usize) {
-        (self.reviews.load(Ordering::Relaxed), self.accesses.load(Ordering::Relaxed))
+        (
+            self.reviews.load(Ordering::Relaxed),
+            self.accesses.load(Ordering::Relaxed),
+        )
     }
 
     pub(super) fn hold(&self) -> Arc<Semaphore> {
@@ -73,17 +78,28 @@ impl World {
         let now = self.under_way.fetch_add(1, Ordering::Relaxed) + 1;
         self.most.fetch_max(now, Ordering::Relaxed);
         let _under_way = Leaving(&self.under_way);
-        let mut review: Value = serde_json::from_slice(&request.into_body().collect_bytes().await.unwrap()).unwrap();
+        let mut review: Value =
+            serde_json::from_slice(&request.into_body().collect_bytes().await.unwrap()).unwrap();
         *self.last.lock().unwrap() = review.clone();
         let held = self.held.lock().unwrap().clone();
         if let Some(held) = held {
             held.acquire().await.unwrap().forget();
         }
         if let Some((status, text)) = *self.failure.lock().unwrap() {
-            return Response::builder().status(status).body(Body::from(text.as_bytes().to_vec())).unwrap();
+            return Response::builder()
+                .status(status)
+                .body(Body::from(text.as_bytes().to_vec()))
+                .unwrap();
         }
-        review["status"] = if access { self.access(&review["spec"]) } else { self.review(&review["spec"]) };
-        Response::builder().status(201).body(Body::from(serde_json::to_vec(&review).unwrap())).unwrap()
+        review["status"] = if access {
+            self.access(&review["spec"])
+        } else {
+            self.review(&review["spec"])
+        };
+        Response::builder()
+            .status(201)
+            .body(Body::from(serde_json::to_vec(&review).unwrap()))
+            .unwrap()
     }
 
     fn review(&self, spec: &Value) -> Value {
@@ -104,7 +120,11 @@ impl World {
         );
         assert_eq!(
             (&spec["uid"], &spec["groups"], &spec["extra"]),
-            (&json!("1"), &json!(["accounts"]), &json!({"pod": ["a", "b"]}))
+            (
+                &json!("1"),
+                &json!(["accounts"]),
+                &json!({"pod": ["a", "b"]})
+            )
         );
         let namespace = asked["namespace"].as_str().unwrap_or_default();
         let rights = self.rights.lock().unwrap();
@@ -116,12 +136,20 @@ impl World {
 
 /// A token that holds this name, as the claims of a JWT do. None has an end.
 pub(super) fn token(name: &str) -> String {
-    format!("e30.{}.top-secret", URL_SAFE_NO_PAD.encode(json!({ "sub": name }).to_string()))
+    format!(
+        "e30.{}.top-secret",
+        URL_SAFE_NO_PAD.encode(json!({ "sub": name }).to_string())
+    )
 }
 
 fn name_in(token: &str) -> String {
-    let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
-    serde_json::from_slice::<Value>(&claims).unwrap()["sub"].as_str().unwrap().to_owned()
+    let claims = URL_SAFE_NO_PAD
+        .decode(token.split('.').nth(1).unwrap())
+        .unwrap();
+    serde_json::from_slice::<Value>(&claims).unwrap()["sub"]
+        .as_str()
+        .unwrap()
+        .to_owned()
 }
 
 struct Leaving<'a>(&'a AtomicUsize);

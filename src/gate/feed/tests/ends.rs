@@ -54,7 +54,10 @@ async fn a_watch_that_ends_at_its_time_is_begun_anew_without_a_question_or_a_pau
     watch.cut_quietly();
     let begun = Instant::now();
     world.watch("20").await;
-    assert_eq!((begun.elapsed(), world.ledger.trouble()), (Duration::ZERO, None));
+    assert_eq!(
+        (begun.elapsed(), world.ledger.trouble()),
+        (Duration::ZERO, None)
+    );
 }
 
 /// A proxy that cuts whatever lasts: a small list for each watch, pauses as after any that broke, and never everything.
@@ -84,7 +87,10 @@ async fn a_watch_that_begins_is_a_sign_after_one_that_broke_and_a_place_that_was
     world.rest().await;
     assert!(world.freshness.age(Watched::ApiKeys) < Some(Duration::from_secs(1)));
     tokio::time::advance(TIMING.watch).await;
-    assert_eq!((world.freshness.check(), world.ledger.trouble()), (Ok(()), None));
+    assert_eq!(
+        (world.freshness.check(), world.ledger.trouble()),
+        (Ok(()), None)
+    );
     drop(watch);
     world.watch("10").await;
 }
@@ -105,14 +111,20 @@ async fn watches_that_show_nothing_and_break_again_and_again_are_made_good_by_a_
     }
     let list = world.list().await;
     let waited = trusted.elapsed();
-    assert!(waited > Duration::from_secs(37) && waited < Duration::from_secs(40), "{waited:?}");
+    assert!(
+        waited > Duration::from_secs(37) && waited < Duration::from_secs(40),
+        "{waited:?}"
+    );
     assert!(watch.is_left());
     assert_eq!(world.freshness.check(), Ok(()));
     let told = world.ledger.trouble().unwrap();
     assert!(told.contains("for almost --max-staleness"), "{told}");
     list.page(&[revoked(1, "5"), at(2, "2")], "12", "");
     let _watch = world.watch("12").await.stream();
-    assert_eq!((world.passing(), world.freshness.check()), (vec![2], Ok(())));
+    assert_eq!(
+        (world.passing(), world.freshness.check()),
+        (vec![2], Ok(()))
+    );
 }
 
 /// Its connection died, and the next watch shows nothing, either.
@@ -122,7 +134,11 @@ async fn a_gate_that_comes_near_its_bound_lists_and_does_not_wait_for_the_end_of
     let silent = world.begin(&[at(1, "1")]).await;
     let begun = Instant::now();
     let _watch = world.watch("10").await.stream();
-    assert!(silent.is_left() && begun.elapsed() >= Duration::from_secs(35), "{:?}", begun.elapsed());
+    assert!(
+        silent.is_left() && begun.elapsed() >= Duration::from_secs(35),
+        "{:?}",
+        begun.elapsed()
+    );
     let list = world.list().await;
     assert!(begun.elapsed() < BOUND, "{:?}", begun.elapsed());
     assert_eq!(world.freshness.check(), Ok(()));

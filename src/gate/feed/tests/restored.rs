@@ -26,14 +26,23 @@ async fn an_api_server_that_was_restored_is_found_out_when_a_watch_has_shown_not
     let watch = world.begin(&[at(1, "1"), at(2, "2")]).await;
     ends(&world, watch).await;
     let place = world.place().await;
-    assert!(world.freshness.age(Watched::ApiKeys) >= Some(TIMING.watch), "that it ends in order is no sign");
+    assert!(
+        world.freshness.age(Watched::ApiKeys) >= Some(TIMING.watch),
+        "that it ends in order is no sign"
+    );
     place.page(&[at(1, "1")], "9", "more");
     let list = world.list().await;
     let told = world.ledger.trouble().unwrap();
-    assert!(told.contains("stands at resourceVersion 9, before 10, as after a restore"), "{told}");
+    assert!(
+        told.contains("stands at resourceVersion 9, before 10, as after a restore"),
+        "{told}"
+    );
     list.page(&[revoked(1, "8"), at(3, "3")], "9", "");
     world.watch("9").await;
-    assert_eq!((world.passing(), world.freshness.check()), (vec![3], Ok(())));
+    assert_eq!(
+        (world.passing(), world.freshness.check()),
+        (vec![3], Ok(()))
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -74,7 +83,10 @@ async fn a_quiet_cluster_without_bookmarks_is_not_listed_again_and_again() {
         ends(&world, watch).await;
         world.place().await.page(&[at(1, "1")], "12", "");
         watch = world.watch("10").await.stream();
-        assert_eq!((world.freshness.check(), world.ledger.trouble()), (Ok(()), None));
+        assert_eq!(
+            (world.freshness.check(), world.ledger.trouble()),
+            (Ok(()), None)
+        );
     }
     watch.bookmark("12");
     ends(&world, watch).await;
@@ -93,8 +105,15 @@ async fn nothing_is_watched_before_the_api_server_has_said_where_it_stands() {
         world.place().await.refuse(503, "etcd is away");
     }
     let waited = begun.elapsed();
-    assert!(waited > Duration::from_secs(2) && waited < Duration::from_secs(12), "{waited:?} for 8 tries");
-    assert!(world.ledger.trouble().unwrap().contains("etcd is away"), "{:?}", world.ledger.trouble());
+    assert!(
+        waited > Duration::from_secs(2) && waited < Duration::from_secs(12),
+        "{waited:?} for 8 tries"
+    );
+    assert!(
+        world.ledger.trouble().unwrap().contains("etcd is away"),
+        "{:?}",
+        world.ledger.trouble()
+    );
     world.place().await.page(&[], "5", "");
     world.list().await.page(&[revoked(1, "4")], "5", "");
     world.watch("5").await;
@@ -109,10 +128,16 @@ async fn a_place_that_is_confirmed_late_does_not_say_how_the_last_watch_ended() 
     world.place().await.refuse(503, "etcd is away");
     world.place().await.page(&[], "12", "");
     let watch = world.watch("10").await;
-    assert!(world.freshness.age(Watched::ApiKeys) >= Some(TIMING.watch), "somebody may have been revoked since");
+    assert!(
+        world.freshness.age(Watched::ApiKeys) >= Some(TIMING.watch),
+        "somebody may have been revoked since"
+    );
     let _watch = watch.stream();
     world.rest().await;
-    assert!(world.freshness.age(Watched::ApiKeys) < Some(Duration::from_secs(1)), "this one would show it");
+    assert!(
+        world.freshness.age(Watched::ApiKeys) < Some(Duration::from_secs(1)),
+        "this one would show it"
+    );
 }
 
 /// It came back while the connection lived on, as through a proxy.
@@ -123,12 +148,21 @@ async fn what_stands_before_what_came_before_makes_it_list_everything() {
     watch.bookmark("20").bookmark("20").bookmark("9");
     let list = world.list().await;
     let told = world.ledger.trouble().unwrap();
-    assert!(told.contains("stands at resourceVersion 9, before 20, as after a restore"), "{told}");
+    assert!(
+        told.contains("stands at resourceVersion 9, before 20, as after a restore"),
+        "{told}"
+    );
     list.page(&[at(1, "1")], "12", "");
     let watch = world.watch("12").await.stream();
-    watch.added(&at(2, "13")).added(&at(3, "11")).added(&at(4, "14"));
+    watch
+        .added(&at(2, "13"))
+        .added(&at(3, "11"))
+        .added(&at(4, "14"));
     let list = world.list().await;
-    assert_eq!((world.reached().as_str(), world.passing().contains(&4)), ("13", false));
+    assert_eq!(
+        (world.reached().as_str(), world.passing().contains(&4)),
+        ("13", false)
+    );
     list.page(&[at(3, "11")], "11", "");
     world.watch("11").await;
     assert_eq!(world.passing(), [3]);
@@ -140,7 +174,10 @@ async fn a_place_that_does_not_compare_is_none() {
     world.list().await.page(&[at(1, "1")], "ten", "");
     let watch = world.watch("ten").await.stream();
     ends(&world, watch).await;
-    world.place().await.json(&json!({ "metadata": { "resourceVersion": "eleven" }, "items": [] }));
+    world
+        .place()
+        .await
+        .json(&json!({ "metadata": { "resourceVersion": "eleven" }, "items": [] }));
     world.list().await;
 }
 
@@ -154,12 +191,19 @@ async fn a_backlog_that_comes_too_late_is_made_good_by_a_list() {
     watch.added(&at(3, "11"));
     tokio::time::advance(BOUND + Duration::from_secs(1)).await;
     world.rest().await;
-    assert_eq!(world.freshness.check(), Err(Unable::Stale), "key 1 was revoked, and that comes with the next events");
+    assert_eq!(
+        world.freshness.check(),
+        Err(Unable::Stale),
+        "key 1 was revoked, and that comes with the next events"
+    );
     let list = world.list().await;
     assert!(watch.is_left());
     list.page(&[revoked(1, "12"), at(2, "2"), at(3, "11")], "12", "");
     world.watch("12").await;
-    assert_eq!((world.passing(), world.freshness.check()), (vec![2, 3], Ok(())));
+    assert_eq!(
+        (world.passing(), world.freshness.check()),
+        (vec![2, 3], Ok(()))
+    );
 }
 
 /// It may have been answered after that time, too.

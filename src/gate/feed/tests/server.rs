@@ -23,7 +23,10 @@ use crate::gate::index::{Index, Writer};
 use crate::gate::metrics::{Metrics, Present};
 use crate::gate::report::Uses;
 
-pub(super) const TIMING: Timing = Timing { watch: Duration::from_secs(30), request: Duration::from_secs(10) };
+pub(super) const TIMING: Timing = Timing {
+    watch: Duration::from_secs(30),
+    request: Duration::from_secs(10),
+};
 
 type Answer = UnsyncBoxBody<Bytes, std::io::Error>;
 
@@ -61,24 +64,54 @@ impl World {
         Self::within(watched, None, None)
     }
 
-    pub(super) fn within(watched: Watched, namespace: Option<&str>, max_staleness: Option<Duration>) -> Self {
+    pub(super) fn within(
+        watched: Watched,
+        namespace: Option<&str>,
+        max_staleness: Option<Duration>,
+    ) -> Self {
         let (told, asked) = mpsc::unbounded_channel();
         let service = tower::service_fn(move |request: Request<Body>| {
             let (answer, answered) = oneshot::channel();
             let query = request.uri().query().unwrap_or_default();
-            let query = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
-            let _ = told.send(Call { path: request.uri().path().to_owned(), query, answer });
-            async move { answered.await.map_err(|_| std::io::Error::other("the connection broke")) }
+            let query = form_urlencoded::parse(query.as_bytes())
+                .into_owned()
+                .collect();
+            let _ = told.send(Call {
+                path: request.uri().path().to_owned(),
+                query,
+                answer,
+            });
+            async move {
+                answered
+                    .await
+                    .map_err(|_| std::io::Error::other("the connection broke"))
+            }
         });
         let client = Client::new(service, "default");
         let (metrics, uses) = (Arc::<Metrics>::default(), Arc::<Uses>::default());
         let freshness = Arc::new(Freshness::new(watched == Watched::Roles, max_staleness));
         let writer = Writer::default();
         let index = writer.published();
-        let ledger = Arc::new(Ledger::new(writer, freshness.clone(), metrics.clone(), uses.clone()));
+        let ledger = Arc::new(Ledger::new(
+            writer,
+            freshness.clone(),
+            metrics.clone(),
+            uses.clone(),
+        ));
         let stop = CancellationToken::new();
-        tokio::spawn(Feed::new(client, watched, namespace, ledger.clone(), TIMING).run(stop.clone()));
-        Self { asked, ledger, freshness, metrics, uses, index, place: Some("1000000"), stop }
+        tokio::spawn(
+            Feed::new(client, watched, namespace, ledger.clone(), TIMING).run(stop.clone()),
+        );
+        Self {
+            asked,
+            ledger,
+            freshness,
+            metrics,
+            uses,
+            index,
+            place: Some("1000000"),
+            stop,
+        }
     }
 
     /// The next request, which comes sooner or later: the clock runs ahead where everybody waits.
@@ -86,7 +119,9 @@ impl World {
         loop {
             let call = self.asked.recv().await.unwrap();
             match self.place {
-                Some(place) if call.query.get("limit").is_some_and(|limit| limit == "1") => call.page(&[], place, "more"),
+                Some(place) if call.query.get("limit").is_some_and(|limit| limit == "1") => {
+                    call.page(&[], place, "more")
+                }
                 _ => return call,
             }
         }
@@ -96,16 +131,33 @@ impl World {
     pub(super) async fn place(&mut self) -> Call {
         self.place = None;
         let call = self.next().await;
-        assert_eq!(call.query.get("limit").map(String::as_str), Some("1"), "{:?}", call.query);
-        assert!(!call.query.contains_key("resourceVersion"), "it is consistent: {:?}", call.query);
+        assert_eq!(
+            call.query.get("limit").map(String::as_str),
+            Some("1"),
+            "{:?}",
+            call.query
+        );
+        assert!(
+            !call.query.contains_key("resourceVersion"),
+            "it is consistent: {:?}",
+            call.query
+        );
         call
     }
 
     /// The next request, which is a list from its start.
     pub(super) async fn list(&mut self) -> Call {
         let call = self.next().await;
-        assert!(!call.query.contains_key("watch") && !call.query.contains_key("continue"), "{:?}", call.query);
-        assert!(!call.query.contains_key("resourceVersion"), "it is consistent: {:?}", call.query);
+        assert!(
+            !call.query.contains_key("watch") && !call.query.contains_key("continue"),
+            "{:?}",
+            call.query
+        );
+        assert!(
+            !call.query.contains_key("resourceVersion"),
+            "it is consistent: {:?}",
+            call.query
+        );
         assert_eq!(call.query["limit"], "500");
         call
     }
@@ -113,7 +165,12 @@ impl World {
     /// The next request, which goes on with a list.
     pub(super) async fn page(&mut self, next: &str) -> Call {
         let call = self.next().await;
-        assert_eq!(call.query.get("continue").map(String::as_str), Some(next), "{:?}", call.query);
+        assert_eq!(
+            call.query.get("continue").map(String::as_str),
+            Some(next),
+            "{:?}",
+            call.query
+        );
         call
     }
 
@@ -121,8 +178,16 @@ impl World {
     pub(super) async fn watch(&mut self, since: &str) -> Call {
         let call = self.next().await;
         let said = |name: &str| call.query.get(name).map(String::as_str);
-        assert_eq!((said("watch"), said("resourceVersion")), (Some("true"), Some(since)), "{:?}", call.query);
-        assert_eq!((said("allowWatchBookmarks"), said("timeoutSeconds")), (Some("true"), Some("30")));
+        assert_eq!(
+            (said("watch"), said("resourceVersion")),
+            (Some("true"), Some(since)),
+            "{:?}",
+            call.query
+        );
+        assert_eq!(
+            (said("allowWatchBookmarks"), said("timeoutSeconds")),
+            (Some("true"), Some("30"))
+        );
         call
     }
 
@@ -139,8 +204,11 @@ impl World {
 
     pub(super) fn metric(&self, name: &str) -> String {
         let text = self.metrics.render(&Present::default());
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.unwrap_or_else(|| panic!("no {name} in {text}")).to_owned()
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in {text}"))
+            .to_owned()
     }
 }
 
@@ -155,7 +223,9 @@ impl Call {
     }
 
     pub(super) fn text(self, status: StatusCode, body: &str) {
-        let body = Full::new(Bytes::from(body.to_owned())).map_err(|never: Infallible| match never {}).boxed_unsync();
+        let body = Full::new(Bytes::from(body.to_owned()))
+            .map_err(|never: Infallible| match never {})
+            .boxed_unsync();
         let mut response = Response::new(body);
         *response.status_mut() = status;
         let _ = self.answer.send(response);
@@ -163,14 +233,18 @@ impl Call {
 
     /// As the API server says no.
     pub(super) fn refuse(self, code: u16, message: &str) {
-        self.text(StatusCode::from_u16(code).unwrap(), &status(code, message).to_string());
+        self.text(
+            StatusCode::from_u16(code).unwrap(),
+            &status(code, message).to_string(),
+        );
     }
 
     /// Begins a watch.
     pub(super) fn stream(self) -> Watch {
         let (sender, mut receiver) = mpsc::unbounded_channel();
         let chunks = futures::stream::poll_fn(move |context| receiver.poll_recv(context));
-        let body = StreamBody::new(chunks.map(|chunk: Result<Bytes, _>| chunk.map(Frame::data))).boxed_unsync();
+        let body = StreamBody::new(chunks.map(|chunk: Result<Bytes, _>| chunk.map(Frame::data)))
+            .boxed_unsync();
         let _ = self.answer.send(Response::new(body));
         Watch(sender)
     }
@@ -192,7 +266,8 @@ impl Watch {
     pub(super) fn bookmark(&self, resource_version: &str) -> &Self {
         let types = json!({ "apiVersion": "claviger.dev/v1alpha1", "kind": "ApiKey" });
         let mut object = types;
-        object["metadata"] = json!({ "resourceVersion": resource_version, "creationTimestamp": null });
+        object["metadata"] =
+            json!({ "resourceVersion": resource_version, "creationTimestamp": null });
         self.event("BOOKMARK", &object)
     }
 
@@ -212,7 +287,9 @@ impl Watch {
 
     /// The connection breaks.
     pub(super) fn cut(self) {
-        let _ = self.0.send(Err(std::io::Error::other("the connection broke")));
+        let _ = self
+            .0
+            .send(Err(std::io::Error::other("the connection broke")));
     }
 
     /// The connection breaks in a way that kube takes for an end in order.

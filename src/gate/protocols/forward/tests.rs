@@ -13,7 +13,9 @@ struct Told {
 
 impl Told {
     fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
     }
 }
 
@@ -21,15 +23,24 @@ async fn ask(uri: &str, headers: &[(&'static str, &str)]) -> Told {
     let spec = json!({ "spec": { "roles": ["viewer"], "permissions": ["reports:run"] }, "status": { "organization": "acme" } });
     let revoked = json!({ "spec": { "revoked": true } });
     let bare = json!({ "status": { "principal": null } });
-    let desk = desk([apikey(1, spec), apikey(2, revoked), apikey(3, bare)], &[role("viewer", &["invoices:read"])]);
-    let mut request = Request::builder().method(Method::from_bytes(b"PURGE").unwrap()).uri(uri);
+    let desk = desk(
+        [apikey(1, spec), apikey(2, revoked), apikey(3, bare)],
+        &[role("viewer", &["invoices:read"])],
+    );
+    let mut request = Request::builder()
+        .method(Method::from_bytes(b"PURGE").unwrap())
+        .uri(uri);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
     let response = handle(State(desk), request.body(Body::empty()).unwrap()).await;
     let (head, body) = response.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
-    Told { status: head.status.as_u16(), headers: head.headers, body: String::from_utf8(body.to_vec()).unwrap() }
+    Told {
+        status: head.status.as_u16(),
+        headers: head.headers,
+        body: String::from_utf8(body.to_vec()).unwrap(),
+    }
 }
 
 fn bearer(number: usize) -> String {
@@ -38,14 +49,21 @@ fn bearer(number: usize) -> String {
 
 #[tokio::test]
 async fn an_allowed_request_gets_every_identity_header() {
-    let told = ask("/v1/auth/envoy/audience=invoices-api/-/any/path?x=y", &[("authorization", &bearer(1))]).await;
+    let told = ask(
+        "/v1/auth/envoy/audience=invoices-api/-/any/path?x=y",
+        &[("authorization", &bearer(1))],
+    )
+    .await;
     assert_eq!((told.status, told.body.as_str()), (200, ""));
     let expected = [
         ("x-claviger-code", "VALID"),
         ("x-claviger-key-id", "00000000000000000000000000000001"),
         ("x-claviger-name", "key-1"),
         ("x-claviger-namespace", "team-a"),
-        ("x-claviger-principal", "00000000000000000000000000000001@team-a.claviger.local"),
+        (
+            "x-claviger-principal",
+            "00000000000000000000000000000001@team-a.claviger.local",
+        ),
         ("x-claviger-organization", "acme"),
         ("x-claviger-roles", "viewer"),
         ("x-claviger-permissions", "invoices:read,reports:run"),
@@ -56,18 +74,32 @@ async fn an_allowed_request_gets_every_identity_header() {
     for (name, value) in expected {
         assert_eq!(told.header(name), value, "{name}");
     }
-    let told = ask("/v1/auth/nginx/audience=invoices-api/-", &[("x-api-key", &key(3))]).await;
+    let told = ask(
+        "/v1/auth/nginx/audience=invoices-api/-",
+        &[("x-api-key", &key(3))],
+    )
+    .await;
     assert_eq!(told.status, 200);
     for name in answer::IDENTITY.iter().map(HeaderName::as_str) {
-        assert!(!told.header(name).is_empty(), "{name} is never empty, so that no client's copy survives");
+        assert!(
+            !told.header(name).is_empty(),
+            "{name} is never empty, so that no client's copy survives"
+        );
     }
     assert_eq!(told.header("x-claviger-organization"), "-");
 }
 
 #[tokio::test]
 async fn a_refused_request_learns_why() {
-    let told = ask("/v1/auth/traefik/audience=invoices-api/-", &[("authorization", &bearer(2))]).await;
-    assert_eq!((told.status, told.header("x-claviger-code")), (401, "REVOKED"));
+    let told = ask(
+        "/v1/auth/traefik/audience=invoices-api/-",
+        &[("authorization", &bearer(2))],
+    )
+    .await;
+    assert_eq!(
+        (told.status, told.header("x-claviger-code")),
+        (401, "REVOKED")
+    );
     assert_eq!(
         told.header("www-authenticate"),
         "Bearer realm=\"invoices-api\", error=\"invalid_token\", error_description=\"the API key was revoked\""
@@ -76,11 +108,27 @@ async fn a_refused_request_learns_why() {
         serde_json::from_str::<Value>(&told.body).unwrap(),
         json!({ "code": "REVOKED", "message": "the API key was revoked" })
     );
-    assert!(told.headers.keys().all(|name| !answer::pretends(name.as_str()) || *name == CODE), "no identity on a refusal");
+    assert!(
+        told.headers
+            .keys()
+            .all(|name| !answer::pretends(name.as_str()) || *name == CODE),
+        "no identity on a refusal"
+    );
     let told = ask("/v1/auth/caddy/audience=invoices-api/-", &[]).await;
-    assert_eq!((told.status, told.header("www-authenticate")), (401, "Bearer realm=\"invoices-api\""), "no error without a key");
-    let told = ask("/v1/auth/haproxy/audience=invoices-api&permissions=admin+OR+root/-", &[("x-api-key", &key(1))]).await;
-    assert_eq!((told.status, told.header("x-claviger-code")), (403, "INSUFFICIENT_PERMISSIONS"));
+    assert_eq!(
+        (told.status, told.header("www-authenticate")),
+        (401, "Bearer realm=\"invoices-api\""),
+        "no error without a key"
+    );
+    let told = ask(
+        "/v1/auth/haproxy/audience=invoices-api&permissions=admin+OR+root/-",
+        &[("x-api-key", &key(1))],
+    )
+    .await;
+    assert_eq!(
+        (told.status, told.header("x-claviger-code")),
+        (403, "INSUFFICIENT_PERMISSIONS")
+    );
     assert_eq!(
         told.header("www-authenticate"),
         "Bearer realm=\"invoices-api\", error=\"insufficient_scope\", scope=\"admin root\""
@@ -91,25 +139,65 @@ async fn a_refused_request_learns_why() {
 async fn a_key_in_the_original_query_is_found_where_each_proxy_tells_of_it() {
     let settings = "audience=invoices-api&credentials=query:key";
     let uri = format!("/a?key={}", key(1));
-    assert_eq!(ask(&format!("/v1/auth/envoy/{settings}/-{uri}"), &[]).await.status, 200);
-    assert_eq!(ask(&format!("/v1/auth/nginx/{settings}/-"), &[("x-original-uri", &uri)]).await.status, 200);
-    assert_eq!(ask(&format!("/v1/auth/caddy/{settings}/-"), &[("x-forwarded-uri", &uri)]).await.status, 200);
     assert_eq!(
-        ask(&format!("/v1/auth/caddy/{settings}/-"), &[("x-original-uri", &uri)]).await.status,
+        ask(&format!("/v1/auth/envoy/{settings}/-{uri}"), &[])
+            .await
+            .status,
+        200
+    );
+    assert_eq!(
+        ask(
+            &format!("/v1/auth/nginx/{settings}/-"),
+            &[("x-original-uri", &uri)]
+        )
+        .await
+        .status,
+        200
+    );
+    assert_eq!(
+        ask(
+            &format!("/v1/auth/caddy/{settings}/-"),
+            &[("x-forwarded-uri", &uri)]
+        )
+        .await
+        .status,
+        200
+    );
+    assert_eq!(
+        ask(
+            &format!("/v1/auth/caddy/{settings}/-"),
+            &[("x-original-uri", &uri)]
+        )
+        .await
+        .status,
         401,
         "a header of the client's"
     );
     let two = [("x-forwarded-uri", "/"), ("x-forwarded-uri", uri.as_str())];
-    assert_eq!(ask(&format!("/v1/auth/caddy/{settings}/-"), &two).await.status, 401, "one of them is the client's");
+    assert_eq!(
+        ask(&format!("/v1/auth/caddy/{settings}/-"), &two)
+            .await
+            .status,
+        401,
+        "one of them is the client's"
+    );
 }
 
 #[tokio::test]
 async fn nothing_passes_a_route_that_is_not_understood() {
-    for uri in
-        ["/v1/auth/", "/v1/auth/envoy", "/v1/auth/envoy/", "/v1/auth/apache/audience=invoices-api/-", "/v1/auth/envoy/audiense=x"]
-    {
+    for uri in [
+        "/v1/auth/",
+        "/v1/auth/envoy",
+        "/v1/auth/envoy/",
+        "/v1/auth/apache/audience=invoices-api/-",
+        "/v1/auth/envoy/audiense=x",
+    ] {
         let told = ask(uri, &[("authorization", &bearer(1))]).await;
-        assert_eq!((told.status, told.header("x-claviger-code")), (403, "MISCONFIGURED"), "{uri}");
+        assert_eq!(
+            (told.status, told.header("x-claviger-code")),
+            (403, "MISCONFIGURED"),
+            "{uri}"
+        );
     }
 }
 
@@ -132,8 +220,16 @@ async fn a_path_is_not_taken_for_settings() {
         ] {
             let uri = format!("/v1/auth/{dialect}/audience=invoices-api{rest}");
             let told = ask(&uri, &[("authorization", &bearer(1))]).await;
-            let code = if status == 200 { "VALID" } else { "MISCONFIGURED" };
-            assert_eq!((told.status, told.header("x-claviger-code")), (status, code), "{uri}");
+            let code = if status == 200 {
+                "VALID"
+            } else {
+                "MISCONFIGURED"
+            };
+            assert_eq!(
+                (told.status, told.header("x-claviger-code")),
+                (status, code),
+                "{uri}"
+            );
         }
     }
 }
@@ -142,18 +238,37 @@ async fn a_path_is_not_taken_for_settings() {
 async fn nginx_is_told_to_refuse_what_it_cannot_take_away() {
     let shown = ("x-api-key", key(1));
     let ask_nginx = async |name| {
-        let told = ask("/v1/auth/nginx/audience=invoices-api/-", &[(shown.0, &shown.1), (name, "admin")]).await;
+        let told = ask(
+            "/v1/auth/nginx/audience=invoices-api/-",
+            &[(shown.0, &shown.1), (name, "admin")],
+        )
+        .await;
         assert_eq!(told.body, "", "nginx drops the connection with the body");
         told.status
     };
     assert_eq!(ask_nginx("x-claviger-admin").await, 401);
-    assert_eq!(ask_nginx("x.claviger.roles").await, 401, "where it passes on what it would drop by default");
-    assert_eq!(ask_nginx("x-claviger-roles").await, 200, "its configuration replaces this one");
+    assert_eq!(
+        ask_nginx("x.claviger.roles").await,
+        401,
+        "where it passes on what it would drop by default"
+    );
+    assert_eq!(
+        ask_nginx("x-claviger-roles").await,
+        200,
+        "its configuration replaces this one"
+    );
 }
 
 #[tokio::test]
 async fn two_keys_that_envoy_joined_are_not_one() {
     let two = format!("{0},{0}", key(1));
-    let told = ask("/v1/auth/envoy/audience=invoices-api/-", &[("x-api-key", &two)]).await;
-    assert_eq!((told.status, told.header("x-claviger-code")), (401, "MALFORMED"));
+    let told = ask(
+        "/v1/auth/envoy/audience=invoices-api/-",
+        &[("x-api-key", &two)],
+    )
+    .await;
+    assert_eq!(
+        (told.status, told.header("x-claviger-code")),
+        (401, "MALFORMED")
+    );
 }

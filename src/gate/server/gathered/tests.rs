@@ -31,13 +31,21 @@ struct Noting {
 }
 
 impl AsyncRead for Noting {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
 
 impl AsyncWrite for Noting {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let bytes = &bytes[..bytes.len().min(self.most)];
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
         if let Poll::Ready(Ok(count)) = written {
@@ -58,8 +66,13 @@ impl AsyncWrite for Noting {
 /// An answer as gRPC has it: a head, a message of a kilobyte, and trailers.
 async fn answer() -> axum::body::Body {
     let trailers = HeaderMap::from_iter([(http::header::WARNING, HeaderValue::from_static("0"))]);
-    let frames = [Frame::data(Bytes::from(vec![b'm'; 1024])), Frame::trailers(trailers)];
-    axum::body::Body::new(StreamBody::new(futures::stream::iter(frames.map(Ok::<_, io::Error>))))
+    let frames = [
+        Frame::data(Bytes::from(vec![b'm'; 1024])),
+        Frame::trailers(trailers),
+    ];
+    axum::body::Body::new(StreamBody::new(futures::stream::iter(
+        frames.map(Ok::<_, io::Error>),
+    )))
 }
 
 /// By stream: whether its head is in a piece of HTTP/2, and whether its end is (RFC 9113, 4.1).
@@ -85,12 +98,19 @@ async fn no_answer_leaves_in_parts_however_many_are_given_at_once() {
     const ANSWERS: usize = 100;
     let (ours, theirs) = duplex(1 << 20);
     let pieces = Pieces::default();
-    let noting = Noting { stream: theirs, pieces: pieces.clone(), most: usize::MAX };
+    let noting = Noting {
+        stream: theirs,
+        pieces: pieces.clone(),
+        most: usize::MAX,
+    };
     let limits = Limits::default();
     tokio::spawn(async move {
         let serving = Serving {
             router: Router::new().route("/", get(answer)),
-            peer: Peer { address: ([127, 0, 0, 1], 1).into(), certified: false },
+            peer: Peer {
+                address: ([127, 0, 0, 1], 1).into(),
+                certified: false,
+            },
             bodies: Bodies::new(&limits),
             heads: Room::new(limits.slow_head_bytes),
             limits,
@@ -103,24 +123,51 @@ async fn no_answer_leaves_in_parts_however_many_are_given_at_once() {
         serving.serve(noting).await;
     });
     let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder.initial_connection_window_size(1 << 20).initial_max_send_streams(ANSWERS);
-    let (asker, connection) = builder.handshake::<_, Empty<Bytes>>(TokioIo::new(ours)).await.unwrap();
+    builder
+        .initial_connection_window_size(1 << 20)
+        .initial_max_send_streams(ANSWERS);
+    let (asker, connection) = builder
+        .handshake::<_, Empty<Bytes>>(TokioIo::new(ours))
+        .await
+        .unwrap();
     tokio::spawn(connection);
     let asking = (0..ANSWERS).map(|_| {
         let mut asker = asker.clone();
         async move {
             asker.ready().await.unwrap();
-            let request = http::Request::get("http://gate/").body(Empty::new()).unwrap();
-            let whole = asker.send_request(request).await.unwrap().into_body().collect().await.unwrap();
+            let request = http::Request::get("http://gate/")
+                .body(Empty::new())
+                .unwrap();
+            let whole = asker
+                .send_request(request)
+                .await
+                .unwrap()
+                .into_body()
+                .collect()
+                .await
+                .unwrap();
             assert!(whole.trailers().is_some());
             assert_eq!(whole.to_bytes().len(), 1024);
         }
     });
     futures::future::join_all(asking).await;
     let pieces = pieces.0.lock().unwrap();
-    let seen: Vec<_> = pieces.iter().map(|piece| streams(piece)).filter(|seen| !seen.is_empty()).collect();
-    assert_eq!(seen.iter().map(BTreeMap::len).sum::<usize>(), ANSWERS, "each is in one piece");
-    assert!(seen.iter().flat_map(BTreeMap::values).all(|whole| *whole == (true, true)), "{seen:?}");
+    let seen: Vec<_> = pieces
+        .iter()
+        .map(|piece| streams(piece))
+        .filter(|seen| !seen.is_empty())
+        .collect();
+    assert_eq!(
+        seen.iter().map(BTreeMap::len).sum::<usize>(),
+        ANSWERS,
+        "each is in one piece"
+    );
+    assert!(
+        seen.iter()
+            .flat_map(BTreeMap::values)
+            .all(|whole| *whole == (true, true)),
+        "{seen:?}"
+    );
     assert!(seen.len() < ANSWERS, "and many share one");
 }
 
@@ -128,15 +175,34 @@ async fn no_answer_leaves_in_parts_however_many_are_given_at_once() {
 async fn nothing_is_sent_before_its_turn_and_everything_then() {
     let (mut ours, stream) = duplex(1 << 20);
     let pieces = Pieces::default();
-    let mut gathered = Gathered::new(Noting { stream, pieces: pieces.clone(), most: 5 });
+    let mut gathered = Gathered::new(Noting {
+        stream,
+        pieces: pieces.clone(),
+        most: 5,
+    });
     gathered.write_all(b"head").await.unwrap();
     gathered.flush().await.unwrap();
     let slices = [io::IoSlice::new(b" bo"), io::IoSlice::new(b"dy")];
-    assert_eq!(poll_fn(|context| Pin::new(&mut gathered).poll_write_vectored(context, &slices)).await.unwrap(), 5);
+    assert_eq!(
+        poll_fn(|context| Pin::new(&mut gathered).poll_write_vectored(context, &slices))
+            .await
+            .unwrap(),
+        5
+    );
     assert!(pieces.0.lock().unwrap().is_empty(), "it waits for its turn");
-    poll_fn(|context| gathered.poll_send(context)).await.unwrap();
-    assert_eq!(*pieces.0.lock().unwrap(), [b"head ".to_vec(), b"body".to_vec()], "as much as the stream takes at once");
-    assert_eq!(gathered.gathering().bytes.capacity(), 0, "and nothing is kept");
+    poll_fn(|context| gathered.poll_send(context))
+        .await
+        .unwrap();
+    assert_eq!(
+        *pieces.0.lock().unwrap(),
+        [b"head ".to_vec(), b"body".to_vec()],
+        "as much as the stream takes at once"
+    );
+    assert_eq!(
+        gathered.gathering().bytes.capacity(),
+        0,
+        "and nothing is kept"
+    );
     gathered.write_all(b"!").await.unwrap();
     gathered.shutdown().await.unwrap();
     let mut heard = String::new();
@@ -172,7 +238,11 @@ async fn nothing_more_is_gathered_for_a_peer_that_did_not_take_the_last() {
     gathered.write_all(&[b'm'; 64]).await.unwrap();
     let mut context = Context::from_waker(futures::task::noop_waker_ref());
     assert!(gathered.poll_send(&mut context).is_pending());
-    assert!(Pin::new(&mut gathered).poll_write(&mut context, b"more").is_pending());
+    assert!(
+        Pin::new(&mut gathered)
+            .poll_write(&mut context, b"more")
+            .is_pending()
+    );
     assert_eq!(gathered.gathering().bytes.len(), 64);
     let (mut writing, mut heard) = (gathered.clone(), vec![0; 68]);
     let written = tokio::spawn(async move {
@@ -190,6 +260,8 @@ async fn a_stream_that_takes_nothing_any_more_ends_the_connection() {
     drop(ours);
     let mut gathered = Gathered::new(stream);
     gathered.write_all(b"gone").await.unwrap();
-    let error = poll_fn(|context| gathered.poll_send(context)).await.unwrap_err();
+    let error = poll_fn(|context| gathered.poll_send(context))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
 }

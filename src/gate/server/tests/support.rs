@@ -34,7 +34,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits for what must come.
 pub(super) async fn soon<F: Future>(what: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, what).await.expect("it comes")
+    tokio::time::timeout(PATIENCE, what)
+        .await
+        .expect("it comes")
 }
 
 /// Waits until something holds.
@@ -59,11 +61,19 @@ pub(super) struct House {
 
 impl House {
     pub(super) async fn plain(limits: Limits) -> Self {
-        Self::open(Listener::plain(([127, 0, 0, 1], 0).into()).await.unwrap(), limits)
+        Self::open(
+            Listener::plain(([127, 0, 0, 1], 0).into()).await.unwrap(),
+            limits,
+        )
     }
 
     pub(super) async fn tls(certificates: Arc<Certificates>, limits: Limits) -> Self {
-        Self::open(Listener::tls(([127, 0, 0, 1], 0).into(), certificates).await.unwrap(), limits)
+        Self::open(
+            Listener::tls(([127, 0, 0, 1], 0).into(), certificates)
+                .await
+                .unwrap(),
+            limits,
+        )
     }
 
     fn open(listener: Listener, limits: Limits) -> Self {
@@ -77,17 +87,37 @@ impl House {
             "done"
         };
         let router = Router::new()
-            .route("/", get(async |Extension(peer): Extension<Peer>| format!("{} {}", peer.address.ip(), peer.certified)))
+            .route(
+                "/",
+                get(async |Extension(peer): Extension<Peer>| {
+                    format!("{} {}", peer.address.ip(), peer.certified)
+                }),
+            )
             .route("/echo", post(echo))
             .route("/ignore", post(async || "ignored"))
             .route("/much", get(async || vec![b'm'; 64 << 20]))
             .route("/wait", get(wait));
-        let served = tokio::spawn(serve(vec![listener], router, limits, counters.clone(), token.clone()));
-        Self { address, counters, token, waiting, let_go, served }
+        let served = tokio::spawn(serve(
+            vec![listener],
+            router,
+            limits,
+            counters.clone(),
+            token.clone(),
+        ));
+        Self {
+            address,
+            counters,
+            token,
+            waiting,
+            let_go,
+            served,
+        }
     }
 
     pub(super) async fn connect(&self) -> TcpStream {
-        soon(TcpStream::connect(self.address)).await.expect("a connection")
+        soon(TcpStream::connect(self.address))
+            .await
+            .expect("a connection")
     }
 
     /// A connection whose every byte the test writes itself.
@@ -102,8 +132,15 @@ impl Drop for House {
     }
 }
 
-async fn echo(Extension(bodies): Extension<Bodies>, body: Body) -> Result<Bytes, (StatusCode, String)> {
-    bodies.read(body, 16).await.map(|held| held.bytes().clone()).map_err(|error| (error.status(), error.to_string()))
+async fn echo(
+    Extension(bodies): Extension<Bodies>,
+    body: Body,
+) -> Result<Bytes, (StatusCode, String)> {
+    bodies
+        .read(body, 16)
+        .await
+        .map(|held| held.bytes().clone())
+        .map_err(|error| (error.status(), error.to_string()))
 }
 
 pub(super) struct Raw(pub(super) TcpStream);
@@ -140,7 +177,10 @@ pub(super) type Answer = (Version, StatusCode, String);
 
 async fn told(response: Response<Incoming>) -> Answer {
     let (version, status) = (response.version(), response.status());
-    let body = soon(response.into_body().collect()).await.expect("a body").to_bytes();
+    let body = soon(response.into_body().collect())
+        .await
+        .expect("a body")
+        .to_bytes();
     (version, status, String::from_utf8_lossy(&body).into_owned())
 }
 
@@ -149,14 +189,19 @@ pub(super) struct H1(http1::SendRequest<Full<Bytes>>);
 
 impl H1 {
     pub(super) async fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
-        let (sender, connection) = soon(http1::handshake(TokioIo::new(stream))).await.expect("a client");
+        let (sender, connection) = soon(http1::handshake(TokioIo::new(stream)))
+            .await
+            .expect("a client");
         tokio::spawn(connection);
         Self(sender)
     }
 
     pub(super) async fn get(&mut self, path: &str) -> Result<Answer, hyper::Error> {
         self.0.ready().await?;
-        let request = Request::get(path).header("host", "gate").body(Full::default()).unwrap();
+        let request = Request::get(path)
+            .header("host", "gate")
+            .body(Full::default())
+            .unwrap();
         Ok(told(soon(self.0.send_request(request)).await?).await)
     }
 }
@@ -177,7 +222,10 @@ impl H2 {
         self.send(Request::get(format!("http://gate{path}"))).await
     }
 
-    pub(super) async fn send(&mut self, request: http::request::Builder) -> Result<Answer, hyper::Error> {
+    pub(super) async fn send(
+        &mut self,
+        request: http::request::Builder,
+    ) -> Result<Answer, hyper::Error> {
         self.0.ready().await?;
         Ok(told(soon(self.0.send_request(request.body(Empty::new()).unwrap())).await?).await)
     }
@@ -193,7 +241,9 @@ impl Authority {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
+        Self {
+            issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap(),
+        }
     }
 
     pub(super) fn pem(&self) -> String {
@@ -205,7 +255,10 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
-        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
+        (
+            params.signed_by(&key, &self.issuer).unwrap().pem(),
+            key.serialize_pem(),
+        )
     }
 
     /// A TLS connection by somebody who believes this authority, and may have a certificate of their own.
@@ -221,7 +274,9 @@ impl Authority {
     /// Such a somebody, who remembers earlier sessions.
     pub(super) fn client(&self, alpn: &str, own: Option<(String, String)>) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(self.pem().as_bytes()).unwrap()).unwrap();
+        roots
+            .add(CertificateDer::from_pem_slice(self.pem().as_bytes()).unwrap())
+            .unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -230,7 +285,12 @@ impl Authority {
         let mut config = match own {
             Some((certificate, key)) => {
                 let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
-                builder.with_client_auth_cert(vec![certificate], PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap()).unwrap()
+                builder
+                    .with_client_auth_cert(
+                        vec![certificate],
+                        PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
+                    )
+                    .unwrap()
             }
             None => builder.with_no_client_auth(),
         };
@@ -239,18 +299,29 @@ impl Authority {
     }
 }
 
-pub(super) async fn connect(client: &Arc<ClientConfig>, house: &House) -> std::io::Result<TlsStream<TcpStream>> {
+pub(super) async fn connect(
+    client: &Arc<ClientConfig>,
+    house: &House,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let name = ServerName::try_from("gate").unwrap();
     soon(TlsConnector::from(client.clone()).connect(name, house.connect().await)).await
 }
 
 /// Writes certificate, key and client authority of a server.
-pub(super) fn write(dir: &Path, (certificate, key): (&str, &str), client_ca: Option<&str>) -> TlsFiles {
+pub(super) fn write(
+    dir: &Path,
+    (certificate, key): (&str, &str),
+    client_ca: Option<&str>,
+) -> TlsFiles {
     std::fs::write(dir.join("tls.crt"), certificate).unwrap();
     std::fs::write(dir.join("tls.key"), key).unwrap();
     let client_ca = client_ca.map(|pem| {
         std::fs::write(dir.join("ca.crt"), pem).unwrap();
         dir.join("ca.crt")
     });
-    TlsFiles { certificate: dir.join("tls.crt"), key: dir.join("tls.key"), client_ca }
+    TlsFiles {
+        certificate: dir.join("tls.crt"),
+        key: dir.join("tls.key"),
+        client_ca,
+    }
 }

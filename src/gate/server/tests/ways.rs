@@ -31,18 +31,42 @@ async fn http1_and_http2_are_spoken_at_one_address() {
 #[tokio::test]
 async fn an_address_that_is_taken_is_named_with_its_flag() {
     let first = Listener::plain(([127, 0, 0, 1], 0).into()).await.unwrap();
-    let error = Listener::plain(first.address().unwrap()).await.unwrap_err().to_string();
-    assert!(error.starts_with(&format!("cannot listen on --listen {}", first.address().unwrap())), "{error}");
+    let error = Listener::plain(first.address().unwrap())
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with(&format!(
+            "cannot listen on --listen {}",
+            first.address().unwrap()
+        )),
+        "{error}"
+    );
 }
 
 #[tokio::test]
 async fn an_address_that_nobody_uses_takes_no_room_from_another() {
     let any = ([127, 0, 0, 1], 0).into();
-    let listeners = vec![Listener::plain(any).await.unwrap(), Listener::plain(any).await.unwrap()];
-    let addresses: Vec<_> = listeners.iter().map(|listener| listener.address().unwrap()).collect();
+    let listeners = vec![
+        Listener::plain(any).await.unwrap(),
+        Listener::plain(any).await.unwrap(),
+    ];
+    let addresses: Vec<_> = listeners
+        .iter()
+        .map(|listener| listener.address().unwrap())
+        .collect();
     let (counters, token) = (Arc::new(Counters::default()), CancellationToken::new());
     let router = Router::new().route("/", get(async || "here"));
-    let served = tokio::spawn(serve(listeners, router, Limits { connections: 1, ..Limits::default() }, counters, token.clone()));
+    let served = tokio::spawn(serve(
+        listeners,
+        router,
+        Limits {
+            connections: 1,
+            ..Limits::default()
+        },
+        counters,
+        token.clone(),
+    ));
     for address in [addresses[0], addresses[0], addresses[1], addresses[1]] {
         let mut h1 = H1::over(soon(TcpStream::connect(address)).await.unwrap()).await;
         assert_eq!(h1.get("/").await.unwrap().2, "here");
@@ -58,14 +82,20 @@ async fn who_is_being_answered_when_the_server_stops_gets_the_answer_and_nobody_
     idle.get("/").await.unwrap();
     let mut h1 = H1::over(house.connect().await).await;
     let h2 = H2::over(house.connect().await).await;
-    let (h1_answer, mut h2_again) = (tokio::spawn(async move { (h1.get("/wait").await, h1) }), h2.clone());
+    let (h1_answer, mut h2_again) = (
+        tokio::spawn(async move { (h1.get("/wait").await, h1) }),
+        h2.clone(),
+    );
     let h2_answer = tokio::spawn(async move { h2_again.get("/wait").await });
     soon(house.waiting.acquire_many(2)).await.unwrap().forget();
 
     house.token.cancel();
     until(|| house.counters.open() == 2).await;
     assert!(idle.get("/").await.is_err(), "an idle connection is closed");
-    assert!(TcpStream::connect(house.address).await.is_err(), "the door is shut");
+    assert!(
+        TcpStream::connect(house.address).await.is_err(),
+        "the door is shut"
+    );
     assert!(!house.served.is_finished(), "two are still being answered");
 
     house.let_go.add_permits(2);
@@ -80,7 +110,11 @@ async fn who_is_being_answered_when_the_server_stops_gets_the_answer_and_nobody_
 
 #[tokio::test]
 async fn a_request_that_does_not_end_does_not_keep_the_server_from_stopping() {
-    let mut house = House::plain(Limits { drain: Duration::from_millis(50), ..Limits::default() }).await;
+    let mut house = House::plain(Limits {
+        drain: Duration::from_millis(50),
+        ..Limits::default()
+    })
+    .await;
     let mut h1 = H1::over(house.connect().await).await;
     let answer = tokio::spawn(async move { h1.get("/wait").await });
     soon(house.waiting.acquire()).await.unwrap().forget();

@@ -46,7 +46,11 @@ async fn a_head_has_its_time_from_its_first_byte_on() {
     late.read(b"P");
     pass(1).await;
     late.read(b"O");
-    assert_eq!(overdue(&late).await, (0, Overdue::Head), "the second byte does not begin it anew");
+    assert_eq!(
+        overdue(&late).await,
+        (0, Overdue::Head),
+        "the second byte does not begin it anew"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -56,7 +60,11 @@ async fn an_idle_connection_stays_and_its_next_head_has_its_time_again() {
     drop(vigil.begin(Some(0)));
     assert_eq!(overdue(&vigil).await, (1000, Overdue::Idle));
     vigil.read(b"G");
-    assert_eq!(overdue(&vigil).await, (1, Overdue::Head), "at the last moment it is idle no more");
+    assert_eq!(
+        overdue(&vigil).await,
+        (1, Overdue::Head),
+        "at the last moment it is idle no more"
+    );
     drop(vigil.begin(Some(0)));
     pass(500).await;
     vigil.read(b"G");
@@ -82,18 +90,30 @@ async fn a_head_that_came_with_a_request_has_no_more_time_than_another() {
     let vigil = new();
     vigil.read(b"GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\nslow: ");
     drop(vigil.begin(Some(0)));
-    assert_eq!(overdue(&vigil).await, (1, Overdue::Idle), "nobody has to read anything for that");
+    assert_eq!(
+        overdue(&vigil).await,
+        (1, Overdue::Idle),
+        "nobody has to read anything for that"
+    );
     vigil.read(b"l");
     assert_eq!(overdue(&vigil).await, (1, Overdue::Head));
     drop(vigil.begin(Some(0)));
-    assert_eq!(overdue(&vigil).await, (1, Overdue::Idle), "nobody knows what came with this one");
+    assert_eq!(
+        overdue(&vigil).await,
+        (1, Overdue::Idle),
+        "nobody knows what came with this one"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn http2_may_say_what_it_likes_between_requests() {
     let vigil = new();
     vigil.read(&PREFACE[..10]);
-    assert_eq!(vigil.next().1, Overdue::Head, "the preface has its time, too");
+    assert_eq!(
+        vigil.next().1,
+        Overdue::Head,
+        "the preface has its time, too"
+    );
     vigil.read(&PREFACE[10..]);
     vigil.read(b"ping");
     assert_eq!(overdue(&vigil).await, (3, Overdue::Idle));
@@ -105,7 +125,11 @@ async fn http2_may_say_what_it_likes_between_requests() {
     drop(first);
     pass(10).await;
     drop(vigil.begin(Some(0)));
-    assert_eq!(overdue(&vigil).await, (20, Overdue::Progress), "others that come and go gain it no time");
+    assert_eq!(
+        overdue(&vigil).await,
+        (20, Overdue::Progress),
+        "others that come and go gain it no time"
+    );
     drop(second);
     vigil.read(b"ping");
     assert_eq!(overdue(&vigil).await, (1000, Overdue::Idle));
@@ -125,13 +149,19 @@ async fn a_peer_that_does_not_read_is_cut_off() {
 
 #[tokio::test(start_paused = true)]
 async fn who_has_been_answered_is_idle_from_then_on() {
-    let short = Limits { idle: Duration::from_secs(2), ..limits() };
+    let short = Limits {
+        idle: Duration::from_secs(2),
+        ..limits()
+    };
     let vigil = Vigil::new(short, Room::new(64 << 20), Arc::default());
     vigil.read(HEAD);
     let request = vigil.begin(Some(0));
     let begun = Instant::now();
     let mut watch = Watch::new(vigil.clone());
-    let (mut request, mut answering) = (Some(request), Box::pin(tokio::time::sleep(Duration::from_secs(5))));
+    let (mut request, mut answering) = (
+        Some(request),
+        Box::pin(tokio::time::sleep(Duration::from_secs(5))),
+    );
     let turn = std::future::poll_fn(|context| {
         if request.is_some() && answering.as_mut().poll(context).is_ready() {
             request = None;
@@ -153,7 +183,10 @@ async fn who_does_not_close_after_a_farewell_is_cut_off() {
 #[tokio::test(start_paused = true)]
 async fn the_idle_make_way_when_it_is_crowded() {
     let crowded = Arc::new(AtomicUsize::new(0));
-    let limits = Limits { crowded_idle: Duration::from_secs(30), ..limits() };
+    let limits = Limits {
+        crowded_idle: Duration::from_secs(30),
+        ..limits()
+    };
     let vigil = Vigil::new(limits, Room::new(64 << 20), crowded.clone());
     vigil.read(HEAD);
     drop(vigil.begin(Some(0)));
@@ -161,10 +194,18 @@ async fn the_idle_make_way_when_it_is_crowded() {
         tokio::time::sleep(Duration::from_secs(100)).await;
         crowded.store(1, Ordering::Relaxed);
     });
-    assert_eq!(overdue(&vigil).await, (120, Overdue::Idle), "at the next look");
+    assert_eq!(
+        overdue(&vigil).await,
+        (120, Overdue::Idle),
+        "at the next look"
+    );
     others.await.unwrap();
     let _request = vigil.begin(Some(0));
-    assert_eq!(overdue(&vigil).await, (100, Overdue::Progress), "a request under way is not cut short");
+    assert_eq!(
+        overdue(&vigil).await,
+        (100, Overdue::Progress),
+        "a request under way is not cut short"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -185,15 +226,31 @@ async fn heads_that_come_in_pieces_take_room_of_which_one_peer_gets_a_quarter() 
     let (first, second, third, other) = (of(1), of(1), of(1), of(2));
     for vigil in [&first, &second, &third, &other] {
         vigil.read(&piece);
-        assert_eq!(vigil.next(), (Instant::now() + limits().head, Overdue::Head), "one piece takes none");
+        assert_eq!(
+            vigil.next(),
+            (Instant::now() + limits().head, Overdue::Head),
+            "one piece takes none"
+        );
     }
     first.read(&piece);
     second.read(&piece);
     assert_eq!(first.next().0, Instant::now() + limits().head);
-    assert_eq!(second.next(), (Instant::now(), Overdue::Head), "there is none left for it");
+    assert_eq!(
+        second.next(),
+        (Instant::now(), Overdue::Head),
+        "there is none left for it"
+    );
     other.read(&piece);
-    assert_eq!(other.next().0, Instant::now() + limits().head, "it has its own");
+    assert_eq!(
+        other.next().0,
+        Instant::now() + limits().head,
+        "it has its own"
+    );
     drop(first.begin(Some(0)));
     third.read(&piece);
-    assert_eq!(third.next().0, Instant::now() + limits().head, "who has come to the end of it gives it back");
+    assert_eq!(
+        third.next().0,
+        Instant::now() + limits().head,
+        "who has come to the end of it gives it back"
+    );
 }

@@ -99,18 +99,34 @@ impl Model {
         let now = self.time;
         let apikey = self.apikey();
         match wish {
-            Wish::Template(word) => apikey.spec.secret.get_or_insert_default().template = Some(template(word)),
+            Wish::Template(word) => {
+                apikey.spec.secret.get_or_insert_default().template = Some(template(word))
+            }
             Wish::Raise => apikey.spec.revision = Some(apikey.spec.revision.unwrap_or(0) + 1),
             Wish::Rotate(every, overlap) => apikey.spec.rotation = Some(rotation(every, overlap)),
-            Wish::Retain(retention) => apikey.spec.secret.get_or_insert_default().retention = Some(retention),
+            Wish::Retain(retention) => {
+                apikey.spec.secret.get_or_insert_default().retention = Some(retention)
+            }
             Wish::Adopt => {
-                apikey.metadata.annotations.get_or_insert_default().insert(ANNOTATION_ADOPT.to_owned(), "true".to_owned());
+                apikey
+                    .metadata
+                    .annotations
+                    .get_or_insert_default()
+                    .insert(ANNOTATION_ADOPT.to_owned(), "true".to_owned());
                 return;
             }
             Wish::Revoke => apikey.spec.revoked = Some(true),
             Wish::Delete => {
                 apikey.metadata.deletion_timestamp.get_or_insert(Time(now));
-                self.gone |= self.world.apikey.metadata.finalizers.iter().flatten().count() == 0;
+                self.gone |= self
+                    .world
+                    .apikey
+                    .metadata
+                    .finalizers
+                    .iter()
+                    .flatten()
+                    .count()
+                    == 0;
                 return;
             }
         }
@@ -124,7 +140,9 @@ impl Model {
     /// Somebody writes nonsense into the annotation that says which template was applied: nothing can be told from it.
     pub(in super::super) fn spoil_template(&mut self) {
         self.edit(|secret| {
-            secret.annotations.insert(ANNOTATION_TEMPLATE.to_owned(), "not JSON".to_owned());
+            secret
+                .annotations
+                .insert(ANNOTATION_TEMPLATE.to_owned(), "not JSON".to_owned());
             secret.edited_entries.clear();
         });
     }
@@ -132,7 +150,9 @@ impl Model {
     /// Somebody who collected the Secret marks it.
     pub(in super::super) fn collect(&mut self) {
         self.edit(|secret| {
-            secret.annotations.insert(ANNOTATION_COLLECTED.to_owned(), "true".to_owned());
+            secret
+                .annotations
+                .insert(ANNOTATION_COLLECTED.to_owned(), "true".to_owned());
         });
     }
 

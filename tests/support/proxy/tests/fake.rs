@@ -34,7 +34,11 @@ pub(super) type Outcome = Option<Response<Incoming>>;
 
 impl Stage {
     pub(super) fn new() -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
         let seen = Arc::new(Mutex::new(Vec::new()));
         let watchers = Watchers::default();
         let bind = tokio::net::TcpListener::bind("127.0.0.1:0");
@@ -45,10 +49,18 @@ impl Stage {
             while let Ok((stream, _)) = listener.accept().await {
                 let (log, open) = (log.clone(), open.clone());
                 let service = service_fn(move |request| answer(request, log.clone(), open.clone()));
-                tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+                tokio::spawn(
+                    hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service),
+                );
             }
         });
-        Self { proxy: Proxy::start(&format!("http://{address}"), None), runtime, seen, watchers }
+        Self {
+            proxy: Proxy::start(&format!("http://{address}"), None),
+            runtime,
+            seen,
+            watchers,
+        }
     }
 
     /// What reached the API server: `PUT /path`.
@@ -63,7 +75,12 @@ impl Stage {
     }
 
     /// Sends a request without waiting for what becomes of it.
-    pub(super) fn send(&self, method: Method, path: &str, body: &str) -> tokio::task::JoinHandle<Outcome> {
+    pub(super) fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: &str,
+    ) -> tokio::task::JoinHandle<Outcome> {
         let request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.proxy.url()))
@@ -72,12 +89,15 @@ impl Stage {
             .expect("a request");
         // A connection of its own each time: no reuse to confuse a dropped one with.
         let client = Client::builder(TokioExecutor::new()).build_http();
-        self.runtime.spawn(async move { client.request(request).await.ok() })
+        self.runtime
+            .spawn(async move { client.request(request).await.ok() })
     }
 
     pub(super) fn request(&self, method: Method, path: &str, body: &str) -> Outcome {
         let outcome = self.send(method, path, body);
-        let outcome = self.runtime.block_on(async { tokio::time::timeout(LIMIT, outcome).await });
+        let outcome = self
+            .runtime
+            .block_on(async { tokio::time::timeout(LIMIT, outcome).await });
         outcome.expect("an outcome in time").expect("no panic")
     }
 
@@ -121,7 +141,11 @@ pub(super) enum Next {
     Silence,
 }
 
-async fn answer(request: Request<Incoming>, seen: Arc<Mutex<Vec<String>>>, watchers: Watchers) -> Result<Answer, hyper::Error> {
+async fn answer(
+    request: Request<Incoming>,
+    seen: Arc<Mutex<Vec<String>>>,
+    watchers: Watchers,
+) -> Result<Answer, hyper::Error> {
     assert_eq!(request.headers()["authorization"], "Bearer token");
     let (parts, body) = request.into_parts();
     let body = body.collect().await?.to_bytes();
@@ -134,9 +158,13 @@ async fn answer(request: Request<Incoming>, seen: Arc<Mutex<Vec<String>>>, watch
             watchers.lock().expect("watchers").push(sender);
             channel(receiver)
         }
-        Verb::List => full(r#"{"kind":"ConfigMapList","apiVersion":"v1","metadata":{"resourceVersion":"7"},"items":[]}"#),
+        Verb::List => full(
+            r#"{"kind":"ConfigMapList","apiVersion":"v1","metadata":{"resourceVersion":"7"},"items":[]}"#,
+        ),
         _ => full(body),
     };
-    let response = Response::builder().header("date", "Tue, 01 Jan 2030 00:00:00 GMT").header("content-type", "application/json");
+    let response = Response::builder()
+        .header("date", "Tue, 01 Jan 2030 00:00:00 GMT")
+        .header("content-type", "application/json");
     Ok(response.body(body).expect("an answer"))
 }

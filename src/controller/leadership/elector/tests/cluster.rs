@@ -44,7 +44,9 @@ impl Cluster {
             ("GET" | "PUT", None, _) => (404, Value::Null),
             ("GET", Some(lease), _) => (200, lease),
             ("POST", Some(_), _) => (409, Value::Null),
-            ("PUT", Some(lease), Some(new)) if lease["metadata"]["resourceVersion"] != new["metadata"]["resourceVersion"] => {
+            ("PUT", Some(lease), Some(new))
+                if lease["metadata"]["resourceVersion"] != new["metadata"]["resourceVersion"] =>
+            {
                 (409, Value::Null)
             }
             ("PUT" | "POST", _, Some(mut new)) => {
@@ -60,7 +62,10 @@ impl Cluster {
     }
 
     /// A client whose n-th request (from 0) meets the fate given.
-    pub(super) fn client(&self, fate: impl Fn(usize, &Method) -> Fate + Send + Sync + 'static) -> Client {
+    pub(super) fn client(
+        &self,
+        fate: impl Fn(usize, &Method) -> Fate + Send + Sync + 'static,
+    ) -> Client {
         let (cluster, count) = (self.clone(), Arc::new(AtomicUsize::new(0)));
         let fate = Arc::new(fate);
         let service = tower::service_fn(move |request: Request<Body>| {
@@ -94,7 +99,12 @@ impl Cluster {
     }
 
     pub(super) fn spec(&self) -> Value {
-        self.0.lock().unwrap().lease.as_ref().map_or(Value::Null, |lease| lease["spec"].clone())
+        self.0
+            .lock()
+            .unwrap()
+            .lease
+            .as_ref()
+            .map_or(Value::Null, |lease| lease["spec"].clone())
     }
 
     pub(super) fn edit(&self, edit: impl FnOnce(&mut Value)) {
@@ -107,11 +117,20 @@ impl Cluster {
     }
 
     pub(super) fn count(&self, method: &Method) -> usize {
-        self.0.lock().unwrap().log.iter().filter(|(m, _)| m == method).count()
+        self.0
+            .lock()
+            .unwrap()
+            .log
+            .iter()
+            .filter(|(m, _)| m == method)
+            .count()
     }
 }
 
-fn answer(code: u16, reply: Value) -> Response<impl hyper::body::Body<Data = Bytes, Error = std::io::Error>> {
+fn answer(
+    code: u16,
+    reply: Value,
+) -> Response<impl hyper::body::Body<Data = Bytes, Error = std::io::Error>> {
     let reason = match code {
         403 => "Forbidden",
         404 => "NotFound",
@@ -120,7 +139,9 @@ fn answer(code: u16, reply: Value) -> Response<impl hyper::body::Body<Data = Byt
     };
     let reply = match code {
         200 => reply,
-        _ => json!({"kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": "told so"}),
+        _ => {
+            json!({"kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": "told so"})
+        }
     };
     let body = Full::new(Bytes::from(reply.to_string())).map_err(std::io::Error::other);
     Response::builder().status(code).body(body).unwrap()
