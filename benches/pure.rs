@@ -30,13 +30,13 @@ fn keys(criterion: &mut Criterion) {
         bencher.iter(|| Key::mint(black_box(&prefix), &mut OsRandom).expect("random bytes"));
     });
     criterion.bench_function("key/check", |bencher| {
-        bencher.iter(|| check(black_box(key.expose())))
+        bencher.iter(|| check(black_box(key.expose())));
     });
     criterion.bench_function("key/hash", |bencher| {
-        bencher.iter(|| Hash::of(black_box(key.expose().as_bytes())))
+        bencher.iter(|| Hash::of(black_box(key.expose().as_bytes())));
     });
     criterion.bench_function("key/tail", |bencher| {
-        bencher.iter(|| black_box(&key).tail())
+        bencher.iter(|| black_box(&key).tail());
     });
 }
 
@@ -52,12 +52,12 @@ fn plans(criterion: &mut Criterion) {
     ];
     for (name, world) in situations {
         criterion.bench_function(&format!("plan/{name}"), |bencher| {
-            bencher.iter(|| plan(black_box(world), life.now))
+            bencher.iter(|| plan(black_box(world), life.now));
         });
     }
     let late = life.now + jiff::SignedDuration::from_hours(24 * 365);
     criterion.bench_function("plan/expired: record it", |bencher| {
-        bencher.iter(|| plan(black_box(&life.issued), late))
+        bencher.iter(|| plan(black_box(&life.issued), late));
     });
 }
 
@@ -76,7 +76,7 @@ fn statuses(criterion: &mut Criterion) {
         bencher.iter(|| news(black_box(&life.issued.apikey), announced, &status));
     });
     criterion.bench_function("world/copy", |bencher| {
-        bencher.iter(|| black_box(&life.issued).clone())
+        bencher.iter(|| black_box(&life.issued).clone());
     });
     criterion.bench_function("world/shape of the Secret", |bencher| {
         bencher.iter(|| shape(black_box(&life.issued.apikey), &status));

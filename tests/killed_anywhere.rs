@@ -164,7 +164,7 @@ fn collecting_survives_every_crash_and_every_fault() {
                 "secret",
                 "k",
                 &format!("{ANNOTATION_COLLECTED}=true"),
-            ]))
+            ]));
         },
         end: |stage| {
             let status = stage.wait("k", "was collected", |status| status.secret_ref.is_none());

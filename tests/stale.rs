@@ -233,9 +233,9 @@ fn watches_that_break_again_and_again_mint_nothing_twice() {
             wait::until_true("it watches again", open);
             for resource in ["apikeys", "secrets"] {
                 if cuts % 4 == 3 {
-                    proxy.expire_watches(resource)
+                    proxy.expire_watches(resource);
                 } else {
-                    proxy.cut_watches(resource)
+                    proxy.cut_watches(resource);
                 }
             }
             cuts += 1;

@@ -60,7 +60,7 @@ pub(super) async fn ask(
         Ok(_) => world.delivery = Delivery::Possible,
         // Some webhook in the way cannot be asked: only a real try can tell.
         Err(Error::Api { source, .. }) if knows_no_dry_run(&source) => {
-            world.delivery = Delivery::Possible
+            world.delivery = Delivery::Possible;
         }
         Err(Error::Api { source, .. }) if replaces && is_not_found(&source) => {
             notes.read = None;

@@ -100,10 +100,10 @@ pub(super) async fn work(
         .for_each(|done| {
             match done {
                 Err(controller::Error::ObjectNotFound(gone)) => {
-                    going.gone(&gone.name, gone.namespace.as_deref())
+                    going.gone(&gone.name, gone.namespace.as_deref());
                 }
                 Err(error @ controller::Error::QueueError(_)) => {
-                    tracing::debug!(%error, "a watch reported an error")
+                    tracing::debug!(%error, "a watch reported an error");
                 }
                 _ => {}
             }
@@ -162,7 +162,7 @@ fn with_cluster_objects(
         metrics,
     )
     .modify(|policy: &mut DeserializeGuard<ApiKeyPolicy>| {
-        forget_what_is_not_read(policy.meta_mut())
+        forget_what_is_not_read(policy.meta_mut());
     });
     let policies = with_losses(policies, stores.policies)
         .reflect(writers.policies)
@@ -207,7 +207,7 @@ where
         match &event {
             Ok(watcher::Event::Init) => listed.clear(),
             Ok(watcher::Event::InitApply(object)) => {
-                drop(listed.insert(ObjectRef::from_obj(object)))
+                listed.insert(ObjectRef::from_obj(object));
             }
             Ok(watcher::Event::InitDone) => {
                 // The store still holds what was there before this list.

@@ -70,7 +70,7 @@ pub(super) async fn tell(state: Arc<State>, stop: CancellationToken) {
         match (facts.state, state.ready()) {
             (GateState::Current, _) => tracing::info!(keys = facts.keys, "verdicts are given"),
             (_, Err(why)) => {
-                tracing::warn!(why, "no verdict is given any more: nothing passes here")
+                tracing::warn!(why, "no verdict is given any more: nothing passes here");
             }
             (_, Ok(())) => {}
         }

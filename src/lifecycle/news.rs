@@ -32,7 +32,7 @@ pub fn news(apikey: &ApiKey, before: Option<&ApiKeyStatus>, after: &ApiKeyStatus
             tone,
             reason: reason.to_owned(),
             note: clip(note),
-        })
+        });
     };
     let phase = |status: Option<&ApiKeyStatus>| status.and_then(|status| status.phase);
     if phase(before) != after.phase {

@@ -37,9 +37,9 @@ fn a_restart_among_a_hundred_thousand_keys_refuses_to_guess_until_it_knows_all()
     let (early, late) = ([1, 2, 4], [KEYS - 1, KEYS - 2, KEYS - 4]);
     for number in [early, late].concat() {
         if number % 2 == 0 {
-            server.change(number, How::Revoked)
+            server.change(number, How::Revoked);
         } else {
-            server.delete(number)
+            server.delete(number);
         }
     }
     let created = server.create();

@@ -94,7 +94,7 @@ pub(super) fn everywhere(scenario: &Scenario) {
             scope.spawn(|| {
                 while let Some((point, blow)) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let told = std::panic::catch_unwind(AssertUnwindSafe(|| {
-                        strike(scenario, point, *blow)
+                        strike(scenario, point, *blow);
                     }));
                     if let Err(panic) = told {
                         let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();

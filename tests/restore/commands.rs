@@ -473,7 +473,7 @@ fn is_idle(stage: &Stage, operator: &Operator, proxy: &Proxy) {
         assert!(
             proxy.wait_quiet(Duration::from_secs(1), LIMIT, Call::is_mutation),
             "the controller comes to rest"
-        )
+        );
     };
     rests();
     let versions = || -> Vec<_> {

@@ -139,10 +139,10 @@ impl History {
         for (version, state) in states {
             match state {
                 State::Apikey(object) => {
-                    drop(last.insert(object.uid().unwrap_or_default(), version.to_string()))
+                    drop(last.insert(object.uid().unwrap_or_default(), version.to_string()));
                 }
                 State::Secret(object) => {
-                    drop(last.insert(object.uid().unwrap_or_default(), version.to_string()))
+                    drop(last.insert(object.uid().unwrap_or_default(), version.to_string()));
                 }
                 State::ApikeyGone(object) => drop(last.remove(&object.uid().unwrap_or_default())),
                 State::SecretGone(object) => drop(last.remove(&object.uid().unwrap_or_default())),

@@ -101,7 +101,7 @@ fn readable(object: DeserializeGuard<Gate>) -> Option<Gate> {
     object
         .0
         .inspect_err(|error| {
-            tracing::debug!(gate = name, error = error.error, "a Gate cannot be read")
+            tracing::debug!(gate = name, error = error.error, "a Gate cannot be read");
         })
         .ok()
 }

@@ -198,7 +198,7 @@ impl Elector {
             match self.claim().await {
                 Ok(()) => return Ok(None),
                 Err(failure) => {
-                    warn!(lease = %self.lease_name(), error = %failure, "renewal unclear, reading back")
+                    warn!(lease = %self.lease_name(), error = %failure, "renewal unclear, reading back");
                 }
             }
         }
@@ -240,7 +240,7 @@ impl Elector {
                     return;
                 }
                 Err(failure) => {
-                    warn!(lease = %self.lease_name(), error = %failure, "cannot release the lease")
+                    warn!(lease = %self.lease_name(), error = %failure, "cannot release the lease");
                 }
             }
         }

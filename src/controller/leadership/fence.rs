@@ -110,7 +110,7 @@ impl Fence {
                 CLOSED => return,
                 ALWAYS => std::future::pending().await,
                 until => {
-                    tokio::time::sleep_until(self.0.origin + Duration::from_nanos(until)).await
+                    tokio::time::sleep_until(self.0.origin + Duration::from_nanos(until)).await;
                 }
             }
         }

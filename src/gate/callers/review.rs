@@ -281,7 +281,7 @@ impl Reviewer {
                 tracing::warn!(%reason, "callers of /v1/verify cannot be looked up");
             }
             None if failing.swap(false, Ordering::Relaxed) => {
-                tracing::info!("callers of /v1/verify can be looked up again")
+                tracing::info!("callers of /v1/verify can be looked up again");
             }
             _ => {}
         }

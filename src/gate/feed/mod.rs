@@ -357,13 +357,13 @@ impl Feed {
             for (_, event) in batch {
                 match event {
                     Ok(WatchEvent::Error(status)) => {
-                        failed = Some(self.explained(kube::Error::Api(status)))
+                        failed = Some(self.explained(kube::Error::Api(status)));
                     }
                     Ok(event) => shown.push(event),
                     Err(kube::Error::SerdeError(_)) => failed = Some(Error::Unreadable),
                     // kube takes a line that is no event for a status, and one that is no status has no code.
                     Err(kube::Error::Api(status)) if status.code == 0 => {
-                        failed = Some(Error::Unreadable)
+                        failed = Some(Error::Unreadable);
                     }
                     Err(error) => failed = Some(self.explained(error)),
                 }

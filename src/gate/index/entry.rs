@@ -72,7 +72,7 @@ impl Uid {
         for c in text.chars().filter(|c| *c != '-') {
             match c.to_digit(16) {
                 Some(digit) if digits < 32 => {
-                    (value, digits) = (value << 4 | u128::from(digit), digits + 1)
+                    (value, digits) = (value << 4 | u128::from(digit), digits + 1);
                 }
                 _ => digits = 33,
             }

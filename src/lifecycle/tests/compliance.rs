@@ -73,6 +73,7 @@ fn violates(spec: ApiKeySpec, policy: ApiKeyPolicySpec) -> String {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn every_limit_is_told_in_words() {
     let rotations = |max: Option<&str>, required| ApiKeyPolicySpec {
         rotation: Some(RotationLimits {

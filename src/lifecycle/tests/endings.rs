@@ -82,7 +82,7 @@ fn time_ends_a_key() {
         (
             "and then nothing more",
             seen(after_all(when(expired("1h"), |model| {
-                model.wish(Wish::Revoke)
+                model.wish(Wish::Revoke);
             }))),
             "wait, OnEvent",
         ),
@@ -211,14 +211,14 @@ fn a_decision_ends_a_key() {
         (
             "Without the finalizer",
             when(revoke(issued(plain())), |model| {
-                model.apikey().metadata.finalizers = None
+                model.apikey().metadata.finalizers = None;
             }),
             REVOKED,
         ),
         (
             "At the very moment of its end",
             when(revoke(issued(expiring(after("1h")))), |model| {
-                model.pass(hours(1))
+                model.pass(hours(1));
             }),
             REVOKED,
         ),
@@ -244,6 +244,7 @@ fn a_decision_ends_a_key() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn a_deleted_apikey_takes_its_secret_with_it() {
     let delete = |model: Model| when(model, |model| model.wish(Wish::Delete));
     check(vec![
@@ -257,7 +258,7 @@ fn a_deleted_apikey_takes_its_secret_with_it() {
         (
             "Whatever the clock says",
             when(delete(issued(plain())), |m| {
-                m.world.clock = Clock::AheadBy(hours(1))
+                m.world.clock = Clock::AheadBy(hours(1));
             }),
             "delete Secret secret-2",
         ),
@@ -269,7 +270,7 @@ fn a_deleted_apikey_takes_its_secret_with_it() {
         (
             "Its Secret was edited: still ours",
             when(delete(issued(plain())), |model| {
-                model.edit(|s| s.key = None)
+                model.edit(|s| s.key = None);
             }),
             "delete Secret secret-2",
         ),
@@ -352,7 +353,7 @@ fn a_deleted_apikey_takes_its_secret_with_it() {
         (
             "Nothing more to do",
             when(delete(issued(plain())), |m| {
-                m.apikey().metadata.finalizers = None
+                m.apikey().metadata.finalizers = None;
             }),
             "wait, OnEvent",
         ),

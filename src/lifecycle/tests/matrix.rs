@@ -523,7 +523,7 @@ fn every_combination_with_a_rotation_a_retention_a_source_or_a_hold_follows_the_
                             secret
                                 .annotations
                                 .insert(ANNOTATION_COLLECTED.to_owned(), "true".to_owned()),
-                        )
+                        );
                     });
                     if let (SecretView::Present(seen), Some(there)) =
                         (&mut model.world.secret, &model.there)

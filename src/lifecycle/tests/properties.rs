@@ -141,7 +141,7 @@ fn happens(model: &mut Model, event: Event) {
         }
         Event::SecretIsReplacedByACopy => model.replace_by_copy(),
         Event::SecretHoldsAnotherKey => {
-            model.edit(|secret| secret.key = Some(Hash::of(b"somebody else's")))
+            model.edit(|secret| secret.key = Some(Hash::of(b"somebody else's")));
         }
         Event::SecretHoldsNoKey => model.edit(|secret| secret.key = None),
         Event::AnEntryIsEdited => model.edit(|secret| {
@@ -157,7 +157,7 @@ fn happens(model: &mut Model, event: Event) {
         }),
         Event::TheAppliedTemplateIsSpoilt => model.spoil_template(),
         Event::SomebodyTakesTheName { cunning } if model.there.is_none() => {
-            model.plant_foreign(cunning)
+            model.plant_foreign(cunning);
         }
         Event::SomebodyTakesTheName { .. } => {}
         Event::MendingIsPaused(paused) => model.world.may_mend = !paused,

@@ -302,7 +302,7 @@ fn a_refused_delivery_is_withdrawn_and_asked_for_next() {
     );
     // Also where the Secret was edited: that is not what stands in the way.
     let mut model = when(issued(plain()), |model| {
-        model.edit(|secret| secret.key = None)
+        model.edit(|secret| secret.key = None);
     });
     model.refuses = Some(reason::DELIVERY_REFUSED);
     raise(&mut model);
@@ -321,7 +321,7 @@ fn a_rotation_heals_what_was_deleted_or_edited_and_leaves_what_is_not_ours() {
     for (name, change) in [
         ("missing", (|model| model.there = None) as fn(&mut Model)),
         ("edited", |model| {
-            model.edit(|secret| secret.key = Some(Hash::of(b"x")))
+            model.edit(|secret| secret.key = Some(Hash::of(b"x")));
         }),
         ("empty", |model| model.edit(|secret| secret.key = None)),
     ] {

@@ -77,14 +77,15 @@ fn a_key_is_announced_then_delivered_then_activated() {
         (
             "One that has it already is announced at once",
             when(new(plain()), |model| {
-                model.apikey().metadata.finalizers = Some(vec!["claviger.dev/finalizer".to_owned()])
+                model.apikey().metadata.finalizers =
+                    Some(vec!["claviger.dev/finalizer".to_owned()]);
             }),
             "announce 1",
         ),
         (
             "Where no finalizer is used, too",
             when(new(plain()), |model| {
-                model.world.rules = no_finalizer(model)
+                model.world.rules = no_finalizer(model);
             }),
             "announce 1",
         ),
@@ -96,7 +97,7 @@ fn a_key_is_announced_then_delivered_then_activated() {
         (
             "but not where the finalizer was dropped meanwhile",
             when(held(plain()), |model| {
-                model.apikey().metadata.finalizers = None
+                model.apikey().metadata.finalizers = None;
             }),
             "add finalizer",
         ),
@@ -314,7 +315,7 @@ fn a_refusal_withdraws_the_announcement_and_is_told() {
         (
             "An edit while it is refused is observed",
             when(withdrawn(plain()), |model| {
-                model.wish(Wish::Template("gold"))
+                model.wish(Wish::Template("gold"));
             }),
             TAKEN,
         ),
@@ -379,6 +380,7 @@ fn what_may_still_land_stays_listed_and_what_cannot_does_not() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn a_delivered_secret_is_kept_and_what_is_wrong_with_it_is_said() {
     let edited = |change: fn(&mut SecretFacts)| {
         when(issued(with_template("gold")), |model| model.edit(change))
@@ -443,7 +445,7 @@ fn a_delivered_secret_is_kept_and_what_is_wrong_with_it_is_said() {
         (
             "Its record was lost",
             when(issued(plain()), |model| {
-                model.apikey().status.as_mut().unwrap().secret_ref = None
+                model.apikey().status.as_mut().unwrap().secret_ref = None;
             }),
             ACTIVE,
         ),
@@ -463,14 +465,14 @@ fn a_delivered_secret_is_kept_and_what_is_wrong_with_it_is_said() {
         (
             "The template changed",
             when(issued(with_template("gold")), |model| {
-                model.wish(Wish::Template("silver"))
+                model.wish(Wish::Template("silver"));
             }),
             "mend secret-2: +tier +claviger.dev/applied-template +note data -[]",
         ),
         (
             "It is gone",
             when(issued(with_template("gold")), |model| {
-                model.apikey().spec.secret = None
+                model.apikey().spec.secret = None;
             }),
             "mend secret-2: -tier -claviger.dev/applied-template -note data -[\"HEADER\"]",
         ),
@@ -514,14 +516,14 @@ fn a_delivered_secret_is_kept_and_what_is_wrong_with_it_is_said() {
         (
             "The finalizer was dropped",
             when(issued(plain()), |model| {
-                model.apikey().metadata.finalizers = None
+                model.apikey().metadata.finalizers = None;
             }),
             "add finalizer",
         ),
         (
             "A description changed",
             when(issued(plain()), |model| {
-                model.apikey().metadata.generation = Some(2)
+                model.apikey().metadata.generation = Some(2);
             }),
             ACTIVE,
         ),

@@ -9,7 +9,7 @@ const BROUGHT: &[u8] = b"brought along";
 
 fn importing() -> Model {
     when(new(taking_over(from_secret())), |model| {
-        model.elsewhere = Some(Hash::of(BROUGHT))
+        model.elsewhere = Some(Hash::of(BROUGHT));
     })
 }
 
@@ -150,8 +150,8 @@ fn what_cannot_be_taken_over_is_told() {
                     drop(
                         s.annotations
                             .insert(ANNOTATION_ENDED_AT.to_owned(), NOON.to_owned()),
-                    )
-                })
+                    );
+                });
             }),
             REFUSED,
         ),
@@ -178,7 +178,7 @@ fn what_cannot_be_taken_over_is_told() {
         (
             "nor by hash",
             when(ready(new(taking_over(by_hash()))), |model| {
-                held_back(model, true)
+                held_back(model, true);
             }),
             HELD,
         ),

@@ -177,10 +177,10 @@ async fn stops_at_once_when_the_lease_names_another_or_is_gone() {
     type Edit = (&'static str, fn(&Cluster));
     let edits: [Edit; 3] = [
         ("held by b", |c| {
-            c.edit(|lease| lease["spec"]["holderIdentity"] = json!("b"))
+            c.edit(|lease| lease["spec"]["holderIdentity"] = json!("b"));
         }),
         ("emptied", |c| {
-            c.edit(|lease| lease["spec"]["holderIdentity"] = json!(""))
+            c.edit(|lease| lease["spec"]["holderIdentity"] = json!(""));
         }),
         ("deleted", |c| c.0.lock().unwrap().lease = None),
     ];

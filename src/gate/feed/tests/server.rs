@@ -120,7 +120,7 @@ impl World {
             let call = self.asked.recv().await.unwrap();
             match self.place {
                 Some(place) if call.query.get("limit").is_some_and(|limit| limit == "1") => {
-                    call.page(&[], place, "more")
+                    call.page(&[], place, "more");
                 }
                 _ => return call,
             }

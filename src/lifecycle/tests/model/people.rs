@@ -100,12 +100,12 @@ impl Model {
         let apikey = self.apikey();
         match wish {
             Wish::Template(word) => {
-                apikey.spec.secret.get_or_insert_default().template = Some(template(word))
+                apikey.spec.secret.get_or_insert_default().template = Some(template(word));
             }
             Wish::Raise => apikey.spec.revision = Some(apikey.spec.revision.unwrap_or(0) + 1),
             Wish::Rotate(every, overlap) => apikey.spec.rotation = Some(rotation(every, overlap)),
             Wish::Retain(retention) => {
-                apikey.spec.secret.get_or_insert_default().retention = Some(retention)
+                apikey.spec.secret.get_or_insert_default().retention = Some(retention);
             }
             Wish::Adopt => {
                 apikey
