@@ -13,6 +13,7 @@
     clippy::indexing_slicing,
     clippy::unwrap_in_result,
     clippy::print_stdout,
+    clippy::too_many_lines,
     missing_docs,
     reason = "a story that does not go as told stops at once"
 )]
@@ -29,6 +30,7 @@ mod examples;
 mod gate_callers;
 mod gate_front;
 mod gate_lag;
+mod gate_memory;
 mod gate_partitions;
 mod gate_proxies;
 mod gate_reports;
@@ -75,6 +77,7 @@ fn main() {
     all.extend(gate_callers::stories());
     all.extend(gate_front::stories());
     all.extend(gate_lag::stories());
+    all.extend(gate_memory::stories());
     all.extend(gate_partitions::all());
     all.extend(gate_proxies::all());
     all.extend(gate_reports::stories());

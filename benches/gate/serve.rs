@@ -95,8 +95,11 @@ impl Drop for Server {
 pub(crate) async fn run(keys: u64) {
     let writer = keys::writer(keys);
     let desk = keys::desk(&writer);
-    let gate = router(desk.clone(), callers(Method::None), ProxyCallers::None);
-    let gate_by_token = router(desk.clone(), callers(Method::Token), ProxyCallers::None);
+    let gate = |method| {
+        let ready = Arc::new(|| Ok(()));
+        router(desk.clone(), callers(method), ProxyCallers::None, ready)
+    };
+    let (gate, gate_by_token) = (gate(Method::None), gate(Method::Token));
     let noop = noop(&gate, keys).await;
     let token = CancellationToken::new();
     for router in [gate, gate_by_token, noop] {

@@ -75,9 +75,9 @@ pub(crate) struct GateArgs {
     /// How long a watch lasts before it is begun anew: from 1s to 5m. One that dies silently is noticed five seconds later.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     watch_timeout: Duration,
-    /// How many connections are served at once.
-    #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..))]
-    max_connections: u32,
+    /// How many connections are served at once. Default: as many as half of the memory limit can hold, at most 20000.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_connections: Option<u32>,
     /// How long requests that are under way are waited for when the process is told to stop.
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = duration)]
     drain: Duration,
@@ -114,10 +114,10 @@ impl GateArgs {
             listen: self.listen,
             listen_tls: self.listen_tls.zip(files),
             limits: Limits {
-                connections: self.max_connections,
                 drain: self.drain,
                 ..Limits::default()
             },
+            max_connections: self.max_connections,
             callers: callers::Settings {
                 methods: self.verify_callers.clone(),
                 audiences: self.token_audience.clone(),

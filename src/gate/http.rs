@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{any, post};
+use axum::routing::{any, get, post};
 use axum::{Extension, Router};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
@@ -19,10 +19,13 @@ use super::protocols::{
     self, FORWARD_PATH, MAX_BATCH, MAX_BODY, Verification, Verified, Verify, VerifyError,
 };
 use super::quote::quotable;
-use super::server::{Bodies, BodyError, Held, Peer};
+use super::server::{Bodies, BodyError, Peer, WholeBody};
 
 /// Where Envoy asks.
 const CHECK_PATH: &str = "/envoy.service.auth.v3.Authorization/{method}";
+
+/// Where gRPC clients ask whether the gate gives verdicts.
+const HEALTH_PATH: &str = "/grpc.health.v1.Health/{method}";
 
 /// Room for an answer, in bytes: one about a key mostly fits.
 const ROOM: usize = 1_024;
@@ -71,11 +74,26 @@ enum Failure {
     VerifyOne(usize, VerifyError),
 }
 
-/// Everything that is served.
-pub fn router(desk: Arc<Desk>, callers: Callers, proxies: ProxyCallers) -> Router {
+/// Everything that is served. `ready` says why no verdicts are given, if none are.
+pub fn router(
+    desk: Arc<Desk>,
+    callers: Callers,
+    proxies: ProxyCallers,
+    ready: Arc<protocols::Ready>,
+) -> Router {
+    let whole_question = || middleware::from_fn(protocols::whole_question);
     let of_envoy = Router::new()
         .route_service(CHECK_PATH, protocols::ext_authz(desk.clone()))
-        .layer(middleware::from_fn(protocols::whole_question));
+        .layer(whole_question());
+    // Load balancers have no certificate and learn nothing about keys.
+    let health = Router::new()
+        .route_service(HEALTH_PATH, protocols::grpc_health(ready.clone()))
+        .layer(whole_question())
+        .merge(
+            Router::new()
+                .route("/healthz", get(protocols::healthz))
+                .with_state(ready),
+        );
     let of_proxies = Router::new()
         .merge(of_envoy)
         .route(FORWARD_PATH, any(protocols::forward))
@@ -91,7 +109,7 @@ pub fn router(desk: Arc<Desk>, callers: Callers, proxies: ProxyCallers) -> Route
             verify: Verify::new(desk),
             callers,
         }));
-    of_proxies.merge(of_services)
+    of_proxies.merge(of_services).merge(health)
 }
 
 /// Turns away who has shown no certificate.
@@ -169,7 +187,7 @@ async fn verify_batch(
     answer(&head, answered.await)
 }
 
-fn read<'a, T: Deserialize<'a>>(body: &'a Held) -> Result<T, Failure> {
+fn read<'a, T: Deserialize<'a>>(body: &'a WholeBody) -> Result<T, Failure> {
     serde_json::from_slice(body.bytes()).map_err(|error| Failure::Json(explained(&error)))
 }
 

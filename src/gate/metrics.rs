@@ -133,7 +133,7 @@ impl Collector for CountedElsewhere {
         gauge(
             "connections",
             "Connections that are open",
-            self.counters.open(),
+            self.counters.open.get(),
         )?;
         gauge(
             "uses_pending",
@@ -147,32 +147,42 @@ impl Collector for CountedElsewhere {
         counter(
             "connections_accepted",
             "Connections that were accepted",
-            self.counters.accepted(),
+            self.counters.accepted.get(),
         )?;
         counter(
             "accept_errors",
             "Connections that could not be accepted",
-            self.counters.accept_errors(),
+            self.counters.accept_errors.get(),
         )?;
         counter(
             "refused_handshakes",
             "TLS handshakes that failed or took too long",
-            self.counters.refused_handshakes(),
+            self.counters.refused_handshakes.get(),
         )?;
         counter(
             "slow_heads",
             "Connections cut off because a request did not come to its end",
-            self.counters.slow_heads(),
+            self.counters.slow_heads.get(),
         )?;
         counter(
             "stalled_connections",
             "Connections cut off because nothing moved",
-            self.counters.stalled(),
+            self.counters.stalled.get(),
         )?;
         counter(
             "waited_connections",
             "Connections that had to wait for others to end",
-            self.counters.waited(),
+            self.counters.waited.get(),
+        )?;
+        counter(
+            "connections_made_way",
+            "Connections cut off because others needed their place",
+            self.counters.made_way.get(),
+        )?;
+        counter(
+            "refused_requests",
+            "Requests refused because too many were in flight",
+            self.counters.refused_requests.get(),
         )?;
         counter(
             "uses_dropped",

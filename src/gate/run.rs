@@ -23,10 +23,7 @@ use super::index::{Holder, Writer};
 use super::metrics::Metrics;
 use super::report::{Identity, Reporter, Subject, Uses};
 use super::route::Routes;
-use super::server::{
-    self, Certificates, Counters, Listener, TlsError, TlsFiles, connections_within,
-    raise_open_files,
-};
+use super::server::{self, Certificates, Counters, Listener, TlsError, TlsFiles};
 use crate::telemetry;
 
 /// How long the first report is waited for. A gate that cannot report serves all the same.
@@ -43,8 +40,10 @@ pub struct Settings {
     pub listen: Option<SocketAddr>,
     /// Where HTTPS is served, and with what.
     pub listen_tls: Option<(SocketAddr, TlsFiles)>,
-    /// What one peer may cost.
+    /// The bounds of the server.
     pub limits: server::Limits,
+    /// How many connections are served at once; `None`: as many as the memory limit allows.
+    pub max_connections: Option<u32>,
     /// Who may use the verify API.
     pub callers: callers::Settings,
     /// Who may ask on behalf of a proxy.
@@ -149,8 +148,7 @@ pub async fn run(
     // Everything that can be wrong with the configuration shows before anything is served.
     let callers = Callers::new(client.clone(), settings.callers.clone())?;
     let (listeners, certificates) = settings.listeners().await?;
-    let mut limits = settings.limits;
-    limits.connections = connections_within(limits.connections, raise_open_files());
+    let limits = settings.limits.with_connections(settings.max_connections);
 
     // The admin port and the watches go on while the last requests are answered.
     let background = CancellationToken::new();
@@ -203,7 +201,9 @@ pub async fn run(
             Ok(())
         });
     }
-    let router = router(desk, callers, settings.proxy_callers);
+    let asked = state.clone();
+    let ready = Arc::new(move || telemetry::Health::ready(&*asked));
+    let router = router(desk, callers, settings.proxy_callers, ready);
     let served = parts
         .beside(
             server::serve(listeners, router, limits, counters, stopping.clone()),
@@ -352,6 +352,7 @@ mod tests {
             listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
             listen_tls: None,
             limits: server::Limits::default(),
+            max_connections: None,
             callers: callers::Settings {
                 methods: vec![callers::Method::None],
                 ..callers::Settings::default()

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::cluster::{Cluster, NAMESPACE};
+use super::memory_group::MemoryGroup;
 use super::operator::http_get;
 use super::proxy::Proxy;
 use super::stage::Stage;
@@ -22,6 +23,7 @@ pub(crate) const METRICS: &[(&str, &str, &[&str])] = &[
     ("claviger_gate_changes", "counter", &["resource"]),
     ("claviger_gate_connections", "gauge", &[]),
     ("claviger_gate_connections_accepted", "counter", &[]),
+    ("claviger_gate_connections_made_way", "counter", &[]),
     (
         "claviger_gate_decision_duration_seconds",
         "histogram",
@@ -36,6 +38,7 @@ pub(crate) const METRICS: &[(&str, &str, &[&str])] = &[
     ),
     ("claviger_gate_ready", "gauge", &[]),
     ("claviger_gate_refused_handshakes", "counter", &[]),
+    ("claviger_gate_refused_requests", "counter", &[]),
     ("claviger_gate_roles", "gauge", &[]),
     ("claviger_gate_slow_heads", "counter", &[]),
     ("claviger_gate_stalled_connections", "counter", &[]),
@@ -54,6 +57,8 @@ pub(crate) struct Builder<'a> {
     kubeconfig: Option<String>,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    /// The file that takes the process into its control group.
+    group: Option<PathBuf>,
 }
 
 /// A running gate. Its logs and metrics become evidence when it ends; it is killed when dropped.
@@ -77,6 +82,7 @@ impl Gate {
             kubeconfig: None,
             arguments: Vec::new(),
             environment: Vec::new(),
+            group: None,
         }
         .args(&[
             "--listen=127.0.0.1:0",
@@ -222,6 +228,11 @@ impl Gate {
         super::operator::resident_kib(self.pid())
     }
 
+    /// The most resident memory that it ever had, in KiB.
+    pub(crate) fn peak_kib(&self) -> u64 {
+        super::operator::memory_kib(self.pid(), "VmHWM:")
+    }
+
     fn address(&self, name: &str) -> Option<SocketAddr> {
         let logs = self.logs();
         // As text it is `address=…`, as JSON `"address":"…"`.
@@ -274,6 +285,12 @@ impl<'a> Builder<'a> {
         self
     }
 
+    /// Bounds its memory.
+    pub(crate) fn in_group(mut self, group: &MemoryGroup) -> Self {
+        self.group = Some(group.processes());
+        self
+    }
+
     /// Without this argument, which it has otherwise.
     pub(crate) fn without(mut self, name: &str) -> Self {
         self.arguments
@@ -312,7 +329,19 @@ impl<'a> Builder<'a> {
             .control_plane
             .dir()
             .join(format!("{name}.stderr"));
-        let child = Command::new(env!("CARGO_BIN_EXE_claviger"))
+        let program = env!("CARGO_BIN_EXE_claviger");
+        let mut command = match &self.group {
+            None => Command::new(program),
+            Some(processes) => {
+                let mut shell = Command::new("sh");
+                shell
+                    .args(["-c", "echo $$ > \"$0\" && exec \"$@\""])
+                    .arg(processes)
+                    .arg(program);
+                shell
+            }
+        };
+        let child = command
             .arg("gate")
             .args(&self.arguments)
             .env_clear()

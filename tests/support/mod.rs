@@ -5,10 +5,12 @@
 //! - [`admission`]: the admission policies that the chart installs
 //! - [`stage`]: a namespace for one story, and what a person does and sees in it
 //! - [`many`]: many ApiKeys at once
+//! - [`memory_group`]: a bound on the memory of a process
 //! - [`operator`]: the controller as a process, with its logs and metrics
 //! - [`gate`]: the gate as a process
 //! - [`helm`]: the real helm, and what it makes of the chart
 //! - [`history`]: every state that ApiKeys and Secrets went through, and what must hold in all of them
+//! - [`http2`]: frames of a hostile client
 //! - [`inprocess`]: the controller in this process, with a clock of its own
 //! - [`kstatus`]: what deployment tools make of an object
 //! - [`leaks`]: looks for keys where none may be
@@ -38,10 +40,12 @@ pub(crate) mod control_plane;
 pub(crate) mod gate;
 pub(crate) mod helm;
 pub(crate) mod history;
+pub(crate) mod http2;
 pub(crate) mod inprocess;
 pub(crate) mod kstatus;
 pub(crate) mod leaks;
 pub(crate) mod many;
+pub(crate) mod memory_group;
 pub(crate) mod operator;
 pub(crate) mod proxies;
 pub(crate) mod proxy;

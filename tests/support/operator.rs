@@ -285,10 +285,15 @@ pub(crate) fn http_get(address: SocketAddr, path: &str) -> Option<(u16, String)>
 
 /// The resident memory of a process in KiB.
 pub(crate) fn resident_kib(pid: u32) -> u64 {
+    memory_kib(pid, "VmRSS:")
+}
+
+/// A line of a process's memory in KiB (proc(5), `/proc/pid/status`).
+pub(crate) fn memory_kib(pid: u32, name: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a running process");
     let line = status
         .lines()
-        .find(|line| line.starts_with("VmRSS:"))
+        .find(|line| line.starts_with(name))
         .expect("its memory");
     line.split_whitespace()
         .nth(1)

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,9 +37,14 @@ fn house(method: Method, limits: Limits) -> Router {
         address: ([192, 0, 2, 1], 4711).into(),
         certified: false,
     };
-    router(testing::desk([], &[]), callers, ProxyCallers::None)
-        .layer(Extension(peer))
-        .layer(Extension(Bodies::new(&limits)))
+    router(
+        testing::desk([], &[]),
+        callers,
+        ProxyCallers::None,
+        Arc::new(|| Ok(())),
+    )
+    .layer(Extension(peer))
+    .layer(Extension(Bodies::new(&limits)))
 }
 
 async fn ask(house: &Router, path: &str, body: Body) -> (StatusCode, HeaderMap, Bytes) {
@@ -128,8 +133,11 @@ async fn questions_that_find_no_room_are_told_to_come_again() {
             &HeaderValue::from_static("1")
         )
     );
-    let (_, headers, _) = ask(&house, CHECK, Body::from(vec![0; 20])).await;
+    let (_, headers, _) = ask(&house, CHECK, endless(vec![0; 20])).await;
     assert_eq!(headers["grpc-status"], "14");
+    // A question that is here whole takes nothing from others, and is answered.
+    let (_, headers, _) = ask(&house, CHECK, Body::from(vec![0; 5])).await;
+    assert!(!headers.contains_key("grpc-status"), "{headers:?}");
     slow.await.unwrap();
     assert_eq!(
         ask(&house, "/v1/verify", Body::from(question)).await.0,
@@ -202,4 +210,58 @@ async fn a_batch_that_is_not_understood_says_which_question_it_is() {
     let told = String::from_utf8(told.to_vec()).unwrap();
     assert_eq!(status, StatusCode::BAD_REQUEST, "{told}");
     assert!(told.contains("requests[1]: "), "{told}");
+}
+
+#[tokio::test]
+async fn health_is_told_over_http_and_grpc() {
+    let ready = Arc::new(AtomicBool::new(true));
+    let asked = ready.clone();
+    let client = Client::new(
+        tower::service_fn(async |_: http::Request<kube::client::Body>| {
+            Err::<http::Response<kube::client::Body>, _>(io::Error::other("nobody is there"))
+        }),
+        "x",
+    );
+    let settings = Settings {
+        methods: vec![Method::None],
+        ..Settings::default()
+    };
+    let callers = Callers::new(client, settings).unwrap();
+    // Without a client certificate, which proxies would need.
+    let router = router(
+        testing::desk([], &[]),
+        callers,
+        ProxyCallers::Mtls,
+        Arc::new(move || {
+            if asked.load(Ordering::Relaxed) {
+                Ok(())
+            } else {
+                Err("loading".to_owned())
+            }
+        }),
+    )
+    .layer(Extension(Bodies::new(&Limits::default())));
+    for (is_ready, status, serving) in [
+        (true, StatusCode::OK, 1),
+        (false, StatusCode::SERVICE_UNAVAILABLE, 2),
+    ] {
+        ready.store(is_ready, Ordering::Relaxed);
+        let request = http::Request::get("/healthz").body(Body::empty()).unwrap();
+        assert_eq!(
+            router.clone().oneshot(request).await.unwrap().status(),
+            status
+        );
+        // A message without a service's name, and the status as its answer's first field.
+        let check = "/grpc.health.v1.Health/Check";
+        let (_, _, answer) = ask(&router, check, Body::from(vec![0; 5])).await;
+        assert_eq!(answer[..], [0, 0, 0, 0, 2, 8, serving]);
+    }
+    let other = [&[0, 0, 0, 0, 7, 10, 5][..], b"other"].concat();
+    for (method, body, code) in [("Check", other, "5"), ("Watch", vec![0; 5], "12")] {
+        let path = format!("/grpc.health.v1.Health/{method}");
+        assert_eq!(
+            ask(&router, &path, Body::from(body)).await.1["grpc-status"],
+            code
+        );
+    }
 }

@@ -2,8 +2,10 @@
 
 mod check;
 mod forward;
+mod health;
 mod verify;
 
 pub use check::{service as ext_authz, whole_question};
 pub use forward::{PATH as FORWARD_PATH, handle as forward};
+pub use health::{Ready, grpc_health, healthz};
 pub use verify::{MAX_BATCH, MAX_BODY, Verification, Verified, Verify, VerifyError};

@@ -1,19 +1,18 @@
-//! Reading the bodies of requests, with an end to how much and to how long, for each and for all together.
+//! Reading request bodies, with a bound on bytes and time for each, and on the bytes of all of them.
 
 use std::error::Error;
-use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures::FutureExt as _;
 use http::StatusCode;
 use http_body_util::BodyExt as _;
 use hyper::body::Body;
+use tokio::sync::OwnedSemaphorePermit;
 
+use super::capacity::Capacity;
 use super::limits::Limits;
-use super::room::{Room, Taken};
-
-/// How long a body waits for room while others take all of it.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A body was not read.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +22,7 @@ pub enum BodyError {
         "the body is longer than the {limit} bytes that are taken: send fewer requests at once"
     )]
     TooLarge {
-        /// The bytes that would have been read.
+        /// The most bytes that are read.
         limit: usize,
     },
     /// It did not come to its end in time.
@@ -32,7 +31,7 @@ pub enum BodyError {
         /// The time that it had.
         limit: Duration,
     },
-    /// Bodies of other requests take all the room there is.
+    /// The bodies of other requests take all memory that there is for bodies.
     #[error("the gate is busy with other requests: ask again in a second")]
     Busy,
     /// The peer or the connection failed.
@@ -41,7 +40,7 @@ pub enum BodyError {
 }
 
 impl BodyError {
-    /// The status to answer with: 413, 408, 503 or 400 (RFC 9110, 15.5).
+    /// The status to answer with: 413, 408, 503 or 400 (RFC 9110, section 15.5).
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
@@ -53,23 +52,33 @@ impl BodyError {
     }
 }
 
-/// Reads the bodies of requests. All that read with the same one, or a clone, share the room for them, of which one peer gets no
-/// more than a quarter.
-#[derive(Clone, Debug)]
+/// Reads request bodies within [`super::Limits`]: an extension of every request.
+#[derive(Clone)]
 pub struct Bodies {
-    room: Room,
+    capacity: Arc<Capacity>,
     time: Duration,
 }
 
-/// A body that was read. It takes its room until it is dropped.
-#[derive(Debug)]
-pub struct Held {
-    bytes: Bytes,
-    room: Option<Taken>,
+/// A body that is being read.
+pub struct ReadingBody<B> {
+    bodies: Bodies,
+    body: B,
+    limit: usize,
+    /// Most bodies are one piece, which is not copied.
+    first: Bytes,
+    all: BytesMut,
+    permit: Option<OwnedSemaphorePermit>,
 }
 
-impl Held {
-    /// The body. What is cloned from it should not outlive it: its room is given away then.
+/// A body that was read. It counts among the bytes of all bodies until it is dropped.
+#[derive(Debug)]
+pub struct WholeBody {
+    bytes: Bytes,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl WholeBody {
+    /// The body.
     #[must_use]
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
@@ -77,226 +86,140 @@ impl Held {
 }
 
 impl Bodies {
-    /// Reads within [`Limits::body`] and [`Limits::body_bytes`].
+    /// Reads within these limits, apart from the bodies of any server.
     #[must_use]
     pub fn new(limits: &Limits) -> Self {
-        Self {
-            room: Room::new(limits.body_bytes),
-            time: limits.body,
-        }
+        Self::within(Capacity::new(limits, Arc::default()), limits.body)
     }
 
-    /// The same for the bodies of one peer, which do not take everybody's room.
-    #[must_use]
-    pub fn of(&self, peer: IpAddr) -> Self {
-        Self {
-            room: self.room.of(peer),
-            time: self.time,
-        }
+    pub(super) fn within(capacity: Arc<Capacity>, time: Duration) -> Self {
+        Self { capacity, time }
     }
 
-    /// Reads a body of at most `limit` bytes.
-    ///
-    /// A body that says beforehand that it is longer is not read at all.
+    /// Reads a body of at most `limit` bytes. The request's head should be dropped before, for the
+    /// body may take its time.
     ///
     /// # Errors
     /// [`BodyError`], with the status to answer with.
-    pub async fn read<B>(&self, body: B, limit: usize) -> Result<Held, BodyError>
+    pub async fn read<B>(&self, body: B, limit: usize) -> Result<WholeBody, BodyError>
     where
-        B: Body<Data = Bytes>,
+        B: Body<Data = Bytes> + Unpin,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
+        self.begin(body, limit)?.finish().await
+    }
+
+    /// Begins to read a body of at most `limit` bytes.
+    ///
+    /// # Errors
+    /// [`BodyError::TooLarge`] where the request says beforehand that the body is longer.
+    pub fn begin<B: Body>(&self, body: B, limit: usize) -> Result<ReadingBody<B>, BodyError> {
         if body.size_hint().lower() > u64::try_from(limit).unwrap_or(u64::MAX) {
             return Err(BodyError::TooLarge { limit });
         }
-        tokio::time::timeout(self.time, self.collect(body, limit))
-            .await
-            .unwrap_or(Err(BodyError::TooSlow { limit: self.time }))
+        let (first, all) = (Bytes::new(), BytesMut::new());
+        Ok(ReadingBody {
+            bodies: self.clone(),
+            body,
+            limit,
+            first,
+            all,
+            permit: None,
+        })
+    }
+}
+
+impl<B> ReadingBody<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    /// Reads what is here already, and tells whether that is all of it. Such a body does not count
+    /// among the bytes of all: it was received within the window of its connection.
+    ///
+    /// # Errors
+    /// [`BodyError`], with the status to answer with.
+    pub fn read_available(&mut self) -> Result<bool, BodyError> {
+        while let Some(frame) = self.body.frame().now_or_never() {
+            let Some(frame) = frame else { return Ok(true) };
+            self.add(frame)?;
+        }
+        Ok(false)
     }
 
-    async fn collect<B>(&self, body: B, limit: usize) -> Result<Held, BodyError>
-    where
-        B: Body<Data = Bytes>,
-        B::Error: Into<Box<dyn Error + Send + Sync>>,
-    {
-        let mut body = std::pin::pin!(body);
-        let mut held = Held {
-            bytes: Bytes::new(),
-            room: None,
+    /// Waits for the rest.
+    ///
+    /// # Errors
+    /// [`BodyError`], with the status to answer with.
+    pub async fn finish(mut self) -> Result<WholeBody, BodyError> {
+        self.reserve(self.length())?;
+        let time = self.bodies.time;
+        let rest = async {
+            while let Some(frame) = self.body.frame().await {
+                let added = self.add(frame)?;
+                self.reserve(added)?;
+            }
+            Ok(())
         };
-        let mut all = BytesMut::new();
-        while let Some(frame) = body.frame().await {
-            let Ok(data) = frame
-                .map_err(|error| BodyError::Broken(error.into()))?
-                .into_data()
-            else {
-                continue;
-            };
-            if held.bytes.len() + all.len() + data.len() > limit {
-                return Err(BodyError::TooLarge { limit });
-            }
-            self.make_room(&mut held, data.len()).await?;
-            // Most bodies are one piece, which is not copied.
-            if held.bytes.is_empty() && all.is_empty() {
-                held.bytes = data;
-                continue;
-            }
-            all.extend_from_slice(&std::mem::take(&mut held.bytes));
-            all.extend_from_slice(&data);
-        }
-        if !all.is_empty() {
-            held.bytes = all.freeze();
-        }
-        Ok(held)
+        let rest = tokio::time::timeout(time, rest).await;
+        rest.unwrap_or(Err(BodyError::TooSlow { limit: time }))?;
+        Ok(self.into_whole())
     }
 
-    /// Room is taken as bytes come: who only says that much will come takes none.
-    async fn make_room(&self, held: &mut Held, length: usize) -> Result<(), BodyError> {
-        let wanted = u32::try_from(length).map_err(|_| BodyError::Busy)?;
-        let more = if let Some(more) = self.room.now(wanted) {
-            more
+    /// What was read.
+    #[must_use]
+    pub fn into_whole(self) -> WholeBody {
+        let bytes = if self.all.is_empty() {
+            self.first
         } else {
-            // A rare wait, which stands apart: each request has room for what it awaits in place.
-            let more = Box::pin(tokio::time::timeout(PATIENCE, self.room.later(wanted)));
-            more.await.ok().flatten().ok_or(BodyError::Busy)?
+            self.all.freeze()
         };
-        match &mut held.room {
-            Some(room) => room.merge(more),
-            None => held.room = Some(more),
+        WholeBody {
+            bytes,
+            _permit: self.permit,
+        }
+    }
+
+    fn length(&self) -> usize {
+        self.first.len() + self.all.len()
+    }
+
+    fn add(
+        &mut self,
+        frame: Result<hyper::body::Frame<Bytes>, B::Error>,
+    ) -> Result<usize, BodyError> {
+        let frame = frame.map_err(|error| BodyError::Broken(error.into()))?;
+        // Trailers, of which no request here has any, are passed over.
+        let Ok(data) = frame.into_data() else {
+            return Ok(0);
+        };
+        let added = data.len();
+        if self.length() + added > self.limit {
+            return Err(BodyError::TooLarge { limit: self.limit });
+        }
+        if self.length() == 0 {
+            self.first = data;
+        } else {
+            self.all.extend_from_slice(&std::mem::take(&mut self.first));
+            self.all.extend_from_slice(&data);
+        }
+        Ok(added)
+    }
+
+    /// Bytes are counted as they come: a request that only says that many will come takes nothing
+    /// from others.
+    fn reserve(&mut self, bytes: usize) -> Result<(), BodyError> {
+        let Some(more) = self.bodies.capacity.body_bytes(bytes) else {
+            self.bodies.capacity.count_refusal();
+            return Err(BodyError::Busy);
+        };
+        match &mut self.permit {
+            Some(permit) => permit.merge(more),
+            None => self.permit = Some(more),
         }
         Ok(())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::convert::Infallible;
-    use std::pin::Pin;
-    use std::task::{Context, Poll};
-
-    use futures::StreamExt as _;
-    use http_body_util::StreamBody;
-    use hyper::body::{Frame, SizeHint};
-
-    use super::*;
-
-    fn bodies(body_bytes: u32) -> Bodies {
-        Bodies::new(&Limits {
-            body_bytes,
-            ..Limits::default()
-        })
-    }
-
-    async fn read_body<B: Body<Data = Bytes, Error = Infallible>>(
-        body: B,
-        limit: usize,
-    ) -> Result<Bytes, BodyError> {
-        Ok(bodies(1000).read(body, limit).await?.bytes().clone())
-    }
-
-    fn pieces(pieces: &'static [&'static str]) -> impl Body<Data = Bytes, Error = Infallible> {
-        let frames = pieces
-            .iter()
-            .map(|piece| Ok(Frame::data(Bytes::from_static(piece.as_bytes()))));
-        StreamBody::new(futures::stream::iter(frames.collect::<Vec<_>>()))
-    }
-
-    #[tokio::test]
-    async fn a_body_is_read_whole_in_one_piece_or_many() {
-        assert_eq!(read_body(pieces(&[]), 9).await.unwrap(), "");
-        assert_eq!(
-            read_body(pieces(&["", "whole", ""]), 9).await.unwrap(),
-            "whole"
-        );
-        assert_eq!(
-            read_body(pieces(&["in", "three", "pi"]), 9).await.unwrap(),
-            "inthreepi"
-        );
-    }
-
-    /// Says how long it is, and must not be read.
-    struct Told(u64);
-
-    impl Body for Told {
-        type Data = Bytes;
-        type Error = Infallible;
-
-        fn poll_frame(
-            self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-            panic!("nobody reads it")
-        }
-
-        fn size_hint(&self) -> SizeHint {
-            SizeHint::with_exact(self.0)
-        }
-    }
-
-    #[tokio::test]
-    async fn a_body_that_is_too_long_is_refused_before_and_while_it_is_read() {
-        let told = read_body(Told(10), 9).await.unwrap_err();
-        assert_eq!(told.status(), StatusCode::PAYLOAD_TOO_LARGE);
-        let untold = read_body(pieces(&["01234", "56789"]), 9).await.unwrap_err();
-        assert_eq!(untold.status(), StatusCode::PAYLOAD_TOO_LARGE);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_body_that_does_not_come_is_not_waited_for() {
-        let first = futures::stream::iter([Ok::<_, Infallible>(Frame::data(Bytes::from_static(
-            b"slow",
-        )))]);
-        let error = read_body(StreamBody::new(first.chain(futures::stream::pending())), 9)
-            .await
-            .unwrap_err();
-        assert_eq!(error.status(), StatusCode::REQUEST_TIMEOUT);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn all_bodies_together_take_no_more_room_than_there_is() {
-        let bodies = bodies(10);
-        let first = bodies.read(pieces(&["four", "two"]), 9).await.unwrap();
-        let busy = bodies.read(pieces(&["six", "six"]), 9).await.unwrap_err();
-        assert_eq!(busy.status(), StatusCode::SERVICE_UNAVAILABLE);
-        // Who was turned away keeps nothing, and who waits a little gets what others give back.
-        bodies.read(pieces(&["six"]), 9).await.unwrap();
-        let later = tokio::spawn({
-            let bodies = bodies.clone();
-            async move { bodies.read(pieces(&["six", "six"]), 9).await }
-        });
-        tokio::task::yield_now().await;
-        drop(first);
-        assert_eq!(later.await.unwrap().unwrap().bytes(), "sixsix");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn one_peer_takes_no_more_than_its_portion() {
-        let bodies = bodies(40);
-        let (greedy, modest) = (
-            bodies.of([192, 0, 2, 1].into()),
-            bodies.of([192, 0, 2, 2].into()),
-        );
-        let first = greedy.read(pieces(&["four", "two"]), 9).await.unwrap();
-        // On another connection it is the same one.
-        let again = bodies.of([192, 0, 2, 1].into());
-        let busy = again.read(pieces(&["six", "six"]), 9).await.unwrap_err();
-        assert_eq!(busy.status(), StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(
-            modest
-                .read(pieces(&["six", "six"]), 9)
-                .await
-                .unwrap()
-                .bytes(),
-            "sixsix"
-        );
-        drop(first);
-        assert_eq!(
-            again
-                .read(pieces(&["six", "six"]), 9)
-                .await
-                .unwrap()
-                .bytes(),
-            "sixsix"
-        );
-    }
-}
+mod tests;

@@ -6,13 +6,15 @@ use std::future::{Future, poll_fn, ready};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::body::Body;
-use http::{Request, Response, StatusCode};
-use hyper::body::{Body as _, Incoming};
+use bytes::Bytes;
+use futures::FutureExt as _;
+use http::header::{CONNECTION, RETRY_AFTER};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -21,18 +23,18 @@ use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
 use super::body::Bodies;
+use super::capacity::Capacity;
 use super::counters::Counters;
-use super::gathered::Gathered;
+use super::executor::{LocalExecutor, Spawner};
+use super::io::CorkedIo;
 use super::limits::Limits;
-use super::room::Room;
-use super::streams::{Begun, Streams};
-use super::vigil::{Overdue, Vigil, Watch};
-use super::watched::{ResponseBody, Watched};
+use super::timeouts::{ConnectionTimeouts, Expired, RequestInFlight, Timer};
 
 /// Why a connection ended.
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// Bytes of one body that an HTTP/2 peer may send ahead (RFC 9113, 6.9.2: what it may send unless told otherwise).
+/// Bytes of one body that an HTTP/2 peer may send before they are read (RFC 9113, section 6.9.2: the
+/// initial value), and twice as many of all bodies of a connection.
 const STREAM_WINDOW: u32 = 65_535;
 
 /// Who is at the other end of a connection: an extension of every request.
@@ -40,19 +42,20 @@ const STREAM_WINDOW: u32 = 65_535;
 pub struct Peer {
     /// Its address, as the connection has it: a load balancer's where there is one.
     pub address: SocketAddr,
-    /// Whether it showed a client certificate of the authorities in `--tls-client-ca` when the connection began. When these change,
-    /// such connections are asked to close, and cut off if they do not: who comes back is looked at anew.
+    /// Whether it showed a client certificate of the authorities in `--tls-client-ca` when the
+    /// connection began. When these change, such connections are asked to close, and cut off if they
+    /// do not: the peer then has to show its certificate again.
     pub certified: bool,
 }
 
 /// The protocols with their bounds.
-fn protocols(limits: &Limits, streams: &Streams) -> auto::Builder<Begun> {
-    let mut builder = auto::Builder::new(streams.begun());
+fn protocols(limits: &Limits, executor: &LocalExecutor) -> auto::Builder<Spawner> {
+    let mut builder = auto::Builder::new(executor.spawner());
     let head_bytes = usize::try_from(limits.head_bytes).unwrap_or(usize::MAX);
     builder
         .http1()
         .timer(TokioTimer::new())
-        // The vigil sees to it: this one would count idle time.
+        // It would count idle time: see `head_tracker`.
         .header_read_timeout(None)
         .keep_alive(true)
         .max_headers(limits.headers.into())
@@ -63,11 +66,10 @@ fn protocols(limits: &Limits, streams: &Streams) -> auto::Builder<Begun> {
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(limits.head_bytes)
-        // What comes of bodies before anybody reads them.
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(4 * STREAM_WINDOW)
+        .initial_connection_window_size(2 * STREAM_WINDOW)
         .keep_alive_interval(limits.ping)
-        .keep_alive_timeout(limits.ping_answer)
+        .keep_alive_timeout(limits.ping_ack)
         // Streams that are opened only to be reset (CVE-2023-44487, RUSTSEC-2024-0003).
         .max_pending_accept_reset_streams(20)
         .max_local_error_reset_streams(256);
@@ -79,74 +81,64 @@ pub(super) struct Serving<'a> {
     pub(super) router: Router,
     pub(super) peer: Peer,
     pub(super) bodies: Bodies,
-    /// Room for heads.
-    pub(super) heads: Room,
+    pub(super) capacity: Arc<Capacity>,
     pub(super) limits: Limits,
+    pub(super) timeouts: ConnectionTimeouts,
     pub(super) counters: &'a Counters,
-    /// Requests under way are finished, then it closes.
+    /// Requests in flight are finished, then the connection closes.
     pub(super) drain: &'a CancellationToken,
-    /// The same for this connection alone, which is cut off when it takes too long.
+    /// The same for connections with a client certificate alone.
     pub(super) retire: CancellationToken,
-    /// The same because others need its place.
-    pub(super) leave: CancellationToken,
-    /// How many others wait for its place.
-    pub(super) crowded: Arc<AtomicUsize>,
 }
 
 impl Serving<'_> {
     /// Serves a connection until it ends, by whichever side.
     pub(super) async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-        let heads = self.heads.of(self.peer.address.ip());
-        let vigil = Vigil::new(self.limits, heads, self.crowded);
-        let bodies = self.bodies.of(self.peer.address.ip());
-        let headers = self.limits.headers.into();
         let requests = Requests {
             router: self.router,
             peer: self.peer,
-            bodies,
-            headers,
-            vigil: vigil.clone(),
+            bodies: self.bodies,
+            capacity: self.capacity,
+            headers: self.limits.headers.into(),
+            timeouts: self.timeouts.clone(),
         };
-        let mut streams = Streams::default();
-        let protocols = protocols(&self.limits, &streams);
-        let gathered = Gathered::new(Watched::new(stream, vigil.clone()));
-        let mut connection =
-            pin!(protocols.serve_connection(TokioIo::new(gathered.clone()), requests));
-        let mut watch = Watch::new(vigil.clone());
-        let (mut draining, mut retiring) = (false, false);
+        let mut executor = LocalExecutor::default();
+        let protocols = protocols(&self.limits, &executor);
+        let io = CorkedIo::new(stream, self.timeouts.clone());
+        let connection = protocols.serve_connection(TokioIo::new(io.clone()), requests);
+        let mut connection = pin!(connection);
+        let mut timer = Timer::new(self.timeouts.clone());
+        let mut close = pin!(either(self.drain, &self.retire));
+        let (mut closing, address) = (false, self.peer.address);
         loop {
             tokio::select! {
-                // The watch looks at what the connection has done.
+                // The timer looks at what the connection has done.
                 biased;
-                ended = poll_fn(|context| turn(connection.as_mut(), &mut streams, &gathered, context)) => {
+                ended = poll_fn(|context| turn(connection.as_mut(), &mut executor, &io, context)) => {
                     if let Err(error) = ended {
-                        tracing::debug!(address = %self.peer.address, error, "a connection ended with an error");
+                        tracing::debug!(%address, error, "a connection ended with an error");
                     }
                     return;
                 }
-                overdue = poll_fn(|context| watch.poll(context)) => match overdue {
-                    Overdue::Idle => {
-                        vigil.say_farewell();
+                expired = poll_fn(|context| timer.poll(context)) => match expired {
+                    Expired::Use => {
+                        self.timeouts.close();
                         connection.as_mut().graceful_shutdown();
                     }
-                    Overdue::Head => {
-                        tracing::debug!(address = %self.peer.address, "a request head did not come in time, or found no room");
-                        self.counters.head_was_slow();
+                    Expired::Head => {
+                        tracing::debug!(%address, "a request head did not come in time");
+                        self.counters.slow_heads.increment();
                         return;
                     }
-                    Overdue::Progress => {
-                        tracing::debug!(address = %self.peer.address, "a connection made no progress");
-                        self.counters.peer_stalled();
+                    Expired::Progress => {
+                        tracing::debug!(%address, "a connection made no progress");
+                        self.counters.stalled.increment();
                         return;
                     }
                 },
-                () = self.drain.cancelled(), if !draining => {
-                    draining = true;
-                    connection.as_mut().graceful_shutdown();
-                }
-                () = either(&self.retire, &self.leave), if !retiring => {
-                    retiring = true;
-                    vigil.retire();
+                () = &mut close, if !closing => {
+                    closing = true;
+                    self.timeouts.close();
                     connection.as_mut().graceful_shutdown();
                 }
             }
@@ -154,21 +146,22 @@ impl Serving<'_> {
     }
 }
 
-/// One turn of a connection: what it has read is answered, and what it has to say is sent in one piece.
+/// One turn of a connection: what it has read is answered, and what it has to say is sent in one
+/// piece.
 fn turn<S: AsyncWrite + Unpin>(
     mut connection: Pin<&mut impl Future<Output = Result<(), Failure>>>,
-    streams: &mut Streams,
-    gathered: &Gathered<S>,
+    executor: &mut LocalExecutor,
+    io: &CorkedIo<S>,
     context: &mut Context<'_>,
 ) -> Poll<Result<(), Failure>> {
     let ended = loop {
         let ended = connection.as_mut().poll(context);
-        // It takes the answers over, and may have begun more requests meanwhile.
-        if ended.is_ready() || !streams.poll(context) {
+        // It takes the responses over, and may have begun more requests meanwhile.
+        if ended.is_ready() || !executor.poll(context) {
             break ended;
         }
     };
-    match gathered.poll_send(context) {
+    match io.poll_send(context) {
         Poll::Ready(Err(error)) if ended.is_pending() => Poll::Ready(Err(error.into())),
         _ => ended,
     }
@@ -186,9 +179,11 @@ struct Requests {
     router: Router,
     peer: Peer,
     bodies: Bodies,
-    /// The most headers of a request. HTTP/1 sees to it itself; over HTTP/2 one byte can stand for one.
+    capacity: Arc<Capacity>,
+    /// The most headers of a request. HTTP/1 sees to it itself; over HTTP/2 one byte can stand for
+    /// one.
     headers: usize,
-    vigil: Vigil,
+    timeouts: ConnectionTimeouts,
 }
 
 impl Service<Request<Incoming>> for Requests {
@@ -196,17 +191,82 @@ impl Service<Request<Incoming>> for Requests {
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
+    /// Where too many requests are in flight, one that can be answered without waiting for anything
+    /// still is: those who hold the others keep no proxy from its answer.
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let under_way = self.vigil.begin(request.body().size_hint().exact());
+        let permit = self.capacity.request();
+        let refused = permit.is_none();
+        let in_flight = self.timeouts.begin(permit);
         if request.headers().len() > self.headers {
-            let mut refusal = Response::new(ResponseBody::new(Body::empty(), under_way));
-            *refusal.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-            return Box::pin(ready(Ok(refusal)));
+            let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+            return Box::pin(ready(Ok(refusal(status, in_flight))));
         }
+        let close = request.version() < Version::HTTP_2 && in_flight.is_last();
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(self.peer);
         request.extensions_mut().insert(self.bodies.clone());
-        let answer = self.router.clone().call(request);
-        Box::pin(async move { Ok(answer.await?.map(|body| ResponseBody::new(body, under_way))) })
+        let response = self.router.clone().call(request);
+        let capacity = self.capacity.clone();
+        Box::pin(async move {
+            let response = if refused {
+                response.now_or_never()
+            } else {
+                Some(response.await)
+            };
+            let Some(response) = response else {
+                capacity.count_refusal();
+                let mut refusal = refusal(StatusCode::SERVICE_UNAVAILABLE, in_flight);
+                refusal
+                    .headers_mut()
+                    .insert(RETRY_AFTER, HeaderValue::from_static("1"));
+                return Ok(refusal);
+            };
+            let mut response = response?;
+            if close {
+                response
+                    .headers_mut()
+                    .insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok(response.map(|body| ResponseBody {
+                body,
+                _in_flight: in_flight,
+            }))
+        })
+    }
+}
+
+fn refusal(status: StatusCode, in_flight: RequestInFlight) -> Response<ResponseBody> {
+    let body = ResponseBody {
+        body: Body::empty(),
+        _in_flight: in_flight,
+    };
+    let mut refusal = Response::new(body);
+    *refusal.status_mut() = status;
+    refusal
+}
+
+/// The body of a response, with which its request ends.
+struct ResponseBody {
+    body: Body,
+    _in_flight: RequestInFlight,
+}
+
+impl hyper::body::Body for ResponseBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

@@ -3,86 +3,51 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counts of a server's connections. All of them only grow, except [`Counters::open`].
+/// A number that only grows, except that of [`Counters::open`].
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// The number now.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn increment(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Counts of a server's connections and requests.
 #[derive(Debug, Default)]
 pub struct Counters {
-    open: AtomicU64,
-    accepted: AtomicU64,
-    accept_errors: AtomicU64,
-    refused_handshakes: AtomicU64,
-    slow_heads: AtomicU64,
-    stalled: AtomicU64,
-    waited: AtomicU64,
+    /// Connections that are open now, those in a TLS handshake among them.
+    pub open: Count,
+    /// Connections that were accepted.
+    pub accepted: Count,
+    /// Failures to accept a connection, such as too many open files.
+    pub accept_errors: Count,
+    /// TLS handshakes that failed or were not done in time.
+    pub refused_handshakes: Count,
+    /// Connections cut off because a request head did not come, or not to its end, in time.
+    pub slow_heads: Count,
+    /// Connections cut off because the peer did not read its response, or a request did not end.
+    pub stalled: Count,
+    /// Connections that had to wait because as many as allowed were open.
+    pub waited: Count,
+    /// Connections cut off because others needed their place, or that of their requests.
+    pub made_way: Count,
+    /// Requests refused because too many were in flight, or too many bytes of their bodies.
+    pub refused_requests: Count,
 }
 
 impl Counters {
-    /// Connections that are open now, those in a TLS handshake among them.
-    #[must_use]
-    pub fn open(&self) -> u64 {
-        self.open.load(Ordering::Relaxed)
-    }
-
-    /// Connections that were ever accepted.
-    #[must_use]
-    pub fn accepted(&self) -> u64 {
-        self.accepted.load(Ordering::Relaxed)
-    }
-
-    /// Failures to accept a connection, such as too many open files.
-    #[must_use]
-    pub fn accept_errors(&self) -> u64 {
-        self.accept_errors.load(Ordering::Relaxed)
-    }
-
-    /// TLS handshakes that failed or were not done in time.
-    #[must_use]
-    pub fn refused_handshakes(&self) -> u64 {
-        self.refused_handshakes.load(Ordering::Relaxed)
-    }
-
-    /// Connections cut off because the head of a request did not come, or not to its end, in time.
-    #[must_use]
-    pub fn slow_heads(&self) -> u64 {
-        self.slow_heads.load(Ordering::Relaxed)
-    }
-
-    /// Connections cut off because the peer did not read its answer, or a request did not end.
-    #[must_use]
-    pub fn stalled(&self) -> u64 {
-        self.stalled.load(Ordering::Relaxed)
-    }
-
-    /// Connections that had to wait because as many as allowed were open.
-    #[must_use]
-    pub fn waited(&self) -> u64 {
-        self.waited.load(Ordering::Relaxed)
-    }
-
-    /// Counts a connection as open until the answer is dropped.
+    /// Counts a connection as open until the returned value is dropped.
     pub(super) fn opened(self: &Arc<Self>) -> Open {
-        self.accepted.fetch_add(1, Ordering::Relaxed);
-        self.open.fetch_add(1, Ordering::Relaxed);
+        self.accepted.increment();
+        self.open.increment();
         Open(self.clone())
-    }
-
-    pub(super) fn accept_failed(&self) {
-        self.accept_errors.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn handshake_refused(&self) {
-        self.refused_handshakes.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn head_was_slow(&self) {
-        self.slow_heads.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn peer_stalled(&self) {
-        self.stalled.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn connection_waits(&self) {
-        self.waited.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -91,6 +56,6 @@ pub(super) struct Open(Arc<Counters>);
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.open.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

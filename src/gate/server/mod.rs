@@ -1,36 +1,66 @@
-//! The gate's front door: HTTP/1.1 and HTTP/2, plain and over TLS, with an end to everything a peer can make it wait for.
+//! The gate's server: HTTP/1.1 and HTTP/2, plain and over TLS, with a bound on everything that a
+//! peer can make it hold or wait for.
 //!
 //! - [`Listener`] and [`serve`]: addresses, and what is served at them
 //! - [`Certificates`]: TLS files that are read again while the server runs
-//! - [`Limits`]: what one peer may cost, and how many there may be
-//! - [`Peer`]: who asks, an extension of every request
-//! - [`Bodies`]: reads bodies of bounded size and time, and bounded over all connections; an extension of every request, too
-//! - [`Portions`]: what one peer may take of what all share
-//! - [`Counters`]: what the metrics tell about connections
+//! - [`Peer`]: the peer's address and whether it has a certificate, an extension of every request
+//! - [`Bodies`]: reads request bodies, an extension of every request
+//! - [`Counters`]: what the metrics say about connections
+//!
+//! # Bounds
+//!
+//! All of them stand in [`Limits`]. What is held, and what happens to more of it:
+//!
+//! | held | bound | beyond it |
+//! |---|---|---|
+//! | connections | half of the memory limit, 128 KiB each; at most 20,000 and the open files | the longest idle is closed, the new one waits |
+//! | requests in flight | 8,192; 100 on an HTTP/2 connection | 503, and the connection with the longest one is closed |
+//! | a request head | 32 KiB, 100 headers | 431 |
+//! | a request body | its route's bound: 256 KiB for JSON, 128 KiB for gRPC | 413 |
+//! | bodies that are not whole yet or wait | 32 MiB | 503, as for requests |
+//! | bodies of an HTTP/2 peer that nothing reads yet | 64 KiB a stream, 128 KiB a connection | the peer waits (its window is used up) |
+//! | responses that a peer does not read | 128 KiB a connection | its requests wait |
+//! | token reviews that wait for the API server | 16 at once and 1,024 in the queue, of which one address gets an eighth | 503 |
+//!
+//! And how long a peer may take:
+//!
+//! | from, to | time | then |
+//! |---|---|---|
+//! | a connection, its TLS session | 10 s | cut off |
+//! | a connection, its first request | 30 s | cut off |
+//! | the first byte of a head, its last (HTTP/2: of a header block) | 10 s | cut off |
+//! | the end of a head, that of the body | 10 s | 408 |
+//! | the end of a head, that of the response | 120 s | cut off |
+//! | while the peer reads nothing of a response | 30 s | cut off |
+//! | between two requests | 65 min | closed |
+//! | the age of a connection | 5 to 10 min, at random | closed after its requests: GOAWAY, or `Connection: close` on the next response |
+//! | an HTTP/2 ping, its acknowledgement | 10 s; a ping every 20 s | cut off |
+//! | a connection that is to close, its end | 20 s (`--drain`) | cut off |
+//!
+//! So a gate needs at most half of its memory limit for connections, 32 MiB for bodies and about
+//! 6 KiB for each request in flight (48 MiB); the index needs 250 bytes a key.
 
 mod body;
+mod capacity;
 mod connection;
 mod counters;
-mod framing;
-mod gathered;
+mod executor;
+mod head_tracker;
+mod io;
 mod limits;
 mod listener;
 mod portions;
-mod room;
-mod shares;
-mod streams;
 #[cfg(test)]
 mod tests;
+mod timeouts;
 mod tls;
-mod vigil;
-mod watched;
 
 use std::net::SocketAddr;
 
-pub use self::body::{Bodies, BodyError, Held};
+pub use self::body::{Bodies, BodyError, WholeBody};
 pub use self::connection::Peer;
 pub use self::counters::Counters;
-pub use self::limits::{Limits, OpenFiles, RESERVED_FILES, connections_within, raise_open_files};
+pub use self::limits::{Limits, RESERVED_FILES};
 pub use self::listener::{Listener, serve};
 pub use self::portions::Portions;
 pub use self::tls::{Certificates, RELOAD, TlsError, TlsFiles};

@@ -175,10 +175,10 @@ impl Certificates {
                 tracing::info!(certificate = %self.files.certificate.display(), "the TLS files have changed and were read anew");
             }
             Err(error) if last == now => {
-                tracing::debug!(%error, "the TLS files still cannot be used")
+                tracing::debug!(%error, "the TLS files still cannot be used");
             }
             Err(error) => {
-                tracing::warn!(%error, "the TLS files cannot be used; the certificate that was read before stays")
+                tracing::warn!(%error, "the TLS files cannot be used; the certificate that was read before stays");
             }
         }
         now

@@ -50,7 +50,7 @@ pub(super) async fn until(holds: impl Fn() -> bool) {
 }
 
 /// A server that answers with the peer at `/`, echoes at `/echo`, and at `/wait` only when it is let to.
-pub(super) struct House {
+pub(super) struct TestServer {
     pub(super) address: SocketAddr,
     pub(super) counters: Arc<Counters>,
     pub(super) token: CancellationToken,
@@ -59,7 +59,7 @@ pub(super) struct House {
     pub(super) served: JoinHandle<()>,
 }
 
-impl House {
+impl TestServer {
     pub(super) async fn plain(limits: Limits) -> Self {
         Self::open(
             Listener::plain(([127, 0, 0, 1], 0).into()).await.unwrap(),
@@ -126,7 +126,7 @@ impl House {
     }
 }
 
-impl Drop for House {
+impl Drop for TestServer {
     fn drop(&mut self) {
         self.served.abort();
     }
@@ -139,7 +139,7 @@ async fn echo(
     bodies
         .read(body, 16)
         .await
-        .map(|held| held.bytes().clone())
+        .map(|whole| whole.bytes().clone())
         .map_err(|error| (error.status(), error.to_string()))
 }
 
@@ -264,11 +264,11 @@ impl Authority {
     /// A TLS connection by somebody who believes this authority, and may have a certificate of their own.
     pub(super) async fn connect(
         &self,
-        house: &House,
+        server: &TestServer,
         alpn: &str,
         own: Option<(String, String)>,
     ) -> std::io::Result<TlsStream<TcpStream>> {
-        connect(&self.client(alpn, own), house).await
+        connect(&self.client(alpn, own), server).await
     }
 
     /// Such a somebody, who remembers earlier sessions.
@@ -301,10 +301,10 @@ impl Authority {
 
 pub(super) async fn connect(
     client: &Arc<ClientConfig>,
-    house: &House,
+    server: &TestServer,
 ) -> std::io::Result<TlsStream<TcpStream>> {
     let name = ServerName::try_from("gate").unwrap();
-    soon(TlsConnector::from(client.clone()).connect(name, house.connect().await)).await
+    soon(TlsConnector::from(client.clone()).connect(name, server.connect().await)).await
 }
 
 /// Writes certificate, key and client authority of a server.

@@ -8,7 +8,7 @@ use rustls::HandshakeKind;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use super::support::{Authority, H1, H2, House, connect, soon, until, write};
+use super::support::{Authority, H1, H2, TestServer, connect, soon, until, write};
 use crate::gate::server::{Certificates, Limits};
 
 /// The certificate that the server showed.
@@ -33,15 +33,15 @@ async fn http2_and_http1_are_spoken_over_tls() {
     let (certificate, key) = authority.sign("gate");
     let certificates =
         Arc::new(Certificates::load(write(dir.path(), (&certificate, &key), None)).unwrap());
-    let house = House::tls(certificates, Limits::default()).await;
-    let h2 = authority.connect(&house, "h2", None).await.unwrap();
+    let server = TestServer::tls(certificates, Limits::default()).await;
+    let h2 = authority.connect(&server, "h2", None).await.unwrap();
     assert_eq!(h2.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
     let expected = |version| (version, StatusCode::OK, "127.0.0.1 false".to_owned());
     assert_eq!(
         H2::over(h2).await.get("/").await.unwrap(),
         expected(Version::HTTP_2)
     );
-    let h1 = authority.connect(&house, "http/1.1", None).await.unwrap();
+    let h1 = authority.connect(&server, "http/1.1", None).await.unwrap();
     assert_eq!(
         H1::over(h1).await.get("/").await.unwrap(),
         expected(Version::HTTP_11)
@@ -54,8 +54,8 @@ async fn a_new_certificate_is_shown_to_new_connections_and_old_ones_go_on() {
     let (first, first_key) = authority.sign("gate");
     let files = write(dir.path(), (&first, &first_key), None);
     let certificates = Arc::new(Certificates::load(files).unwrap());
-    let house = House::tls(certificates.clone(), Limits::default()).await;
-    let before = authority.connect(&house, "h2", None).await.unwrap();
+    let server = TestServer::tls(certificates.clone(), Limits::default()).await;
+    let before = authority.connect(&server, "h2", None).await.unwrap();
     let first_shown = shown(&before);
     let mut before = H2::over(before).await;
     before.get("/").await.unwrap();
@@ -64,7 +64,7 @@ async fn a_new_certificate_is_shown_to_new_connections_and_old_ones_go_on() {
     let (second, second_key) = authority.sign("gate");
     write(dir.path(), (&second, &second_key), None);
     let after = loop {
-        let stream = authority.connect(&house, "h2", None).await.unwrap();
+        let stream = authority.connect(&server, "h2", None).await.unwrap();
         if shown(&stream) != first_shown {
             break stream;
         }
@@ -169,10 +169,10 @@ async fn a_client_may_show_a_certificate_and_it_must_be_of_the_authority() {
     let (certificate, key) = authority.sign("gate");
     let files = write(dir.path(), (&certificate, &key), Some(&authority.pem()));
     let certificates = Arc::new(Certificates::load(files).unwrap());
-    let house = House::tls(certificates.clone(), Limits::default()).await;
+    let server = TestServer::tls(certificates.clone(), Limits::default()).await;
 
     let certified = async |own: Option<(String, String)>| {
-        let stream = authority.connect(&house, "h2", own).await.ok()?;
+        let stream = authority.connect(&server, "h2", own).await.ok()?;
         Some(
             H2::over(stream)
                 .await
@@ -186,13 +186,13 @@ async fn a_client_may_show_a_certificate_and_it_must_be_of_the_authority() {
     assert_eq!(certified(None).await, Some(false));
     assert_eq!(certified(Some(authority.sign("proxy"))).await, Some(true));
     assert_eq!(certified(Some(foreign.sign("proxy"))).await, None);
-    until(|| house.counters.refused_handshakes() == 1).await;
+    until(|| server.counters.refused_handshakes.get() == 1).await;
 
-    let stranger = authority.connect(&house, "h2", None).await.unwrap();
+    let stranger = authority.connect(&server, "h2", None).await.unwrap();
     let mut stranger = H2::over(stranger).await;
     stranger.get("/").await.unwrap();
     let proxy = authority
-        .connect(&house, "h2", Some(authority.sign("proxy")))
+        .connect(&server, "h2", Some(authority.sign("proxy")))
         .await
         .unwrap();
     let mut proxy = H2::over(proxy).await;
@@ -208,11 +208,11 @@ async fn a_client_may_show_a_certificate_and_it_must_be_of_the_authority() {
     // The authority is changed under the running server.
     let mut waits = proxy.clone();
     let waits = tokio::spawn(async move { waits.get("/wait").await });
-    soon(house.waiting.acquire()).await.unwrap().forget();
+    soon(server.waiting.acquire()).await.unwrap().forget();
     write(dir.path(), (&certificate, &key), Some(&foreign.pem()));
     certificates.look_now();
     soon(async { while proxy.get("/").await.is_ok() {} }).await;
-    house.let_go.add_permits(1);
+    server.let_go.add_permits(1);
     assert_eq!(
         waits.await.unwrap().unwrap().2,
         "done",
@@ -243,15 +243,15 @@ async fn where_certificates_are_asked_for_every_connection_shows_its_own() {
             client_ca.as_deref(),
         ))
         .unwrap();
-        let house = House::tls(Arc::new(certificates), Limits::default()).await;
+        let server = TestServer::tls(Arc::new(certificates), Limits::default()).await;
         let client = authority.client("h2", Some(authority.sign("proxy")));
         // What is needed to take the session up again comes with the first answer.
-        let first = connect(&client, &house).await.unwrap();
+        let first = connect(&client, &server).await.unwrap();
         assert_eq!(
             H2::over(first).await.get("/").await.unwrap().1,
             StatusCode::OK
         );
-        let second = connect(&client, &house).await.unwrap();
+        let second = connect(&client, &server).await.unwrap();
         assert_eq!(second.get_ref().1.handshake_kind(), Some(expected));
         let told = H2::over(second).await.get("/").await.unwrap().2;
         assert_eq!(told, format!("127.0.0.1 {}", client_ca.is_some()));
@@ -264,9 +264,9 @@ async fn without_an_authority_no_client_is_certified() {
     let (certificate, key) = authority.sign("gate");
     let certificates =
         Arc::new(Certificates::load(write(dir.path(), (&certificate, &key), None)).unwrap());
-    let house = House::tls(certificates, Limits::default()).await;
+    let server = TestServer::tls(certificates, Limits::default()).await;
     let stream = authority
-        .connect(&house, "h2", Some(authority.sign("proxy")))
+        .connect(&server, "h2", Some(authority.sign("proxy")))
         .await
         .unwrap();
     assert_eq!(
@@ -281,7 +281,7 @@ async fn who_does_not_shake_hands_is_not_waited_for() {
     let (certificate, key) = authority.sign("gate");
     let certificates =
         Arc::new(Certificates::load(write(dir.path(), (&certificate, &key), None)).unwrap());
-    let house = House::tls(
+    let server = TestServer::tls(
         certificates,
         Limits {
             handshake: Duration::from_millis(50),
@@ -289,10 +289,10 @@ async fn who_does_not_shake_hands_is_not_waited_for() {
         },
     )
     .await;
-    house.raw().await.closed().await;
-    assert_eq!(house.counters.refused_handshakes(), 1);
-    let mut plain = house.raw().await;
+    server.raw().await.closed().await;
+    assert_eq!(server.counters.refused_handshakes.get(), 1);
+    let mut plain = server.raw().await;
     plain.say("GET / HTTP/1.1\r\n\r\n").await;
     plain.closed().await;
-    assert_eq!(house.counters.refused_handshakes(), 2);
+    assert_eq!(server.counters.refused_handshakes.get(), 2);
 }

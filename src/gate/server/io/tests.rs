@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
-use std::sync::atomic::AtomicUsize;
 
 use axum::Router;
 use axum::routing::get;
@@ -15,9 +14,13 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::gate::server::capacity::Capacity;
 use crate::gate::server::connection::Serving;
-use crate::gate::server::room::Room;
 use crate::gate::server::{Bodies, Counters, Limits, Peer};
+
+fn timeouts() -> ConnectionTimeouts {
+    ConnectionTimeouts::new(Limits::default())
+}
 
 /// The pieces that a stream was given.
 #[derive(Clone, Default)]
@@ -105,20 +108,20 @@ async fn no_answer_leaves_in_parts_however_many_are_given_at_once() {
     };
     let limits = Limits::default();
     tokio::spawn(async move {
+        let capacity = Capacity::new(&limits, Arc::new(Counters::default()));
         let serving = Serving {
             router: Router::new().route("/", get(answer)),
             peer: Peer {
                 address: ([127, 0, 0, 1], 1).into(),
                 certified: false,
             },
-            bodies: Bodies::new(&limits),
-            heads: Room::new(limits.slow_head_bytes),
+            bodies: Bodies::within(capacity.clone(), limits.body),
+            capacity,
             limits,
+            timeouts: ConnectionTimeouts::new(limits),
             counters: &Counters::default(),
             drain: &CancellationToken::new(),
             retire: CancellationToken::new(),
-            leave: CancellationToken::new(),
-            crowded: Arc::new(AtomicUsize::new(0)),
         };
         serving.serve(noting).await;
     });
@@ -175,76 +178,71 @@ async fn no_answer_leaves_in_parts_however_many_are_given_at_once() {
 async fn nothing_is_sent_before_its_turn_and_everything_then() {
     let (mut ours, stream) = duplex(1 << 20);
     let pieces = Pieces::default();
-    let mut gathered = Gathered::new(Noting {
+    let noting = Noting {
         stream,
         pieces: pieces.clone(),
         most: 5,
-    });
-    gathered.write_all(b"head").await.unwrap();
-    gathered.flush().await.unwrap();
+    };
+    let mut corked = CorkedIo::new(noting, timeouts());
+    corked.write_all(b"head").await.unwrap();
+    corked.flush().await.unwrap();
     let slices = [io::IoSlice::new(b" bo"), io::IoSlice::new(b"dy")];
     assert_eq!(
-        poll_fn(|context| Pin::new(&mut gathered).poll_write_vectored(context, &slices))
+        poll_fn(|context| Pin::new(&mut corked).poll_write_vectored(context, &slices))
             .await
             .unwrap(),
         5
     );
     assert!(pieces.0.lock().unwrap().is_empty(), "it waits for its turn");
-    poll_fn(|context| gathered.poll_send(context))
-        .await
-        .unwrap();
+    poll_fn(|context| corked.poll_send(context)).await.unwrap();
     assert_eq!(
         *pieces.0.lock().unwrap(),
         [b"head ".to_vec(), b"body".to_vec()],
         "as much as the stream takes at once"
     );
-    assert_eq!(
-        gathered.gathering().bytes.capacity(),
-        0,
-        "and nothing is kept"
-    );
-    gathered.write_all(b"!").await.unwrap();
-    gathered.shutdown().await.unwrap();
+    assert_eq!(corked.corked().bytes.capacity(), 0, "and nothing is kept");
+    corked.write_all(b"!").await.unwrap();
+    corked.shutdown().await.unwrap();
     let mut heard = String::new();
     ours.read_to_string(&mut heard).await.unwrap();
     assert_eq!(heard, "head body!");
 }
 
-/// Whoever takes nothing is not gathered for without end.
+/// Whoever takes nothing is not corked for without end.
 #[tokio::test]
 async fn a_peer_that_does_not_read_is_waited_for() {
     let (mut ours, stream) = duplex(16);
-    let gathered = Gathered::new(stream);
-    let mut writing = gathered.clone();
-    let much = vec![b'm'; 4 * MOST];
+    let corked = CorkedIo::new(stream, timeouts());
+    let mut writing = corked.clone();
+    let much = vec![b'm'; 4 * CORK];
     let written = tokio::spawn(async move {
         writing.write_all(&much).await.unwrap();
         writing.shutdown().await
     });
     let mut piece = vec![0; 16];
     ours.read_exact(&mut piece).await.unwrap();
-    assert!(gathered.gathering().bytes.len() <= 2 * MOST);
+    assert!(corked.corked().bytes.len() <= 2 * CORK);
     let mut rest = Vec::new();
     ours.read_to_end(&mut rest).await.unwrap();
-    assert_eq!(rest.len(), 4 * MOST - 16);
+    assert_eq!(rest.len(), 4 * CORK - 16);
     written.await.unwrap().unwrap();
 }
 
 /// Who asks and asks and never reads costs one turn's answers.
 #[tokio::test]
-async fn nothing_more_is_gathered_for_a_peer_that_did_not_take_the_last() {
+async fn nothing_more_is_corked_for_a_peer_that_did_not_take_the_last() {
     let (mut ours, stream) = duplex(16);
-    let mut gathered = Gathered::new(stream);
-    gathered.write_all(&[b'm'; 64]).await.unwrap();
+    let mut corked = CorkedIo::new(stream, timeouts());
+    corked.write_all(&[b'm'; 64]).await.unwrap();
     let mut context = Context::from_waker(futures::task::noop_waker_ref());
-    assert!(gathered.poll_send(&mut context).is_pending());
+    assert!(corked.poll_send(&mut context).is_pending());
     assert!(
-        Pin::new(&mut gathered)
+        Pin::new(&mut corked)
             .poll_write(&mut context, b"more")
             .is_pending()
     );
-    assert_eq!(gathered.gathering().bytes.len(), 64);
-    let (mut writing, mut heard) = (gathered.clone(), vec![0; 68]);
+    assert_eq!(corked.corked().bytes.len(), 64);
+    let (mut writing, mut heard) = (corked.clone(), vec![0; 68]);
     let written = tokio::spawn(async move {
         writing.write_all(b"more").await?;
         poll_fn(|context| writing.poll_send(context)).await
@@ -258,9 +256,9 @@ async fn nothing_more_is_gathered_for_a_peer_that_did_not_take_the_last() {
 async fn a_stream_that_takes_nothing_any_more_ends_the_connection() {
     let (ours, stream) = duplex(16);
     drop(ours);
-    let mut gathered = Gathered::new(stream);
-    gathered.write_all(b"gone").await.unwrap();
-    let error = poll_fn(|context| gathered.poll_send(context))
+    let mut corked = CorkedIo::new(stream, timeouts());
+    corked.write_all(b"gone").await.unwrap();
+    let error = poll_fn(|context| corked.poll_send(context))
         .await
         .unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);

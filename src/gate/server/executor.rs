@@ -1,7 +1,8 @@
 //! The requests of one HTTP/2 connection, worked on in the connection's own task.
 //!
-//! A task for each would hand in the head of an answer and its body one after the other while another thread sends what is there:
-//! see [`super::gathered`] for why an answer leaves whole. It also saves waking another thread for microseconds of work.
+//! With a task for each request, another thread would send the head of a response before its body
+//! is there: see [`super::io`] for why a response leaves whole. It also saves waking another thread
+//! for microseconds of work: 12.2 µs a request against 15.9 with a task each.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -16,14 +17,14 @@ type Request = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 type Queue = Mutex<Vec<Request>>;
 
-/// Takes over the requests that a connection begins, as long as there is somebody to work on them.
+/// Takes over the requests that a connection begins, as long as its executor is there.
 ///
-/// A request holds one of these itself: were it to keep the queue in which it stands, those that a connection begins with its last
-/// breath would stay for ever.
+/// A request holds a spawner itself. If the spawner kept the queue alive in which that request
+/// stands, the requests that a connection begins just before it ends would stay for ever.
 #[derive(Clone)]
-pub(super) struct Begun(Weak<Queue>);
+pub(super) struct Spawner(Weak<Queue>);
 
-impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Begun {
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Spawner {
     fn execute(&self, request: F) {
         let Some(queue) = self.0.upgrade() else {
             return;
@@ -37,27 +38,26 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Begun {
     }
 }
 
-/// The requests of a connection that are under way.
+/// The requests of a connection that are in flight.
 #[derive(Default)]
-pub(super) struct Streams {
-    begun: Arc<Queue>,
-    under_way: FuturesUnordered<Request>,
+pub(super) struct LocalExecutor {
+    spawned: Arc<Queue>,
+    in_flight: FuturesUnordered<Request>,
 }
 
-impl Streams {
-    /// What begins them.
-    pub(super) fn begun(&self) -> Begun {
-        Begun(Arc::downgrade(&self.begun))
+impl LocalExecutor {
+    pub(super) fn spawner(&self) -> Spawner {
+        Spawner(Arc::downgrade(&self.spawned))
     }
 
     /// Works on all of them. Returns whether any is done: then the connection has something to send.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> bool {
         let mut done = false;
         loop {
-            let begun =
-                std::mem::take(&mut *self.begun.lock().unwrap_or_else(PoisonError::into_inner));
-            self.under_way.extend(begun);
-            match self.under_way.poll_next_unpin(context) {
+            let spawned =
+                std::mem::take(&mut *self.spawned.lock().unwrap_or_else(PoisonError::into_inner));
+            self.in_flight.extend(spawned);
+            match self.in_flight.poll_next_unpin(context) {
                 Poll::Ready(Some(())) => done = true,
                 Poll::Ready(None) | Poll::Pending => return done,
             }
@@ -76,51 +76,51 @@ mod tests {
 
     #[test]
     fn a_request_that_panics_ends_no_other() {
-        let mut streams = Streams::default();
+        let mut executor = LocalExecutor::default();
         let mut context = Context::from_waker(noop_waker_ref());
-        assert!(!streams.poll(&mut context), "there is none");
+        assert!(!executor.poll(&mut context), "there is none");
         let (answered, (answer, waited_for)) =
             (Arc::new(AtomicUsize::new(0)), oneshot::channel::<()>());
-        let (begun, counted) = (streams.begun(), answered.clone());
-        begun.execute(async { panic!("poisoned") });
-        begun.execute(async move {
+        let (spawner, counted) = (executor.spawner(), answered.clone());
+        spawner.execute(async { panic!("poisoned") });
+        spawner.execute(async move {
             let _ = waited_for.await;
             counted.fetch_add(1, Ordering::Relaxed);
         });
-        assert!(streams.poll(&mut context), "one is done, in its way");
-        assert!(!streams.poll(&mut context), "the other waits");
+        assert!(executor.poll(&mut context), "one is done, in its way");
+        assert!(!executor.poll(&mut context), "the other waits");
         answer.send(()).unwrap();
-        assert!(streams.poll(&mut context));
+        assert!(executor.poll(&mut context));
         assert_eq!(answered.load(Ordering::Relaxed), 1);
     }
 
     #[test]
     fn nothing_stays_of_what_is_begun_when_the_connection_ends() {
-        let streams = Streams::default();
-        let begun = streams.begun();
-        let (held, itself, late) = (Arc::new(()), begun.clone(), Arc::new(()));
+        let executor = LocalExecutor::default();
+        let spawner = executor.spawner();
+        let (held, itself, late) = (Arc::new(()), spawner.clone(), Arc::new(()));
         let (of_it, of_late) = (held.clone(), late.clone());
-        begun.execute(async move {
+        spawner.execute(async move {
             std::future::pending::<()>().await;
             drop((itself, of_it));
         });
-        drop(streams);
-        begun.execute(async move { drop(of_late) });
+        drop(executor);
+        spawner.execute(async move { drop(of_late) });
         assert_eq!((Arc::strong_count(&held), Arc::strong_count(&late)), (1, 1));
     }
 
     #[test]
     fn a_request_that_begins_another_is_not_waited_for() {
-        let mut streams = Streams::default();
-        let begun = streams.begun();
-        let (first, second) = (begun.clone(), Arc::new(AtomicUsize::new(0)));
+        let mut executor = LocalExecutor::default();
+        let spawner = executor.spawner();
+        let (first, second) = (spawner.clone(), Arc::new(AtomicUsize::new(0)));
         let counted = second.clone();
-        begun.execute(async move {
+        spawner.execute(async move {
             first.execute(async move {
                 counted.fetch_add(1, Ordering::Relaxed);
             });
         });
-        assert!(streams.poll(&mut Context::from_waker(noop_waker_ref())));
+        assert!(executor.poll(&mut Context::from_waker(noop_waker_ref())));
         assert_eq!(second.load(Ordering::Relaxed), 1, "in the same turn");
     }
 }

@@ -1,0 +1,214 @@
+//! The memory of a gate that is attacked, in a control group of 512 MiB as the chart's default
+//! limit is: the gate goes on and answers others.
+
+use std::net::SocketAddr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures::stream::{self, StreamExt as _};
+use tokio::net::TcpStream;
+
+use crate::stories;
+use crate::support::asker::Asker;
+use crate::support::cluster::{Cluster, runtime};
+use crate::support::gate::Gate;
+use crate::support::http2;
+use crate::support::memory_group::MemoryGroup;
+use crate::support::proxy::{Fault, Matcher, Proxy, Verb, When};
+use crate::support::stage::Stage;
+use crate::support::wait::LIMIT;
+
+stories![
+    idle_connections_leave_memory_for_others,
+    http2_header_blocks_leave_memory_for_others,
+    requests_without_bodies_leave_memory_for_others,
+    large_heads_without_bodies_leave_memory_for_others,
+    hanging_token_reviews_leave_memory_for_others,
+];
+
+const MEMORY: u64 = 512 << 20;
+const PATH: &str = "/v1/auth/envoy/audience=invoices-api/-/";
+
+/// A gate with the memory of a small container, and a key that passes there.
+struct Target {
+    gate: Gate,
+    address: SocketAddr,
+    key: String,
+    _group: Option<MemoryGroup>,
+}
+
+impl Target {
+    fn start(name: &str, arguments: &[&str], proxy: Option<&Proxy>) -> Self {
+        let limit = rlimit::increase_nofile_limit(u64::MAX).expect("the limit of open files");
+        assert!(
+            limit >= 8_192,
+            "raise the limit of open files (ulimit -Hn 8192): it is {limit}"
+        );
+        let stage = Stage::new(name);
+        {
+            let _operator = stage.operator().start_ready();
+            stage.declare("k", "{audiences: [invoices-api]}");
+            stage.wait_issued("k");
+        }
+        let key = stage.mounted("k")["api-key"].clone();
+        let group = MemoryGroup::new(MEMORY);
+        let mut builder = Gate::builder(&stage.cluster)
+            .args(&["--access-log=off", "--log-level=info"])
+            .args(arguments);
+        if let Some(proxy) = proxy {
+            builder = builder.via(proxy);
+        }
+        builder = if let Some(group) = &group {
+            builder.in_group(group)
+        } else {
+            println!("no control group can be made here: only the peak is looked at");
+            builder.args(&["--max-connections=2048"])
+        };
+        let gate = builder.start_ready();
+        let address = gate.plain_address();
+        Self {
+            gate,
+            address,
+            key,
+            _group: group,
+        }
+    }
+
+    /// Attacks with `connections`, 100 at a time, each of which stays open as long as the gate lets
+    /// it; and asks as a proxy does until all of them are there and a little longer.
+    fn attack<F>(&self, connections: usize, attack: impl Fn() -> F)
+    where
+        F: Future<Output = std::io::Result<TcpStream>>,
+    {
+        let before = self.gate.resident_kib();
+        runtime().block_on(async {
+            // The gate closes some of them while they still write.
+            let attackers = stream::iter(0..connections).map(|_| attack());
+            let attackers = attackers.buffer_unordered(100).collect::<Vec<_>>();
+            let mut proxy = None;
+            let mut answered = 0;
+            let mut attackers = std::pin::pin!(attackers);
+            let all = loop {
+                tokio::select! {
+                    biased;
+                    all = &mut attackers => break all,
+                    () = self.ask(&mut proxy) => answered += 1,
+                }
+            };
+            for _ in 0..100 {
+                self.ask(&mut proxy).await;
+            }
+            let open = all.iter().filter(|attacker| attacker.is_ok()).count();
+            println!(
+                "{connections} attackers, {open} of them until the end: {} MiB resident, {} at \
+                 most, {} before; {answered} answers meanwhile",
+                self.gate.resident_kib() / 1024,
+                self.gate.peak_kib() / 1024,
+                before / 1024,
+            );
+        });
+        assert!(self.gate.runs(), "{}", self.gate.logs());
+        assert!(self.gate.peak_kib() * 1024 < MEMORY);
+        let used = self.gate.metric("claviger_gate_connections");
+        assert!(used.is_some_and(|used| used <= 2_048.0), "{used:?}");
+    }
+
+    /// A good key passes: over the connection that is there, or once more over another, as a proxy
+    /// does where the gate closes a connection.
+    async fn ask(&self, proxy: &mut Option<Asker>) {
+        if let Some(asker) = proxy
+            && let Ok(answer) = asker.ask(PATH, &self.key).await
+        {
+            assert_eq!(answer, (200, "VALID".to_owned()));
+            return;
+        }
+        let asked = async {
+            let mut asker = Asker::connect(self.address).await?;
+            let answer = asker.ask(PATH, &self.key).await?;
+            Ok::<_, String>((asker, answer))
+        };
+        let answered = tokio::time::timeout(LIMIT, asked).await.expect("in time");
+        let (connected, answer) = answered.expect("an answer");
+        assert_eq!(answer, (200, "VALID".to_owned()));
+        *proxy = Some(connected);
+    }
+}
+
+fn idle_connections_leave_memory_for_others() {
+    let target = Target::start("memory-idle", &[], None);
+    let address = target.address;
+    let ask = format!("GET {PATH} HTTP/1.1\r\nhost: gate\r\n\r\n");
+    target.attack(3_000, async || {
+        let mut stream = TcpStream::connect(address).await?;
+        tokio::io::AsyncWriteExt::write_all(&mut stream, ask.as_bytes()).await?;
+        stream.readable().await?;
+        Ok(stream)
+    });
+    // A request without a body: HEADERS that end the stream.
+    let request = http2::frame(1, 5, 1, &http2::post(PATH));
+    target.attack(3_000, || http2::connect(address, &request));
+    assert!(
+        target
+            .gate
+            .metric("claviger_gate_connections_made_way_total")
+            > Some(0.0)
+    );
+}
+
+fn http2_header_blocks_leave_memory_for_others() {
+    let target = Target::start("memory-blocks", &[], None);
+    let large = http2::literal("x-large", &"x".repeat(4_000));
+    let block = [http2::post(PATH), large.repeat(7)].concat();
+    let head = http2::endless_head(1, &block);
+    target.attack(4_000, || http2::connect(target.address, &head));
+}
+
+fn requests_without_bodies_leave_memory_for_others() {
+    let target = Target::start("memory-bodies", &["--verify-callers=none"], None);
+    // Each request is a hundred bytes and has headers of 30 KiB.
+    let first = [
+        http2::post("/v1/verify"),
+        http2::remembered("x-large", &"x".repeat(280)),
+        vec![http2::AGAIN; 90],
+    ];
+    let again = [http2::post("/v1/verify"), vec![http2::AGAIN; 91]].concat();
+    let mut requests = http2::head(1, &first.concat());
+    for number in 1..100 {
+        requests.extend(http2::head(2 * number + 1, &again));
+    }
+    target.attack(400, || http2::connect(target.address, &requests));
+    assert!(target.gate.metric("claviger_gate_refused_requests_total") > Some(0.0));
+}
+
+fn large_heads_without_bodies_leave_memory_for_others() {
+    let target = Target::start("memory-heads", &["--verify-callers=none"], None);
+    let large = http2::literal("x-large", &"x".repeat(4_000));
+    let block = [http2::post("/v1/verify"), large.repeat(7)].concat();
+    let requests: Vec<u8> = (0..100)
+        .flat_map(|number| http2::head(2 * number + 1, &block))
+        .collect();
+    target.attack(100, || http2::connect(target.address, &requests));
+}
+
+/// The API server takes the questions about tokens and does not answer: all requests with one
+/// made-up token wait for the same answer.
+fn hanging_token_reviews_leave_memory_for_others() {
+    let proxy = Cluster::shared().proxy();
+    let target = Target::start("memory-reviews", &[], Some(&proxy));
+    let reviews = Matcher::call(Verb::Create, "tokenreviews");
+    proxy.on(reviews, When::Before, Fault::Hang);
+    let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    let token = format!(
+        "{}.{}.{}",
+        part(r#"{"alg":"RS256"}"#),
+        part("{}"),
+        part("made up")
+    );
+    let large = http2::literal("x-large", &"x".repeat(4_000));
+    let caller = http2::literal("authorization", &format!("Bearer {token}"));
+    let block = [http2::post("/v1/verify"), caller, large.repeat(6)].concat();
+    let requests: Vec<u8> = (0..100)
+        .flat_map(|number| http2::head(2 * number + 1, &block))
+        .collect();
+    target.attack(100, || http2::connect(target.address, &requests));
+}
