@@ -206,6 +206,7 @@ fn longest_idle_connection_makes_way_for_a_new_client() {
             assert_eq!(asker.ask(PATH, &key).await, valid);
             crowd.push(asker);
         }
+        assert_eq!(crowd[0].ask(PATH, &key).await, valid);
         for _ in 0..CONNECTIONS {
             let mut new = Asker::connect(address).await.expect("it listens");
             assert_eq!(new.ask(PATH, &key).await, valid);
