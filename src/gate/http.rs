@@ -181,12 +181,14 @@ fn explained(error: &serde_json::Error) -> String {
         return text;
     }
     for wrong in ["unknown field", "missing field", "duplicate field"] {
-        let name = text
-            .strip_prefix(wrong)
-            .and_then(|rest| rest.split('`').nth(1));
-        if let Some(name) = name.filter(|name| quotable(name) == *name) {
+        let Some(rest) = text.strip_prefix(wrong) else {
+            continue;
+        };
+        let name = rest.split('`').nth(1).unwrap_or_default();
+        if !name.is_empty() && quotable(name) == name {
             return format!("{wrong} `{name}`");
         }
+        return format!("{wrong} at line {} column {}", error.line(), error.column());
     }
     format!(
         "a value of another type than is expected at line {} column {}",
