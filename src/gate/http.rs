@@ -118,7 +118,8 @@ async fn verify(
     let (head, body) = request.into_parts();
     let answered = async {
         // Strangers are turned away before anything of theirs is read.
-        let caller = asked.callers.identify(&head.headers, &peer).await?;
+        let credentials = asked.callers.credentials(&head.headers, &peer)?;
+        let caller = asked.callers.identify(credentials).await?;
         let body = bodies.read(body, MAX_BODY).await?;
         let question: Verification<'_> = read(&body)?;
         asked.callers.admit(&caller, question.namespace()).await?;
@@ -136,7 +137,8 @@ async fn verify_batch(
     let (head, body) = request.into_parts();
     let answered = async {
         // Strangers are turned away before anything of theirs is read.
-        let caller = asked.callers.identify(&head.headers, &peer).await?;
+        let credentials = asked.callers.credentials(&head.headers, &peer)?;
+        let caller = asked.callers.identify(credentials).await?;
         let body = bodies.read(body, MAX_BODY).await?;
         let Batch { requests } = read(&body)?;
         if requests.len() > MAX_BATCH {

@@ -21,7 +21,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::bearer::Token;
-use crate::gate::server::Portions;
+use super::portions::Portions;
 
 /// The longest answer that is read, in bytes.
 const LONGEST: usize = 1 << 20;
@@ -281,7 +281,7 @@ impl Reviewer {
                 tracing::warn!(%reason, "callers of /v1/verify cannot be looked up");
             }
             None if failing.swap(false, Ordering::Relaxed) => {
-                tracing::info!("callers of /v1/verify can be looked up again")
+                tracing::info!("callers of /v1/verify can be looked up again");
             }
             _ => {}
         }
