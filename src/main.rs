@@ -49,7 +49,7 @@ async fn main() -> ExitCode {
 }
 
 async fn controller(args: ControllerArgs) -> Result<(), Failure> {
-    telemetry::start_logs(&args.process.log_level, args.process.log_format)?;
+    let _logs = telemetry::start_logs(&args.process.log_level, args.process.log_format)?;
     choose_tls_provider();
     let settings = args.settings()?;
     let config = config(args.process.kubeconfig).await?;
@@ -61,7 +61,7 @@ async fn controller(args: ControllerArgs) -> Result<(), Failure> {
 }
 
 async fn gate(args: GateArgs) -> Result<(), Failure> {
-    telemetry::start_logs(&args.process.log_level, args.process.log_format)?;
+    let _logs = telemetry::start_logs(&args.process.log_level, args.process.log_format)?;
     choose_tls_provider();
     let settings = args.settings()?;
     let config = config(args.process.kubeconfig).await?;

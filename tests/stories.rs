@@ -33,6 +33,7 @@ mod gate_partitions;
 mod gate_proxies;
 mod gate_reports;
 mod gate_rotation;
+mod gate_telemetry;
 mod gate_tls;
 mod gate_verify;
 mod idle;
@@ -79,6 +80,7 @@ fn main() {
     all.extend(gate_proxies::all());
     all.extend(gate_reports::stories());
     all.extend(gate_rotation::stories());
+    all.extend(gate_telemetry::stories());
     all.extend(gate_tls::stories());
     all.extend(gate_verify::stories());
     all.extend(idle::stories());

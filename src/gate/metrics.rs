@@ -18,6 +18,7 @@ use super::code::Code;
 use super::freshness::Watched;
 use super::report::Uses;
 use super::server::Counters;
+use crate::telemetry::log_lines_dropped;
 
 /// By which way the gate was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,6 +179,11 @@ impl Collector for CountedElsewhere {
             "uses_dropped",
             "Last uses that were not kept because too many were waiting",
             self.uses.dropped(),
+        )?;
+        counter(
+            "log_lines_dropped",
+            "Log lines that were dropped because too many were waiting",
+            log_lines_dropped(),
         )
     }
 }

@@ -7,7 +7,7 @@ mod requests;
 mod server;
 
 pub use describe::describe;
-pub use logs::{LogFormat, LogsError, start as start_logs};
+pub use logs::{LogFormat, LogsError, dropped as log_lines_dropped, start as start_logs};
 pub use metrics::{Metrics, Outcome, Snapshot};
 pub use requests::{RequestLayer, RequestService};
 pub use server::{Health, ServerError, bind, serve};

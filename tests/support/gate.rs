@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -34,6 +34,7 @@ pub(crate) const METRICS: &[(&str, &str, &[&str])] = &[
         "gauge",
         &["resource"],
     ),
+    ("claviger_gate_log_lines_dropped", "counter", &[]),
     ("claviger_gate_ready", "gauge", &[]),
     ("claviger_gate_refused_handshakes", "counter", &[]),
     ("claviger_gate_roles", "gauge", &[]),
@@ -54,12 +55,14 @@ pub(crate) struct Builder<'a> {
     kubeconfig: Option<String>,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    log_pipe: bool,
 }
 
 /// A running gate. Its logs and metrics become evidence when it ends; it is killed when dropped.
 pub(crate) struct Gate {
     child: Mutex<Child>,
     log: PathBuf,
+    log_pipe: Mutex<Option<ChildStderr>>,
     cluster: Arc<Cluster>,
 }
 
@@ -77,6 +80,7 @@ impl Gate {
             kubeconfig: None,
             arguments: Vec::new(),
             environment: Vec::new(),
+            log_pipe: false,
         }
         .args(&[
             "--listen=127.0.0.1:0",
@@ -107,6 +111,19 @@ impl Gate {
     /// Its logs so far.
     pub(crate) fn logs(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Reads its log pipe until a text has come, and no further.
+    pub(crate) fn read_log_until(&self, text: &str) {
+        let mut pipe = self.log_pipe.lock().expect("no story panicked here");
+        let pipe = pipe.as_mut().expect("a gate with a log pipe");
+        let mut log = File::create(&self.log).expect("a log file");
+        let mut piece = [0; 4_096];
+        while !self.logs().contains(text) {
+            let length = pipe.read(&mut piece).expect("a pipe");
+            assert!(length > 0, "it ended: {}", self.logs());
+            log.write_all(&piece[..length]).expect("a log file");
+        }
     }
 
     /// Its process ID.
@@ -290,6 +307,12 @@ impl<'a> Builder<'a> {
         self
     }
 
+    /// Lets it log into a pipe, which [`Gate::read_log_until`] reads and otherwise nobody.
+    pub(crate) fn with_log_pipe(mut self) -> Self {
+        self.log_pipe = true;
+        self
+    }
+
     /// Starts it, without waiting for anything.
     pub(crate) fn start(self) -> Gate {
         let name = format!("gate-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
@@ -312,7 +335,12 @@ impl<'a> Builder<'a> {
             .control_plane
             .dir()
             .join(format!("{name}.stderr"));
-        let child = Command::new(env!("CARGO_BIN_EXE_claviger"))
+        let stderr = if self.log_pipe {
+            Stdio::piped()
+        } else {
+            File::create(&log).expect("a log file").into()
+        };
+        let mut child = Command::new(env!("CARGO_BIN_EXE_claviger"))
             .arg("gate")
             .args(&self.arguments)
             .env_clear()
@@ -320,10 +348,11 @@ impl<'a> Builder<'a> {
             .envs(self.environment)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(File::create(&log).expect("a log file"))
+            .stderr(stderr)
             .spawn()
             .expect("the gate starts");
         Gate {
+            log_pipe: Mutex::new(child.stderr.take()),
             child: Mutex::new(child),
             log,
             cluster: self.cluster,
