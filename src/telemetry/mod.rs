@@ -1,6 +1,7 @@
 //! Logs, metrics and health: shared by everything that runs.
 
 mod describe;
+mod exposition;
 mod logs;
 mod metrics;
 mod requests;

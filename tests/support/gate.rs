@@ -18,10 +18,10 @@ static NUMBER: AtomicU32 = AtomicU32::new(1);
 
 /// All of a gate's metrics by name: what they are, and their labels. What documentation lists is measured by it.
 pub(crate) const METRICS: &[(&str, &str, &[&str])] = &[
-    ("claviger_gate_accept_errors", "counter", &[]),
-    ("claviger_gate_changes", "counter", &["resource"]),
+    ("claviger_gate_accept_errors_total", "counter", &[]),
+    ("claviger_gate_changes_total", "counter", &["resource"]),
     ("claviger_gate_connections", "gauge", &[]),
-    ("claviger_gate_connections_accepted", "counter", &[]),
+    ("claviger_gate_connections_accepted_total", "counter", &[]),
     (
         "claviger_gate_decision_duration_seconds",
         "histogram",
@@ -34,18 +34,26 @@ pub(crate) const METRICS: &[(&str, &str, &[&str])] = &[
         "gauge",
         &["resource"],
     ),
-    ("claviger_gate_log_lines_dropped", "counter", &[]),
+    ("claviger_gate_log_lines_dropped_total", "counter", &[]),
     ("claviger_gate_ready", "gauge", &[]),
-    ("claviger_gate_refused_handshakes", "counter", &[]),
+    ("claviger_gate_refused_handshakes_total", "counter", &[]),
     ("claviger_gate_roles", "gauge", &[]),
-    ("claviger_gate_slow_heads", "counter", &[]),
-    ("claviger_gate_stalled_connections", "counter", &[]),
-    ("claviger_gate_undecodable_objects", "counter", &[]),
-    ("claviger_gate_uses_dropped", "counter", &[]),
+    ("claviger_gate_slow_heads_total", "counter", &[]),
+    ("claviger_gate_stalled_connections_total", "counter", &[]),
+    ("claviger_gate_undecodable_objects_total", "counter", &[]),
+    ("claviger_gate_uses_dropped_total", "counter", &[]),
     ("claviger_gate_uses_pending", "gauge", &[]),
-    ("claviger_gate_verdicts", "counter", &["protocol", "code"]),
-    ("claviger_gate_waited_connections", "counter", &[]),
-    ("claviger_gate_watch_restarts", "counter", &["resource"]),
+    (
+        "claviger_gate_verdicts_total",
+        "counter",
+        &["protocol", "code"],
+    ),
+    ("claviger_gate_waited_connections_total", "counter", &[]),
+    (
+        "claviger_gate_watch_restarts_total",
+        "counter",
+        &["resource"],
+    ),
 ];
 
 /// How to start a gate.
