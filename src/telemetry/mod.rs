@@ -1,5 +1,6 @@
 //! Logs, metrics and health: shared by everything that runs.
 
+mod clock;
 mod describe;
 mod exposition;
 mod logs;
@@ -7,6 +8,7 @@ mod metrics;
 mod requests;
 mod server;
 
+pub use clock::ServerClock;
 pub use describe::describe;
 pub use logs::{LogFormat, LogsError, dropped as log_lines_dropped, start as start_logs};
 pub use metrics::{Metrics, Outcome, Snapshot};

@@ -20,6 +20,7 @@ static NUMBER: AtomicU32 = AtomicU32::new(1);
 pub(crate) const METRICS: &[(&str, &str, &[&str])] = &[
     ("claviger_gate_accept_errors_total", "counter", &[]),
     ("claviger_gate_changes_total", "counter", &["resource"]),
+    ("claviger_gate_clock_skew_seconds", "gauge", &[]),
     ("claviger_gate_connections", "gauge", &[]),
     ("claviger_gate_connections_accepted_total", "counter", &[]),
     (
