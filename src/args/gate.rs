@@ -75,9 +75,9 @@ pub(crate) struct GateArgs {
     /// How long a watch lasts before it is begun anew: from 1s to 5m. One that dies silently is noticed five seconds later.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     watch_timeout: Duration,
-    /// How many connections are served at once.
-    #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..))]
-    max_connections: u32,
+    /// How many connections are served at once. Default: as many as the memory limit allows.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_connections: Option<u32>,
     /// How long requests that are under way are waited for when the process is told to stop.
     #[arg(long, value_name = "TIME", default_value = "20s", value_parser = duration)]
     drain: Duration,
@@ -87,6 +87,9 @@ pub(crate) struct GateArgs {
     /// Keep a Gate object named as this pod, where POD_NAME and POD_NAMESPACE say which: for people, and for status.lastUsedAt.
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
     report: bool,
+    /// Where /healthz, /readyz and /metrics are served. Port 0 takes any free one and logs it.
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8082", value_parser = address)]
+    pub(crate) admin_address: SocketAddr,
     #[command(flatten)]
     pub(crate) process: ProcessArgs,
 }
@@ -108,16 +111,19 @@ impl GateArgs {
         if self.token_cache > LONGEST_CACHE {
             return Err("--token-cache must be at most 5m: a caller whose right was taken away passes for so long".into());
         }
+        let mut limits = Limits {
+            drain: self.drain,
+            ..Limits::default()
+        };
+        if let Some(connections) = self.max_connections {
+            limits.connections = connections;
+        }
         Ok(Settings {
             namespace: self.namespace.clone(),
             cluster_objects: self.cluster_objects,
             listen: self.listen,
             listen_tls: self.listen_tls.zip(files),
-            limits: Limits {
-                connections: self.max_connections,
-                drain: self.drain,
-                ..Limits::default()
-            },
+            limits,
             callers: callers::Settings {
                 methods: self.verify_callers.clone(),
                 audiences: self.token_audience.clone(),
