@@ -27,6 +27,7 @@ mod deleting;
 mod drift;
 mod examples;
 mod gate_callers;
+mod gate_documented;
 mod gate_front;
 mod gate_lag;
 mod gate_partitions;
@@ -74,6 +75,7 @@ fn main() {
     all.extend(drift::stories());
     all.extend(examples::stories());
     all.extend(gate_callers::stories());
+    all.extend(gate_documented::stories());
     all.extend(gate_front::stories());
     all.extend(gate_lag::stories());
     all.extend(gate_partitions::all());
