@@ -49,11 +49,11 @@ async fn main() -> ExitCode {
 }
 
 async fn controller(args: ControllerArgs) -> Result<(), Failure> {
-    telemetry::start_logs(&args.process.log_level, args.process.log_format)?;
+    let _logs = telemetry::start_logs(&args.process.log_level, args.process.log_format)?;
     choose_tls_provider();
     let settings = args.settings()?;
     let config = config(args.process.kubeconfig).await?;
-    let admin = telemetry::bind(args.process.admin_address).await?;
+    let admin = telemetry::bind(args.admin_address).await?;
     tracing::info!(address = %admin.local_addr()?, version = env!("CARGO_PKG_VERSION"), "claviger controller");
     controller::run(settings, config, Arc::new(WallClock), admin, until_told()?).await?;
     tracing::info!("stopped");
@@ -61,11 +61,11 @@ async fn controller(args: ControllerArgs) -> Result<(), Failure> {
 }
 
 async fn gate(args: GateArgs) -> Result<(), Failure> {
-    telemetry::start_logs(&args.process.log_level, args.process.log_format)?;
+    let _logs = telemetry::start_logs(&args.process.log_level, args.process.log_format)?;
     choose_tls_provider();
     let settings = args.settings()?;
     let config = config(args.process.kubeconfig).await?;
-    let admin = telemetry::bind(args.process.admin_address).await?;
+    let admin = telemetry::bind(args.admin_address).await?;
     tracing::info!(address = %admin.local_addr()?, version = env!("CARGO_PKG_VERSION"), "claviger gate");
     gate::run(settings, config, admin, until_told()?).await?;
     tracing::info!("stopped");

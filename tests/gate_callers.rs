@@ -90,8 +90,9 @@ fn admit(callers: &Callers, token: &str, namespace: Option<&str>) -> Result<Call
         certified: false,
     };
     runtime().block_on(async {
+        let credentials = callers.credentials(&headers, &peer)?;
         callers
-            .admit(&callers.identify(&headers, &peer).await?, namespace)
+            .admit(&callers.identify(credentials).await?, namespace)
             .await
     })
 }

@@ -10,6 +10,7 @@ use claviger::api::Phase;
 use serde_json::Value;
 
 use crate::stories;
+use crate::support::client::Question;
 use crate::support::cluster::Cluster;
 use crate::support::control_plane::Auth;
 use crate::support::operator::{Builder, Operator};
@@ -526,7 +527,16 @@ fn health_and_metrics_tell_how_it_is() {
             "no series names an object: {word}\n{metrics}"
         );
     }
-    assert!(metrics.ends_with("# EOF\n"), "the OpenMetrics text format");
+    let (openmetrics, prometheus) = ("application/openmetrics-text", "text/plain; version=0.0.4");
+    for (accepts, format) in [(openmetrics, openmetrics), ("*/*", prometheus)] {
+        let question = Question::get("/metrics").header("accept", accepts);
+        let answer = question.ask(operator.address().unwrap()).unwrap();
+        assert!(answer.header("content-type").unwrap().starts_with(format));
+        let counter = answer
+            .body
+            .contains("# TYPE claviger_events_dropped_total counter");
+        assert_eq!(counter, format == prometheus, "{}", answer.body);
+    }
 }
 
 fn logs_in_json_name_the_object_they_are_about() {

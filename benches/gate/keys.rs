@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use claviger::api::{Phase, Version, VersionPhase};
 use claviger::gate::freshness::{Freshness, Watched};
 use claviger::gate::index::Writer;
 use claviger::gate::metrics::Metrics;
 use claviger::gate::report::{Subject, Uses};
 use claviger::gate::route::Routes;
 use claviger::gate::server::Counters;
-use claviger::gate::shown::{ShownApiKey, ShownRole};
+use claviger::gate::shown::{ShownApiKey, ShownRole, ShownVersion, ShownVersionPhase};
 use claviger::gate::{AccessLog, Desk, wall_clock};
 use claviger::key::{Key, MintError, Prefix, RandomSource};
 use jiff::{SignedDuration, Timestamp};
@@ -106,25 +105,17 @@ pub(crate) fn shown_apikey(number: u64, now: Timestamp) -> ShownApiKey {
     shown.spec.roles = vec!["invoices-viewer".to_owned()];
     shown.spec.permissions = vec!["invoices:export".to_owned()];
     shown.spec.metadata = [("tier".to_owned(), "gold".to_owned())].into();
-    shown.status.phase = Some(Phase::Active);
     shown.status.organization = Some(format!("org-{}", number / IN_NAMESPACE % 10));
     shown.status.principal = Some(format!("{id}@{namespace}.claviger.local"));
     shown.status.key_id = Some(id);
     shown.status.expires_at = Some(Time(now + SignedDuration::from_hours(24 * 90)));
     // Used before, this very hour: a use is then noted with one comparison, as it is for all but one request of an hour.
     shown.status.last_used_at = Some(Time(now));
-    shown.status.versions = vec![Version {
+    shown.status.versions = vec![ShownVersion {
         version: 1,
         hash: key.hash().to_string(),
-        tail: key.tail().to_string(),
-        phase: VersionPhase::Current,
-        announced_at: Time(now),
-        activated_at: Some(Time(now)),
-        revision: None,
-        replaced_at: None,
+        phase: ShownVersionPhase::Current,
         retires_at: None,
-        collected_at: None,
-        discarded_at: None,
     }];
     shown.metadata.namespace = namespace;
     shown

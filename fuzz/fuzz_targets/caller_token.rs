@@ -82,7 +82,9 @@ fuzz_target!(|data: &[u8]| {
     // Made before anything else is waited for.
     let callers = &*CALLERS;
     let told = wait(async {
-        let somebody = callers.identify(&headers, &peer).await?;
+        let somebody = callers
+            .identify(callers.credentials(&headers, &peer)?)
+            .await?;
         callers.admit(&somebody, namespace).await
     });
     let shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
-use claviger::api::{Phase, Version, VersionPhase};
 use claviger::gate::freshness::{Freshness, Watched};
 use claviger::gate::index::Writer;
 use claviger::gate::metrics::Metrics;
 use claviger::gate::route::Routes;
-use claviger::gate::shown::ShownApiKey;
+use claviger::gate::shown::{ShownApiKey, ShownVersion, ShownVersionPhase};
 use claviger::gate::{AccessLog, Desk};
 use claviger::key::Hash;
 
@@ -26,17 +25,15 @@ pub static DESK: LazyLock<Arc<Desk>> = LazyLock::new(|| {
     shown.spec.audiences = vec![AUDIENCE.to_owned()];
     shown.spec.permissions = vec!["invoices:read".to_owned()];
     shown.spec.metadata = BTreeMap::from([("tier".to_owned(), "gold".to_owned())]);
-    shown.status.phase = Some(Phase::Active);
     shown.status.key_id = Some("0123456789abcdef0123456789abcdef".to_owned());
     shown.status.principal =
         Some("0123456789abcdef0123456789abcdef@team-a.claviger.local".to_owned());
-    shown.status.versions = vec![
-        serde_json::from_value::<Version>(serde_json::json!({
-            "version": 1, "hash": Hash::of(KEY.as_bytes()).to_string(), "tail": "30DKjN", "phase": VersionPhase::Current,
-            "announcedAt": "2026-01-01T00:00:00Z",
-        }))
-        .expect("a version"),
-    ];
+    shown.status.versions = vec![ShownVersion {
+        version: 1,
+        hash: Hash::of(KEY.as_bytes()).to_string(),
+        phase: ShownVersionPhase::Current,
+        retires_at: None,
+    }];
     let mut writer = Writer::default();
     writer.apply(&shown);
     writer.publish();

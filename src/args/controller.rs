@@ -1,5 +1,6 @@
 //! What `claviger controller` is told.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::{ArgAction, Args};
@@ -7,7 +8,7 @@ use claviger::controller::leadership::Timing;
 use claviger::controller::{LeaseSettings, Limits, Settings};
 use claviger::lifecycle::Rules;
 
-use super::{Failure, ProcessArgs, duration};
+use super::{Failure, ProcessArgs, address, duration};
 
 /// Nobody waits longer than that for gates.
 const LONGEST_GATE_WAIT: Duration = Duration::from_secs(60);
@@ -71,6 +72,9 @@ pub(crate) struct ControllerArgs {
     /// The last part of every principal: <keyId>@<namespace>.<domain>.
     #[arg(long, value_name = "DOMAIN", default_value = "claviger.local", value_parser = domain)]
     principal_domain: String,
+    /// Where /healthz, /readyz and /metrics are served. Port 0 takes any free one and logs it.
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080", value_parser = address)]
+    pub(crate) admin_address: SocketAddr,
     #[command(flatten)]
     pub(crate) process: ProcessArgs,
 }

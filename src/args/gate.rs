@@ -87,6 +87,9 @@ pub(crate) struct GateArgs {
     /// Keep a Gate object named as this pod, where POD_NAME and POD_NAMESPACE say which: for people, and for status.lastUsedAt.
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
     report: bool,
+    /// Where /healthz, /readyz and /metrics are served. Port 0 takes any free one and logs it.
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8082", value_parser = address)]
+    pub(crate) admin_address: SocketAddr,
     #[command(flatten)]
     pub(crate) process: ProcessArgs,
 }

@@ -21,9 +21,6 @@ pub(crate) struct ProcessArgs {
     /// The kubeconfig to use. Default: KUBECONFIG or ~/.kube/config, or the ServiceAccount of the pod.
     #[arg(long, value_name = "FILE")]
     pub(crate) kubeconfig: Option<PathBuf>,
-    /// Where /healthz, /readyz and /metrics are served. Port 0 takes any free one and logs it.
-    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080", value_parser = address)]
-    pub(crate) admin_address: SocketAddr,
     /// trace, debug, info, warn or error, or a list such as info,kube=debug.
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub(crate) log_level: String,
@@ -99,7 +96,24 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+
+    #[derive(clap::Parser)]
+    struct Alone<A: Args> {
+        #[command(flatten)]
+        args: A,
+    }
+
+    #[test]
+    fn controller_and_gate_listen_on_different_ports() {
+        let controller = Alone::<ControllerArgs>::parse_from(["controller"]).args;
+        let gate = Alone::<GateArgs>::parse_from(["gate"]).args;
+        let ports = [controller.admin_address, gate.admin_address].map(|one| one.port());
+        // 8081 is what the documentation lets a gate listen on.
+        assert_eq!(ports, [8080, 8082]);
+    }
 
     #[test]
     fn an_address_that_is_none_is_answered_with_one() {

@@ -12,7 +12,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, ResourceExt};
 use tokio::sync::OnceCell;
 
-use super::clock::{Clock, ServerClock};
+use super::clock::Clock;
 use super::cluster::ClusterObjects;
 use super::error::Error;
 use super::events::Events;
@@ -20,7 +20,7 @@ use super::gates::reports::Reports;
 use super::memory::Memory;
 use crate::api::{ApiKey, whole_second};
 use crate::lifecycle::{Rules, Surroundings};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, ServerClock};
 
 /// What every reconciliation shares.
 pub(super) struct Context {

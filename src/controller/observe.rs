@@ -61,8 +61,8 @@ pub(super) async fn observe(
         let judge = || {
             context
                 .server_clock
-                .judge(context.clock.now())
-                .unwrap_or(Clock::AheadBy(SignedDuration::ZERO))
+                .skew(context.clock.now())
+                .map_or(Clock::AheadBy(SignedDuration::ZERO), Clock::judge)
         };
         clock = judge();
         if clock != Clock::Agrees {

@@ -11,7 +11,7 @@ use tokio::sync::watch as signal;
 use tokio_util::sync::CancellationToken;
 use tower::timeout::TimeoutLayer;
 
-use super::clock::{Clock, ServerClock};
+use super::clock::Clock;
 use super::cluster::ClusterObjects;
 use super::context::{Context, Limits};
 use super::events::Events;
@@ -23,7 +23,7 @@ use super::startup::{self, StartupError};
 use super::watch::{self, ClusterWriters, Writers};
 use crate::key::{MintError, OsRandom, random_hex_128};
 use crate::lifecycle::Rules;
-use crate::telemetry::{self, Metrics, RequestLayer, ServerError};
+use crate::telemetry::{self, Metrics, RequestLayer, ServerClock, ServerError};
 
 /// How long work that was begun may take when the process is told to stop.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -288,8 +288,7 @@ impl Parts {
     }
 
     fn client(&self, fence: &Fence) -> Result<Client, RunError> {
-        let heard = self.server_clock.clone();
-        let requests = RequestLayer::new(self.metrics.clone(), move |date| heard.heard(date));
+        let requests = RequestLayer::new(self.metrics.clone(), self.server_clock.clone());
         let mut config = self.config.clone();
         config.read_timeout = Some(LONGEST_SILENCE);
         config.reset_reader_on_write = true;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use jiff::{SignedDuration, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 use super::answer::Unable;
@@ -13,7 +14,8 @@ use super::index::Index;
 use super::metrics::{Metrics, Present};
 use super::report::GateFacts;
 use crate::api::GateState;
-use crate::telemetry::Health;
+use crate::lifecycle::Clock;
+use crate::telemetry::{Health, ServerClock};
 
 /// What can be asked about a gate.
 pub(super) struct State {
@@ -21,6 +23,7 @@ pub(super) struct State {
     pub(super) freshness: Arc<Freshness>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) ledger: Arc<Ledger>,
+    pub(super) server_clock: ServerClock,
     pub(super) stopping: CancellationToken,
 }
 
@@ -41,6 +44,11 @@ impl State {
             roles_reached: known(reached.roles),
         }
     }
+
+    /// How far the clock of this machine is ahead of the API server's.
+    fn clock_skew(&self) -> Option<SignedDuration> {
+        self.server_clock.skew(Timestamp::now())
+    }
 }
 
 /// How often is looked whether verdicts are given.
@@ -54,14 +62,50 @@ fn next_look(freshness: &Freshness) -> Duration {
     }
 }
 
-/// Tells in the log when verdicts begin, end, and begin again, until `stop` is cancelled.
+/// Whether the clocks agreed when that was last looked at.
+struct ClockWatch {
+    agreed: bool,
+}
+
+impl ClockWatch {
+    /// Logs when the clock begins to disagree with the API server's, and when it agrees again: keys
+    /// expire and overlaps end by it.
+    fn look(&mut self, skew: Option<SignedDuration>) {
+        let Some(skew) = skew else {
+            return;
+        };
+        let agrees = Clock::judge(skew) == Clock::Agrees;
+        if agrees == self.agreed {
+            return;
+        }
+        self.agreed = agrees;
+        let ahead_seconds = skew.as_secs();
+        if agrees {
+            tracing::info!(
+                ahead_seconds,
+                "the clock agrees with the API server's again"
+            );
+        } else {
+            tracing::warn!(
+                ahead_seconds,
+                "the clock disagrees with the API server's: keys expire too early or too late \
+                 here, so synchronize the clock of this machine"
+            );
+        }
+    }
+}
+
+/// Tells in the log when verdicts begin, end, and begin again, and whether the clock is right,
+/// until `stop` is cancelled.
 pub(super) async fn tell(state: Arc<State>, stop: CancellationToken) {
     let mut before = GateState::Loading;
+    let mut clock = ClockWatch { agreed: true };
     while stop
         .run_until_cancelled(tokio::time::sleep(next_look(&state.freshness)))
         .await
         .is_some()
     {
+        clock.look(state.clock_skew());
         let facts = state.facts();
         if facts.state == before {
             continue;
@@ -104,6 +148,7 @@ impl Health for State {
                 self.freshness.age(Watched::ApiKeys),
                 self.freshness.age(Watched::Roles),
             ],
+            clock_skew: self.clock_skew(),
             ready: self.ready().is_ok(),
         })
     }

@@ -136,7 +136,8 @@ async fn verify(
     let (head, body) = request.into_parts();
     let answered = async {
         // Strangers are turned away before anything of theirs is read.
-        let caller = asked.callers.identify(&head.headers, &peer).await?;
+        let credentials = asked.callers.credentials(&head.headers, &peer)?;
+        let caller = asked.callers.identify(credentials).await?;
         let body = bodies.read(body, MAX_BODY).await?;
         let question: Verification<'_> = read(&body)?;
         asked.callers.admit(&caller, question.namespace()).await?;
@@ -154,7 +155,8 @@ async fn verify_batch(
     let (head, body) = request.into_parts();
     let answered = async {
         // Strangers are turned away before anything of theirs is read.
-        let caller = asked.callers.identify(&head.headers, &peer).await?;
+        let credentials = asked.callers.credentials(&head.headers, &peer)?;
+        let caller = asked.callers.identify(credentials).await?;
         let body = bodies.read(body, MAX_BODY).await?;
         let Batch { requests } = read(&body)?;
         if requests.len() > MAX_BATCH {
@@ -199,12 +201,14 @@ fn explained(error: &serde_json::Error) -> String {
         return text;
     }
     for wrong in ["unknown field", "missing field", "duplicate field"] {
-        let name = text
-            .strip_prefix(wrong)
-            .and_then(|rest| rest.split('`').nth(1));
-        if let Some(name) = name.filter(|name| quotable(name) == *name) {
+        let Some(rest) = text.strip_prefix(wrong) else {
+            continue;
+        };
+        let name = rest.split('`').nth(1).unwrap_or_default();
+        if !name.is_empty() && quotable(name) == name {
             return format!("{wrong} `{name}`");
         }
+        return format!("{wrong} at line {} column {}", error.line(), error.column());
     }
     format!(
         "a value of another type than is expected at line {} column {}",

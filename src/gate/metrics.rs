@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
@@ -18,6 +19,7 @@ use super::code::Code;
 use super::freshness::Watched;
 use super::report::Uses;
 use super::server::Counters;
+use crate::telemetry::log_lines_dropped;
 
 /// By which way the gate was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +103,7 @@ pub struct Metrics {
     keys: Gauge,
     roles: Gauge,
     ages: Family<WatchLabels, Gauge<f64, AtomicU64>>,
+    clock_skew: Gauge<f64, AtomicU64>,
     ready: Gauge,
 }
 
@@ -113,6 +116,8 @@ pub struct Present {
     pub roles: usize,
     /// Since the API server was last heard of, for ApiKeys and for roles; `None` before the first list.
     pub ages: [Option<Duration>; 2],
+    /// How far the clock is ahead of the API server's; `None` while that is not known.
+    pub clock_skew: Option<SignedDuration>,
     /// Whether verdicts are given.
     pub ready: bool,
 }
@@ -188,6 +193,11 @@ impl Collector for CountedElsewhere {
             "uses_dropped",
             "Last uses that were not kept because too many were waiting",
             self.uses.dropped(),
+        )?;
+        counter(
+            "log_lines_dropped",
+            "Log lines that were dropped because too many were waiting",
+            log_lines_dropped(),
         )
     }
 }
@@ -248,6 +258,7 @@ impl Metrics {
             keys: Gauge::default(),
             roles: Gauge::default(),
             ages: Family::default(),
+            clock_skew: Gauge::default(),
             ready: Gauge::default(),
             registry: Registry::default(),
         };
@@ -286,6 +297,12 @@ impl Metrics {
             "Since the API server was last heard of; -1 before the first list",
             Unit::Seconds,
             metrics.ages.clone(),
+        );
+        registry.register_with_unit(
+            "clock_skew",
+            "How far the clock is ahead of the API server's; 0 while that is not known",
+            Unit::Seconds,
+            metrics.clock_skew.clone(),
         );
         registry.register(
             "ready",
@@ -351,6 +368,8 @@ impl Metrics {
         self.keys.set(gauge(now.keys));
         self.roles.set(gauge(now.roles));
         self.ready.set(i64::from(now.ready));
+        self.clock_skew
+            .set(now.clock_skew.map_or(0.0, |skew| skew.as_secs_f64()));
         for (watched, age) in [Watched::ApiKeys, Watched::Roles].into_iter().zip(now.ages) {
             self.ages
                 .get_or_create(&labels(watched))

@@ -7,11 +7,13 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use http::Response;
 use kube::client::ClientBuilder;
 use kube::{Client, Config};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::util::MapResponseLayer;
 
 use super::callers::{self, Callers, CallersError};
 use super::desk::{AccessLog, Desk, wall_clock};
@@ -24,7 +26,7 @@ use super::metrics::Metrics;
 use super::report::{Identity, Reporter, Subject, Uses};
 use super::route::Routes;
 use super::server::{self, Certificates, Counters, Listener, TlsError, TlsFiles};
-use crate::telemetry;
+use crate::telemetry::{self, ServerClock};
 
 /// How long the first report is waited for. A gate that cannot report serves all the same.
 const FIRST_REPORT: Duration = Duration::from_secs(2);
@@ -108,9 +110,8 @@ pub async fn run(
     token: CancellationToken,
 ) -> Result<(), RunError> {
     settings.check()?;
-    let client = ClientBuilder::try_from(config)
-        .map_err(|error| RunError::Client(Box::new(error)))?
-        .build();
+    let server_clock = ServerClock::default();
+    let client = client(config, server_clock.clone())?;
     let counters = Arc::new(Counters::default());
     let uses = Arc::new(Uses::default());
     let metrics = Arc::new(Metrics::new(&counters, &uses));
@@ -142,6 +143,7 @@ pub async fn run(
         freshness,
         metrics,
         ledger: ledger.clone(),
+        server_clock,
         stopping: stopping.clone(),
     });
 
@@ -220,6 +222,16 @@ pub async fn run(
     } else {
         Err(RunError::Ended("the server"))
     }
+}
+
+fn client(config: Config, clock: ServerClock) -> Result<Client, RunError> {
+    let builder =
+        ClientBuilder::try_from(config).map_err(|error| RunError::Client(Box::new(error)))?;
+    let hear = move |answer: Response<_>| {
+        clock.hear(answer.headers());
+        answer
+    };
+    Ok(builder.with_layer(&MapResponseLayer::new(hear)).build())
 }
 
 /// What runs beside the server. None of it may end before: a gate that follows nobody any more would go on to answer from what it knew,

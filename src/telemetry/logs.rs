@@ -1,12 +1,20 @@
 //! Logs on standard error, as text or JSON.
 
 use std::io::IsTerminal;
+use std::sync::OnceLock;
 
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{EnvFilter, LevelFilter, filter_fn};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 
 /// The client logs whole answers that it cannot decode, and an answer may be a Secret. Its errors reach us all the same.
 const QUOTES_ANSWERS: &str = "kube_client::client";
+
+/// How many lines wait for the reader of the log. More are dropped and counted. A thread of its own
+/// writes them, so that a slow reader stops no worker.
+const WAITING: usize = 8_192;
+
+static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -33,17 +41,27 @@ pub enum LogsError {
     Twice,
 }
 
-/// Starts logs for the whole process.
+/// Starts logs for the whole process. The last lines are written when the guard is dropped, which
+/// waits about a second at most.
 ///
 /// # Errors
 /// [`LogsError`] when the filter is not understood, or logs run already.
-pub fn start(level: &str, format: LogFormat) -> Result<(), LogsError> {
+pub fn start(level: &str, format: LogFormat) -> Result<WorkerGuard, LogsError> {
     let filter = filter(level).ok_or_else(|| LogsError::Filter {
         given: level.to_owned(),
     })?;
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let (writer, guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(WAITING)
+        .finish(std::io::stderr());
+    let _ = DROPPED.set(writer.error_counter());
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     let lines = match format {
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        // The current span is the last of the list.
+        LogFormat::Json => lines
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .boxed(),
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
     };
     let harmless = filter_fn(|line| line.target() != QUOTES_ANSWERS);
@@ -52,7 +70,15 @@ pub fn start(level: &str, format: LogFormat) -> Result<(), LogsError> {
             .with(filter)
             .with(lines.with_filter(harmless)),
     );
-    started.map_err(|_| LogsError::Twice)
+    started.map_err(|_| LogsError::Twice)?;
+    Ok(guard)
+}
+
+/// How many lines were dropped because too many waited.
+#[must_use]
+pub fn dropped() -> u64 {
+    let dropped = DROPPED.get().map_or(0, ErrorCounter::dropped_lines);
+    u64::try_from(dropped).unwrap_or(u64::MAX)
 }
 
 /// A word alone is a level: by itself, the filter would take a mistyped one for the name of a part of the program, and show nothing.

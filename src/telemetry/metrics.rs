@@ -1,12 +1,15 @@
 //! Numbers for Prometheus. What describes the present (keys by phase and the like) is read when it is asked for, so that no
 //! series outlives what it counts; no series is labelled with an object's name.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric as _,
+};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
@@ -30,6 +33,22 @@ pub struct Metrics {
     leading: Gauge,
     /// Held while the gauges of the present are set and written out, so that two scrapes do not mix.
     present: Mutex<Present>,
+}
+
+/// Counted where lines are dropped, read when it is asked for.
+#[derive(Debug)]
+struct LogLinesDropped;
+
+impl Collector for LogLinesDropped {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let counter = ConstCounter::new(super::log_lines_dropped());
+        counter.encode(encoder.encode_descriptor(
+            "log_lines_dropped",
+            "Log lines that were dropped because too many were waiting",
+            None,
+            counter.metric_type(),
+        )?)
+    }
 }
 
 /// How a reconciliation ended.
@@ -135,6 +154,7 @@ impl Default for Metrics {
             present: Mutex::default(),
             registry: Registry::default(),
         };
+        registry.register_collector(Box::new(LogLinesDropped));
         registry.register(
             "reconciles",
             "Reconciliations by outcome",
@@ -181,48 +201,11 @@ impl Default for Metrics {
             "Whether this process leads (1) or stands by (0)",
             metrics.leading.clone(),
         );
-        let present = metrics
+        metrics
             .present
             .get_mut()
-            .unwrap_or_else(PoisonError::into_inner);
-        registry.register("keys", "ApiKeys by phase", present.keys.clone());
-        registry.register(
-            "undecodable_objects",
-            "Stored ApiKeys that cannot be read",
-            present.undecodable.clone(),
-        );
-        registry.register(
-            "objects_waiting",
-            "ApiKeys that wait for their turn or in back-off",
-            present.waiting.clone(),
-        );
-        registry.register_with_unit(
-            "next_expiry",
-            "Time until the next key expires; -1 when none will",
-            Unit::Seconds,
-            present.next_expiry.clone(),
-        );
-        registry.register_with_unit(
-            "next_rotation",
-            "Time until the next version is due by a declared rotation; -1 when none is",
-            Unit::Seconds,
-            present.next_rotation.clone(),
-        );
-        registry.register(
-            "stalled_keys",
-            "ApiKeys in which only a person can help",
-            present.stalled.clone(),
-        );
-        registry.register(
-            "noncompliant_keys",
-            "ApiKeys that violate a policy or are in the wrong organization",
-            present.noncompliant.clone(),
-        );
-        registry.register(
-            "gates",
-            "Gates by how they stand: current, behind or silent",
-            present.gates.clone(),
-        );
+            .unwrap_or_else(PoisonError::into_inner)
+            .register(&mut registry);
         registry.register(
             "last_use_writes",
             "Last uses written into ApiKeys",
@@ -230,6 +213,49 @@ impl Default for Metrics {
         );
         metrics.registry = registry;
         metrics
+    }
+}
+
+impl Present {
+    fn register(&self, registry: &mut Registry) {
+        registry.register("keys", "ApiKeys by phase", self.keys.clone());
+        registry.register(
+            "undecodable_objects",
+            "Stored ApiKeys that cannot be read",
+            self.undecodable.clone(),
+        );
+        registry.register(
+            "objects_waiting",
+            "ApiKeys that wait for their turn or in back-off",
+            self.waiting.clone(),
+        );
+        registry.register_with_unit(
+            "next_expiry",
+            "Time until the next key expires; -1 when none will",
+            Unit::Seconds,
+            self.next_expiry.clone(),
+        );
+        registry.register_with_unit(
+            "next_rotation",
+            "Time until the next version is due by a declared rotation; -1 when none is",
+            Unit::Seconds,
+            self.next_rotation.clone(),
+        );
+        registry.register(
+            "stalled_keys",
+            "ApiKeys in which only a person can help",
+            self.stalled.clone(),
+        );
+        registry.register(
+            "noncompliant_keys",
+            "ApiKeys that violate a policy or are in the wrong organization",
+            self.noncompliant.clone(),
+        );
+        registry.register(
+            "gates",
+            "Gates by how they stand: current, behind or silent",
+            self.gates.clone(),
+        );
     }
 }
 

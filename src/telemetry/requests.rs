@@ -5,16 +5,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::{HeaderMap, Method, Request, Response, header};
+use http::{Method, Request, Response};
 use tower::{Layer, Service};
 
-use super::Metrics;
+use super::{Metrics, ServerClock};
 
 /// Counts requests, and hands the `Date` of every answer on.
 #[derive(Clone)]
 pub struct RequestLayer {
     metrics: Arc<Metrics>,
-    heard: Arc<dyn Fn(&str) + Send + Sync>,
+    clock: ServerClock,
 }
 
 /// A client with its requests counted.
@@ -25,21 +25,10 @@ pub struct RequestService<S> {
 }
 
 impl RequestLayer {
-    /// Counts into `metrics`; `heard` gets every answer's `Date` header.
-    pub fn new(metrics: Arc<Metrics>, heard: impl Fn(&str) + Send + Sync + 'static) -> Self {
-        Self {
-            metrics,
-            heard: Arc::new(heard),
-        }
-    }
-
-    fn note_date(&self, headers: &HeaderMap) {
-        if let Some(date) = headers
-            .get(header::DATE)
-            .and_then(|date| date.to_str().ok())
-        {
-            (self.heard)(date);
-        }
+    /// Counts into `metrics`; `clock` hears every answer.
+    #[must_use]
+    pub fn new(metrics: Arc<Metrics>, clock: ServerClock) -> Self {
+        Self { metrics, clock }
     }
 }
 
@@ -85,7 +74,7 @@ where
                 .metrics
                 .requested(asked.verb, &asked.resource, &code, asked.writes);
             if let Ok(response) = &answer {
-                layer.note_date(response.headers());
+                layer.clock.hear(response.headers());
             }
             answer
         })

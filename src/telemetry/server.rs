@@ -1,38 +1,37 @@
 //! The admin server: `/healthz`, `/readyz` and `/metrics` over plain HTTP/1, apart from anything public.
-//!
-//! Those who ask here ask seldom: each connection is for one request. There are few at once and each ends soon, so that nobody takes
-//! the files of the process through this port.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, Version, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{AbortHandle, JoinSet};
+use axum::serve::Listener;
+use bytes::Bytes;
+use futures::stream::{Stream, StreamExt as _};
+use tokio::io::Join;
+use tokio::net::TcpListener;
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::sync::oneshot;
+use tokio_util::io::{ReaderStream, StreamReader};
 use tokio_util::sync::CancellationToken;
 
-/// Connections at once. One more takes the place of the oldest: a crowd that waits for nothing does not keep a probe from its answer.
-const CONNECTIONS: usize = 64;
-/// How long the head of a request may take.
-const HEAD: Duration = Duration::from_secs(5);
-/// How long a connection may last.
-const LONGEST: Duration = Duration::from_secs(30);
-/// Bytes of a head.
-const HEAD_BYTES: usize = 16 * 1024;
-/// The pause after a connection could not be accepted.
-const PAUSE: Duration = Duration::from_millis(100);
+use super::exposition::{OPENMETRICS, PROMETHEUS, accepts_openmetrics, prometheus};
 
-/// How long peers are waited for at the end. Who says nothing, or does not come to an end, must not keep the process.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// Connections at once. One more takes the place of the oldest: clients that send nothing neither
+/// use up the open files of the process nor keep a probe from its answer.
+const CONNECTIONS: usize = 64;
+
+/// How long requests under way are waited for at the end. No peer keeps the process for longer.
+const DRAIN: Duration = Duration::from_secs(1);
 
 /// What the server asks the rest of the process.
 pub trait Health: Send + Sync + 'static {
@@ -61,7 +60,7 @@ pub enum ServerError {
         /// The address.
         address: SocketAddr,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
 }
 
@@ -93,46 +92,62 @@ pub async fn serve(
             "/readyz",
             get(async |State(health): State<Arc<dyn Health>>| tell(health.ready())),
         )
-        .route(
-            "/metrics",
-            get(async |State(health): State<Arc<dyn Health>>| metrics(&health)),
-        )
+        .route("/metrics", get(metrics))
+        .layer(middleware::from_fn(only_http1))
         .with_state(health);
-    let (mut connections, mut open) = (JoinSet::new(), VecDeque::<AbortHandle>::new());
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            Some(_) = connections.join_next() => continue,
-            () = token.cancelled() => break,
-        };
-        let Ok((stream, _)) = accepted else {
-            tokio::time::sleep(PAUSE).await;
-            continue;
-        };
-        open.retain(|connection| !connection.is_finished());
-        if open.len() >= CONNECTIONS
-            && let Some(oldest) = open.pop_front()
-        {
-            oldest.abort();
-        }
-        open.push_back(connections.spawn(answer(stream, router.clone())));
+    let listener = Bounded {
+        listener,
+        open: VecDeque::new(),
+    };
+    let stop = token.clone().cancelled_owned();
+    let served = axum::serve(listener, router).with_graceful_shutdown(stop);
+    let overdue = async {
+        token.cancelled().await;
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        _ = served => {}
+        () = overdue => {}
     }
-    drop(listener);
-    let all = async { while connections.join_next().await.is_some() {} };
-    let _ = tokio::time::timeout(FAREWELL, all).await;
     Ok(())
 }
 
-/// Answers one request.
-async fn answer(stream: TcpStream, router: Router) {
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
-        .max_buf_size(HEAD_BYTES)
-        .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    // Whoever sends nonsense, or nothing, hears nothing of it.
-    let _ = tokio::time::timeout(LONGEST, connection).await;
+/// A listener with [`CONNECTIONS`] at most. A connection reads until its sender is dropped.
+struct Bounded {
+    listener: TcpListener,
+    open: VecDeque<oneshot::Sender<Infallible>>,
+}
+
+type Bytestream = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
+
+impl Listener for Bounded {
+    type Io = Join<StreamReader<Bytestream, Bytes>, OwnedWriteHalf>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
+        let (stream, address) = Listener::accept(&mut self.listener).await;
+        self.open.retain(|connection| !connection.is_closed());
+        if self.open.len() >= CONNECTIONS {
+            self.open.pop_front();
+        }
+        let (connection, evicted) = oneshot::channel();
+        self.open.push_back(connection);
+        let (read, write) = stream.into_split();
+        let read: Bytestream = Box::pin(ReaderStream::new(read).take_until(evicted));
+        (tokio::io::join(StreamReader::new(read), write), address)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// One HTTP/2 connection could ask for hundreds of pages at once and read none of them.
+async fn only_http1(request: Request, next: Next) -> Response {
+    if request.version() > Version::HTTP_11 {
+        return StatusCode::HTTP_VERSION_NOT_SUPPORTED.into_response();
+    }
+    next.run(request).await
 }
 
 fn tell(state: Result<(), String>) -> impl IntoResponse {
@@ -142,20 +157,23 @@ fn tell(state: Result<(), String>) -> impl IntoResponse {
     }
 }
 
-fn metrics(health: &Arc<dyn Health>) -> impl IntoResponse + use<> {
-    (
-        [(
-            header::CONTENT_TYPE,
-            "application/openmetrics-text; version=1.0.0; charset=utf-8",
-        )],
-        health.metrics(),
-    )
+async fn metrics(State(health): State<Arc<dyn Health>>, headers: HeaderMap) -> impl IntoResponse {
+    let openmetrics = health.metrics();
+    let (format, text) = if accepts_openmetrics(&headers) {
+        (OPENMETRICS, openmetrics)
+    } else {
+        (PROMETHEUS, prometheus(&openmetrics))
+    };
+    ([(header::CONTENT_TYPE, format)], text)
 }
 
 #[cfg(test)]
 mod tests {
+    use hyper::client::conn::http2;
+    use hyper_util::rt::{TokioExecutor, TokioIo};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpStream;
+    use tokio::task::JoinHandle;
 
     use super::*;
 
@@ -171,80 +189,100 @@ mod tests {
         }
 
         fn metrics(&self) -> String {
-            String::new()
+            "# EOF\n".to_owned()
         }
     }
 
-    #[tokio::test]
-    async fn who_says_nothing_does_not_keep_the_process() {
+    async fn served(token: &CancellationToken) -> (SocketAddr, JoinHandle<()>) {
         let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
-        let (address, token) = (listener.local_addr().unwrap(), CancellationToken::new());
-        let served = tokio::spawn(serve(listener, Arc::new(Fine), token.clone()));
+        let address = listener.local_addr().unwrap();
+        let serving = serve(listener, Arc::new(Fine), token.clone());
+        let serving = tokio::spawn(async move { serving.await.unwrap() });
+        (address, serving)
+    }
+
+    async fn ask(address: SocketAddr, path: &str, headers: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        let read = stream.read_to_string(&mut answer);
+        tokio::time::timeout(Duration::from_secs(60), read)
+            .await
+            .expect("an end")
+            .unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn silent_clients_do_not_keep_the_process() {
+        let token = CancellationToken::new();
+        let (address, serving) = served(&token).await;
         let _silent = TcpStream::connect(address).await.unwrap();
         let mut slow = TcpStream::connect(address).await.unwrap();
         slow.write_all(b"GET /met").await.unwrap();
         // Those before are accepted when this one is answered.
-        let mut quick = TcpStream::connect(address).await.unwrap();
-        quick
-            .write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-            .await
-            .unwrap();
-        let mut answer = String::new();
-        quick.read_to_string(&mut answer).await.unwrap();
+        let answer = ask(address, "/healthz", "").await;
         assert!(answer.ends_with("ok\n"), "{answer}");
         token.cancel();
-        tokio::time::timeout(Duration::from_secs(60), served)
+        tokio::time::timeout(Duration::from_secs(60), serving)
             .await
             .expect("it ends")
-            .unwrap()
             .unwrap();
     }
 
     #[tokio::test]
-    async fn a_crowd_neither_takes_all_files_nor_keeps_a_probe_from_its_answer() {
-        let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let served = tokio::spawn(serve(listener, Arc::new(Fine), CancellationToken::new()));
+    async fn the_oldest_connections_make_way_for_new_ones() {
+        let (address, serving) = served(&CancellationToken::new()).await;
         let mut crowd = Vec::new();
         for _ in 0..3 * CONNECTIONS {
             let mut one = TcpStream::connect(address).await.unwrap();
             one.write_all(b"GET /met").await.unwrap();
             crowd.push(one);
         }
-        let mut probe = TcpStream::connect(address).await.unwrap();
-        probe
-            .write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
-            .await
-            .unwrap();
-        let mut answer = String::new();
-        let read = probe.read_to_string(&mut answer);
-        tokio::time::timeout(Duration::from_secs(60), read)
-            .await
-            .expect("an end")
-            .unwrap();
+        let answer = ask(address, "/healthz", "").await;
         assert!(
             answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("ok\n"),
             "{answer}"
         );
-        for mut gone in crowd.into_iter().take(2 * CONNECTIONS) {
+        for mut evicted in crowd.into_iter().take(2 * CONNECTIONS) {
+            let mut rest = Vec::new();
             // A reset is an end, too.
-            let _ = tokio::time::timeout(HEAD / 2, gone.read_to_end(&mut Vec::new()))
+            let _ = tokio::time::timeout(Duration::from_secs(60), evicted.read_to_end(&mut rest))
                 .await
-                .expect("it made way");
+                .expect("it is evicted");
         }
-        served.abort();
+        serving.abort();
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn who_says_half_a_word_is_not_waited_for() {
-        let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let served = tokio::spawn(serve(listener, Arc::new(Fine), CancellationToken::new()));
-        let mut slow = TcpStream::connect(address).await.unwrap();
-        slow.write_all(b"GET /met").await.unwrap();
-        let _ = tokio::time::timeout(2 * HEAD, slow.read_to_end(&mut Vec::new()))
+    #[tokio::test]
+    async fn metrics_come_in_the_format_that_is_accepted() {
+        let (address, serving) = served(&CancellationToken::new()).await;
+        let openmetrics = "accept: application/openmetrics-text; version=1.0.0\r\n";
+        for (accept, format) in [(openmetrics, OPENMETRICS), ("", PROMETHEUS)] {
+            let answer = ask(address, "/metrics", accept).await;
+            assert!(
+                answer.contains(&format!("content-type: {format}\r\n")),
+                "{answer}"
+            );
+            let text = answer.split("\r\n\r\n").nth(1).unwrap();
+            assert_eq!(text.contains("# EOF"), format == OPENMETRICS, "{text}");
+        }
+        serving.abort();
+    }
+
+    #[tokio::test]
+    async fn http2_is_refused() {
+        let (address, serving) = served(&CancellationToken::new()).await;
+        let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
+        let (mut client, connection) = http2::handshake(TokioExecutor::new(), stream)
             .await
-            .expect("it is cut off");
-        served.abort();
+            .unwrap();
+        tokio::spawn(connection);
+        let request = Request::get(format!("http://{address}/metrics"));
+        let request = request.body(String::new()).unwrap();
+        let status = client.send_request(request).await.unwrap().status();
+        assert_eq!(status, StatusCode::HTTP_VERSION_NOT_SUPPORTED);
+        serving.abort();
     }
 }

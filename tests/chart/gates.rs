@@ -22,6 +22,8 @@ stories![
     an_autoscaler_has_the_say_about_replicas,
     an_upgrade_leaves_the_autoscalers_number_alone,
     what_a_network_policy_lets_through_is_what_is_served,
+    envoy_finds_every_gate_behind_the_headless_service,
+    notes_warn_where_every_pod_may_ask_as_a_proxy,
     without_a_gate_nothing_of_it_is_installed,
     a_gate_is_admitted_where_only_restricted_pods_are,
     a_gate_that_runs_as_deployed_answers_whoever_may_ask,
@@ -106,6 +108,11 @@ fn values_of_the_gate_that_are_wrong_are_refused_by_name() {
             "gate.networkPolicy.ingressFrom[0].podSelektor=x",
             &["/gate/networkPolicy/ingressFrom/0", "podSelektor"],
         ),
+        // It would let everybody in, and look as if it did not.
+        (
+            "gate.networkPolicy.enabled=true",
+            &["gate.networkPolicy.ingressFrom", "a policy without peers"],
+        ),
         (
             "gate.serviceAccount.create=false",
             &["gate.serviceAccount.name", "gate.serviceAccount.create"],
@@ -161,6 +168,7 @@ fn every_flag_value_reaches_the_gate() {
         "--tls",
         "--routes-without",
         "--max-staleness",
+        "--max-connections",
     ] {
         assert!(
             !usual.iter().any(|argument| argument.starts_with(unwanted)),
@@ -233,16 +241,16 @@ fn every_flag_value_reaches_the_gate() {
             .any(|argument| argument.starts_with("--listen=")),
         "{only_tls:?}"
     );
-    // The defaults of the chart are those of the program. Where it listens, only the chart can say.
+    // The defaults of the chart are those of the program. Where it listens, only the chart can say:
+    // a pod has all ports to itself.
     let help = Command::new(env!("CARGO_BIN_EXE_claviger"))
         .args(["gate", "--help"])
         .output()
         .unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
-    for argument in usual
-        .iter()
-        .filter(|argument| !argument.starts_with("--listen"))
-    {
+    for argument in usual.iter().filter(|argument| {
+        !argument.starts_with("--listen") && !argument.starts_with("--admin-address")
+    }) {
         let (flag, value) = argument.split_once('=').unwrap();
         let about = help
             .split(&format!("{flag} <"))
@@ -461,8 +469,8 @@ fn without_a_gate_nothing_of_it_is_installed() {
         .filter(|one| named(one) && !is_of_the_cluster(one))
         .count();
     assert_eq!(
-        count, 9,
-        "account, two Services, Deployment, budget, and two roles with their bindings"
+        count, 10,
+        "account, three Services, Deployment, budget, and two roles with their bindings"
     );
 }
 
@@ -472,6 +480,57 @@ fn is_of_the_cluster(object: &Value) -> bool {
         .as_str()
         .unwrap()
         .starts_with("ValidatingAdmissionPolicy")
+}
+
+/// One connection to a cluster IP would be one gate for as long as it lasts.
+fn envoy_finds_every_gate_behind_the_headless_service() {
+    let ports = |values: &str| {
+        let objects = Cluster::shared().render(&[&format!("--set={values}")]);
+        let services = of_kind(&objects, "Service");
+        let named = |name: &str| {
+            let mut all = services.iter();
+            let found = all.find(|one| one["metadata"]["name"] == name);
+            found.unwrap_or_else(|| panic!("no {name}"))["spec"].clone()
+        };
+        let headless = named("claviger-gate-headless");
+        assert_eq!(headless["clusterIP"], "None");
+        assert_eq!(headless["publishNotReadyAddresses"], false);
+        assert_eq!(headless["selector"], named("claviger-gate")["selector"]);
+        headless["ports"].clone()
+    };
+    let grpc = json!({ "name": "grpc", "port": 8081, "targetPort": "http" });
+    let grpc_tls = json!({ "name": "grpc-tls", "port": 8443, "targetPort": "https" });
+    assert_eq!(ports(""), json!([grpc]));
+    assert_eq!(ports(TLS), json!([grpc, grpc_tls]));
+    assert_eq!(
+        ports(&format!("{TLS},gate.plainHttp=false")),
+        json!([grpc_tls])
+    );
+}
+
+fn notes_warn_where_every_pod_may_ask_as_a_proxy() {
+    let peers = "gate.networkPolicy.ingressFrom[0].podSelector.matchLabels.app=envoy";
+    for (values, warned) in [
+        ("", true),
+        (TLS, true),
+        (peers, true),
+        (&format!("gate.networkPolicy.enabled=true,{peers}"), false),
+        (&format!("{TLS},gate.proxyCallers=mtls"), false),
+        ("gate.enabled=false", false),
+    ] {
+        let values = format!("--set={values}");
+        let dry = ["install", "claviger", CHART, "--dry-run=client", &values];
+        let said = Cluster::shared().helm(&dry);
+        let notes = said.split("NOTES:").nth(1).expect("notes");
+        let warning = [
+            "WARNING",
+            "/v1/auth",
+            "gate.proxyCallers=mtls",
+            "gate.networkPolicy.ingressFrom",
+        ];
+        let there = warning.iter().all(|word| notes.contains(word));
+        assert_eq!(there, warned, "{values}: {notes}");
+    }
 }
 
 /// Real pods this time: the API server refuses those that are less than restricted.

@@ -350,7 +350,7 @@ fn every_optional_object_is_taken_by_the_api_server() {
         ("NetworkPolicy", 2),
         ("PodDisruptionBudget", 2),
         ("HorizontalPodAutoscaler", 1),
-        ("Service", 3),
+        ("Service", 4),
         ("ServiceAccount", 2),
     ] {
         assert_eq!(

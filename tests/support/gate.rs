@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -19,11 +19,12 @@ static NUMBER: AtomicU32 = AtomicU32::new(1);
 
 /// All of a gate's metrics by name: what they are, and their labels. What documentation lists is measured by it.
 pub(crate) const METRICS: &[(&str, &str, &[&str])] = &[
-    ("claviger_gate_accept_errors", "counter", &[]),
-    ("claviger_gate_changes", "counter", &["resource"]),
+    ("claviger_gate_accept_errors_total", "counter", &[]),
+    ("claviger_gate_changes_total", "counter", &["resource"]),
+    ("claviger_gate_clock_skew_seconds", "gauge", &[]),
     ("claviger_gate_connections", "gauge", &[]),
-    ("claviger_gate_connections_accepted", "counter", &[]),
-    ("claviger_gate_connections_made_way", "counter", &[]),
+    ("claviger_gate_connections_accepted_total", "counter", &[]),
+    ("claviger_gate_connections_made_way_total", "counter", &[]),
     (
         "claviger_gate_decision_duration_seconds",
         "histogram",
@@ -36,18 +37,27 @@ pub(crate) const METRICS: &[(&str, &str, &[&str])] = &[
         "gauge",
         &["resource"],
     ),
+    ("claviger_gate_log_lines_dropped_total", "counter", &[]),
     ("claviger_gate_ready", "gauge", &[]),
-    ("claviger_gate_refused_handshakes", "counter", &[]),
-    ("claviger_gate_refused_requests", "counter", &[]),
+    ("claviger_gate_refused_handshakes_total", "counter", &[]),
+    ("claviger_gate_refused_requests_total", "counter", &[]),
     ("claviger_gate_roles", "gauge", &[]),
-    ("claviger_gate_slow_heads", "counter", &[]),
-    ("claviger_gate_stalled_connections", "counter", &[]),
-    ("claviger_gate_undecodable_objects", "counter", &[]),
-    ("claviger_gate_uses_dropped", "counter", &[]),
+    ("claviger_gate_slow_heads_total", "counter", &[]),
+    ("claviger_gate_stalled_connections_total", "counter", &[]),
+    ("claviger_gate_undecodable_objects_total", "counter", &[]),
+    ("claviger_gate_uses_dropped_total", "counter", &[]),
     ("claviger_gate_uses_pending", "gauge", &[]),
-    ("claviger_gate_verdicts", "counter", &["protocol", "code"]),
-    ("claviger_gate_waited_connections", "counter", &[]),
-    ("claviger_gate_watch_restarts", "counter", &["resource"]),
+    (
+        "claviger_gate_verdicts_total",
+        "counter",
+        &["protocol", "code"],
+    ),
+    ("claviger_gate_waited_connections_total", "counter", &[]),
+    (
+        "claviger_gate_watch_restarts_total",
+        "counter",
+        &["resource"],
+    ),
 ];
 
 /// How to start a gate.
@@ -59,12 +69,14 @@ pub(crate) struct Builder<'a> {
     environment: Vec<(String, String)>,
     /// The file that takes the process into its control group.
     group: Option<PathBuf>,
+    log_pipe: bool,
 }
 
 /// A running gate. Its logs and metrics become evidence when it ends; it is killed when dropped.
 pub(crate) struct Gate {
     child: Mutex<Child>,
     log: PathBuf,
+    log_pipe: Mutex<Option<ChildStderr>>,
     cluster: Arc<Cluster>,
 }
 
@@ -83,6 +95,7 @@ impl Gate {
             arguments: Vec::new(),
             environment: Vec::new(),
             group: None,
+            log_pipe: false,
         }
         .args(&[
             "--listen=127.0.0.1:0",
@@ -113,6 +126,19 @@ impl Gate {
     /// Its logs so far.
     pub(crate) fn logs(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Reads its log pipe until a text has come, and no further.
+    pub(crate) fn read_log_until(&self, text: &str) {
+        let mut pipe = self.log_pipe.lock().expect("no story panicked here");
+        let pipe = pipe.as_mut().expect("a gate with a log pipe");
+        let mut log = File::create(&self.log).expect("a log file");
+        let mut piece = [0; 4_096];
+        while !self.logs().contains(text) {
+            let length = pipe.read(&mut piece).expect("a pipe");
+            assert!(length > 0, "it ended: {}", self.logs());
+            log.write_all(&piece[..length]).expect("a log file");
+        }
     }
 
     /// Its process ID.
@@ -307,6 +333,12 @@ impl<'a> Builder<'a> {
         self
     }
 
+    /// Lets it log into a pipe, which [`Gate::read_log_until`] reads and otherwise nobody.
+    pub(crate) fn with_log_pipe(mut self) -> Self {
+        self.log_pipe = true;
+        self
+    }
+
     /// Starts it, without waiting for anything.
     pub(crate) fn start(self) -> Gate {
         let name = format!("gate-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
@@ -341,7 +373,12 @@ impl<'a> Builder<'a> {
                 shell
             }
         };
-        let child = command
+        let stderr = if self.log_pipe {
+            Stdio::piped()
+        } else {
+            File::create(&log).expect("a log file").into()
+        };
+        let mut child = command
             .arg("gate")
             .args(&self.arguments)
             .env_clear()
@@ -349,10 +386,11 @@ impl<'a> Builder<'a> {
             .envs(self.environment)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(File::create(&log).expect("a log file"))
+            .stderr(stderr)
             .spawn()
             .expect("the gate starts");
         Gate {
+            log_pipe: Mutex::new(child.stderr.take()),
             child: Mutex::new(child),
             log,
             cluster: self.cluster,

@@ -226,7 +226,8 @@ impl Operator {
         http_get(self.address()?, path)
     }
 
-    fn address(&self) -> Option<SocketAddr> {
+    /// Where its admin server is.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
         let logs = self.logs();
         // As text it is `address=…`, as JSON `"address":"…"`.
         let after = logs

@@ -1,23 +1,32 @@
 //! Who may ask the gate about keys over `/v1/verify`.
 //!
-//! An endpoint that says whether a key is valid is worth guarding: an open one is an oracle for whoever collects keys. Callers show
-//! a ServiceAccount token ([TokenReview], then [SubjectAccessReview]: the verb `verify` on `apikeys.claviger.dev`, in one namespace
-//! or everywhere), or a client certificate, or whatever an installation allows.
+//! An endpoint that says whether a key is valid is worth guarding: an open one is an oracle for
+//! clients that collect keys. This guards `/v1/verify` only: `/v1/auth` answers every client that
+//! reaches it, unless `--proxy-callers=mtls` or a NetworkPolicy keeps clients off.
 //!
-//! What the API server said is kept for [`Settings::cache`], counted from the question. Tokens do not tell when they end, so a caller
-//! whose token or right is taken away may go on for that long; the API server's own caches (seconds) come on top.
+//! Callers show a ServiceAccount token ([TokenReview], then [SubjectAccessReview]: the verb
+//! `verify` on `apikeys.claviger.dev`, in one namespace or everywhere), or a client certificate, or
+//! whatever an installation allows.
+//!
+//! What the API server said is kept for [`Settings::cache`], counted from the question. Tokens do
+//! not tell when they end, so a caller whose token or right is taken away may go on for that long,
+//! and for as long as the body of its request takes (ten seconds at most): an identity counts for
+//! the whole request as it was when the request began. The API server's own caches (seconds) come
+//! on top.
 //!
 //! [TokenReview]: https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/token-review-v1/
 //! [SubjectAccessReview]: https://kubernetes.io/docs/reference/kubernetes-api/authorization-resources/subject-access-review-v1/
 
 mod bearer;
 mod known;
+mod portions;
 mod refusal;
 mod review;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,7 +62,8 @@ pub struct Settings {
     pub audiences: Vec<String>,
     /// How long a good answer of the API server holds. A bad one holds a fifth of it.
     pub cache: Duration,
-    /// How many tokens, and how many tokens with a namespace, are remembered. The oldest are forgotten, unknown ones first.
+    /// How many tokens, and how many tokens with a namespace, are remembered: so many good ones, and
+    /// as many others. Those that are seldom shown are forgotten first.
     pub remembered: usize,
     /// How long one question to the API server may take, its wait for others included. A caller may need two.
     pub patience: Duration,
@@ -117,14 +127,24 @@ impl fmt::Display for Caller {
 /// A token as the memory knows it: a hash under a key that never leaves the process.
 type Name = [u8; 32];
 
-/// Somebody who is known, by what a request shows of them. What they may is still to be asked for.
-pub struct Identified<'a> {
-    headers: &'a HeaderMap,
-    peer: &'a Peer,
-    who: Who,
+/// What a request shows of its caller: all that is needed of the request's head.
+pub struct Credentials {
+    shown: Shown,
+    address: IpAddr,
 }
 
-#[derive(Clone)]
+enum Shown {
+    Nothing,
+    Certificate,
+    Token(Name, Token),
+}
+
+/// A caller that is known. What it may do is still to be asked.
+pub struct Identified {
+    who: Who,
+    address: IpAddr,
+}
+
 enum Who {
     Anyone,
     Certified,
@@ -183,73 +203,73 @@ impl Callers {
         })
     }
 
-    /// Who sent a request with these headers. Asks nothing about what they may, and needs no more of the request than its head: for a
-    /// look before its body is read.
+    /// What a request with these headers shows of its caller. The head is not needed any more then.
     ///
     /// # Errors
-    /// [`Refusal`] says why that is not known, and which status to answer with.
-    pub async fn identify<'a>(
-        &self,
-        headers: &'a HeaderMap,
-        peer: &'a Peer,
-    ) -> Result<Identified<'a>, Refusal> {
-        Ok(Identified {
-            headers,
-            peer,
-            who: self.who(headers, peer).await?,
+    /// [`Refusal`] where nothing is shown that an installation allows, and nobody has to be asked.
+    pub fn credentials(&self, headers: &HeaderMap, peer: &Peer) -> Result<Credentials, Refusal> {
+        let shown = if self.allows(Method::None) {
+            Shown::Nothing
+        } else if self.allows(Method::Mtls) && peer.certified {
+            Shown::Certificate
+        } else if self.allows(Method::Token) {
+            let token = Token::of(headers).map_err(Refusal::Unauthenticated)?;
+            Shown::Token(self.name(&token), token)
+        } else {
+            return Err(Refusal::Unauthenticated("show a client certificate"));
+        };
+        Ok(Credentials {
+            shown,
+            address: peer.address.ip(),
         })
     }
 
-    /// Whether somebody may ask about keys: about those of one namespace, or of all of them.
+    /// Whose credentials these are. Asks nothing about what the caller may do: for a look before the
+    /// body of a request is read. The answer counts for the whole request, however long its body
+    /// takes.
+    ///
+    /// # Errors
+    /// [`Refusal`] says why that is not known, and which status to answer with.
+    pub async fn identify(&self, credentials: Credentials) -> Result<Identified, Refusal> {
+        let Credentials { shown, address } = credentials;
+        let who = match shown {
+            Shown::Nothing => Who::Anyone,
+            Shown::Certificate => Who::Certified,
+            Shown::Token(name, token) => {
+                // Boxed, as in `admit`: a request without a token has no room for this.
+                let (user, until) = Box::pin(self.user(name, token, address)).await?;
+                Who::User(name, user, until)
+            }
+        };
+        Ok(Identified { who, address })
+    }
+
+    /// Whether a caller may ask about keys: about those of one namespace, or of all of them.
     ///
     /// # Errors
     /// [`Refusal`] says why not, and which status to answer with.
     pub async fn admit(
         &self,
-        somebody: &Identified<'_>,
+        caller: &Identified,
         namespace: Option<&str>,
     ) -> Result<Caller, Refusal> {
         if namespace.is_some_and(|name| !is_namespace(name)) {
             return Err(Refusal::NoNamespace);
         }
-        let who = match somebody.who.clone() {
-            // What came after the head took its time.
-            Who::User(_, _, until) if until <= Instant::now() => {
-                Box::pin(self.who(somebody.headers, somebody.peer)).await?
-            }
-            who => who,
-        };
-        let (name, user, until) = match who {
+        let (name, user, until) = match &caller.who {
             Who::Anyone => return Ok(Caller::Anyone),
             Who::Certified => return Ok(Caller::Certified),
-            Who::User(name, user, until) => (name, user, until),
+            Who::User(name, user, until) => (*name, user, *until),
         };
-        let who = user.name.clone();
-        if Box::pin(self.may_verify(name, (user, until), namespace, somebody.peer)).await? {
-            Ok(Caller::User(who))
+        let known = (user.clone(), until);
+        if Box::pin(self.may_verify(name, known, namespace, caller.address)).await? {
+            Ok(Caller::User(user.name.clone()))
         } else {
             Err(Refusal::Forbidden {
-                user: who,
+                user: user.name.clone(),
                 namespace: namespace.map(Box::from),
             })
         }
-    }
-
-    async fn who(&self, headers: &HeaderMap, peer: &Peer) -> Result<Who, Refusal> {
-        if self.allows(Method::None) {
-            return Ok(Who::Anyone);
-        }
-        if self.allows(Method::Mtls) && peer.certified {
-            return Ok(Who::Certified);
-        }
-        if !self.allows(Method::Token) {
-            return Err(Refusal::Unauthenticated("show a client certificate"));
-        }
-        let token = Token::of(headers).map_err(Refusal::Unauthenticated)?;
-        let name = self.name(&token);
-        // Apart, like what follows for a user: who asks without a token carries no room for it along.
-        let (user, until) = Box::pin(self.user(name, token, peer)).await?;
-        Ok(Who::User(name, user, until))
     }
 
     fn allows(&self, method: Method) -> bool {
@@ -277,10 +297,9 @@ impl Callers {
         &self,
         name: Name,
         token: Token,
-        peer: &Peer,
+        address: IpAddr,
     ) -> Result<(Arc<User>, Instant), Refusal> {
         let (reviewer, good, bad) = (self.reviewer.clone(), self.hold(true), self.hold(false));
-        let address = peer.address.ip();
         let answer = self.users.ask(name, |was_good| async move {
             let (asked, user) = reviewer.user(&token, Asker { address, was_good }).await?;
             let until = asked + if user.is_some() { good } else { bad };
@@ -302,10 +321,9 @@ impl Callers {
         name: Name,
         (user, until): (Arc<User>, Instant),
         namespace: Option<&str>,
-        peer: &Peer,
+        address: IpAddr,
     ) -> Result<bool, Refusal> {
         let (reviewer, good, bad) = (self.reviewer.clone(), self.hold(true), self.hold(false));
-        let address = peer.address.ip();
         let namespace: Option<Box<str>> = namespace.map(Box::from);
         let answer = self
             .rights

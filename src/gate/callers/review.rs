@@ -21,7 +21,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::bearer::Token;
-use crate::gate::server::Portions;
+use super::portions::Portions;
 
 /// The longest answer that is read, in bytes.
 const LONGEST: usize = 1 << 20;

@@ -112,6 +112,34 @@ fn an_end_counts_when_it_is_asked_for_not_when_it_is_recorded() {
 }
 
 #[test]
+fn phase_of_a_newer_definition_neither_ends_nor_revives_a_key() {
+    let newer = |more: Value| {
+        let mut status = json!({ "phase": "Suspended" });
+        status
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        plain(json!({ "status": status }))
+    };
+    assert_eq!(newer(json!({})), Code::Valid);
+    assert_eq!(newer(json!({ "revokedAt": NOW_TEXT })), Code::Revoked);
+    assert_eq!(newer(json!({ "expiredAt": NOW_TEXT })), Code::Expired);
+    assert_eq!(newer(json!({ "expiresAt": NOW_TEXT })), Code::Expired);
+}
+
+#[test]
+fn version_in_a_phase_of_a_newer_definition_does_not_pass() {
+    let newer = version(1, 1, "Quarantined", Value::Null);
+    let versions = json!([newer, version(2, 2, "Current", Value::Null)]);
+    let ask = |number| {
+        let object = apikey(1, json!({ "status": { "versions": versions } }));
+        at(NOW, vec![object], &test_key(number), Needs::default())
+    };
+    assert_eq!(ask(1), Code::Rotated);
+    assert_eq!(ask(2), Code::Valid);
+}
+
+#[test]
 fn a_deleted_apikey_has_no_key_from_the_moment_its_deletion_is_asked_for() {
     assert_eq!(
         plain(json!({ "metadata": { "deletionTimestamp": NOW_TEXT } })),

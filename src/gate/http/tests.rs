@@ -265,3 +265,23 @@ async fn health_is_told_over_http_and_grpc() {
         );
     }
 }
+
+#[tokio::test]
+async fn unknown_field_is_named_where_that_is_safe() {
+    let house = house(Method::None, Limits::default());
+    for (field, said) in [
+        ("namspace", "unknown field `namspace`"),
+        ("maxAge", "unknown field at line 1 column "),
+        ("clv_0123456789", "unknown field at line 1 column "),
+        ("a `quoted` name", "unknown field at line 1 column "),
+        ("", "unknown field at line 1 column "),
+    ] {
+        let body = json!({ "key": "x", field: 1 }).to_string();
+        let (status, _, told) = ask(&house, "/v1/verify", Body::from(body)).await;
+        let told = String::from_utf8(told.to_vec()).unwrap();
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{told}");
+        assert!(told.contains(said), "{field}: {told}");
+        let named = !field.is_empty() && told.contains(field);
+        assert_eq!(named, said.contains('`'), "{field}: {told}");
+    }
+}

@@ -8,9 +8,8 @@ use jiff::Timestamp;
 use super::interner::Interner;
 use super::name::Name;
 use super::profile::{Principal, Profile};
-use crate::api::{Phase, VersionPhase};
 use crate::gate::report::Noted;
-use crate::gate::shown::{ShownApiKey, seconds};
+use crate::gate::shown::{ShownApiKey, ShownPhase, ShownVersion, ShownVersionPhase, seconds};
 use crate::key::Hash;
 
 /// A moment that never comes.
@@ -125,8 +124,8 @@ impl Entry {
         let key_id = status.key_id.as_deref().unwrap_or_default();
         // The phase that was recorded first is final. A revocation counts from the moment at which it is asked for.
         let ended = match status.phase {
-            Some(Phase::Expired) => Some(End::Expired),
-            Some(Phase::Revoked) => Some(End::Revoked),
+            Some(ShownPhase::Expired) => Some(End::Expired),
+            Some(ShownPhase::Revoked) => Some(End::Revoked),
             _ if spec.revoked == Some(true) || status.revoked_at.is_some() => Some(End::Revoked),
             _ if status.expired_at.is_some() => Some(End::Expired),
             _ => None,
@@ -241,12 +240,12 @@ impl Entry {
 }
 
 impl Listed {
-    fn of(version: &crate::api::Version) -> Option<Self> {
+    fn of(version: &ShownVersion) -> Option<Self> {
         let until = match version.phase {
-            VersionPhase::Announced | VersionPhase::Current => NEVER,
+            ShownVersionPhase::Announced | ShownVersionPhase::Current => NEVER,
             // One without an end was replaced all the same: it does not pass.
-            VersionPhase::Retiring => version.retires_at.as_ref().map_or(i64::MIN, seconds),
-            VersionPhase::Retired => i64::MIN,
+            ShownVersionPhase::Retiring => version.retires_at.as_ref().map_or(i64::MIN, seconds),
+            ShownVersionPhase::Retired => i64::MIN,
         };
         let (hash, number) = (
             version.hash.parse().ok()?,

@@ -44,6 +44,9 @@ metadata:
 {{- if and (has "mtls" $callers) (not $gate.tls.clientCa.secretName) -}}
 {{- fail "gate.verifyCallers: mtls needs gate.tls.secretName and gate.tls.clientCa.secretName" -}}
 {{- end -}}
+{{- if and $gate.networkPolicy.enabled (not $gate.networkPolicy.ingressFrom) -}}
+{{- fail "gate.networkPolicy.enabled needs gate.networkPolicy.ingressFrom: a policy without peers lets every pod ask. List who may ask, such as {namespaceSelector: {matchLabels: {team: ingress}}}" -}}
+{{- end -}}
 {{- if $gate.maxStaleness -}}
 {{- if le (include "claviger.milliseconds" $gate.maxStaleness | int64) (add (include "claviger.milliseconds" $gate.watchTimeout | int64) 5000) -}}
 {{- fail "gate.maxStaleness must be more than gate.watchTimeout and five seconds: in a quiet cluster a watch shows that it lives when it ends" -}}
