@@ -5,24 +5,13 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
+use super::access_log::{AccessLog, Origin};
 use super::answer::Unable;
 use super::decide::{Ask, Needs, Shown, Verdict, decide};
 use super::freshness::Freshness;
 use super::index::{Holder, Index};
 use super::metrics::{Metrics, Protocol};
-use super::quote::quotable;
 use super::route::Routes;
-
-/// Which verdicts are written into the log. A line names the key's ID, never the key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum AccessLog {
-    /// None.
-    Off,
-    /// Refusals.
-    Refused,
-    /// All.
-    All,
-}
 
 /// Hears of the use of a valid key, at a moment in seconds since 1970.
 pub type Used = dyn Fn(&Holder, i64) + Send + Sync;
@@ -46,7 +35,7 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// May the key that is shown do what is needed?
+    /// May the key that is shown do what is needed? `origin` is for the access log.
     ///
     /// # Errors
     /// [`Unable`] where the gate does not know enough to say.
@@ -55,6 +44,7 @@ impl Desk {
         protocol: Protocol,
         shown: Shown<'_>,
         needs: Needs<'_>,
+        origin: impl FnOnce() -> Origin,
     ) -> Result<Verdict, Unable> {
         let begun = Instant::now();
         if let Err(unable) = self.freshness.check() {
@@ -68,11 +58,7 @@ impl Desk {
         }
         self.metrics
             .decided(protocol, verdict.code, begun.elapsed());
-        match self.access_log {
-            AccessLog::Off => {}
-            AccessLog::Refused if verdict.is_valid() => {}
-            AccessLog::Refused | AccessLog::All => write_down(protocol, &verdict, &needs),
-        }
+        self.access_log.write(protocol, &verdict, &needs, origin);
         Ok(verdict)
     }
 }
@@ -81,34 +67,4 @@ impl Desk {
 #[must_use]
 pub fn wall_clock() -> i64 {
     jiff::Timestamp::now().as_second()
-}
-
-/// A service that mistakes one field for another asks for an audience that is a key. Those of routes were written by who runs the proxy.
-fn told_audience<'a>(protocol: Protocol, verdict: &Verdict, audience: &'a str) -> &'a str {
-    if protocol == Protocol::Verify && !verdict.is_valid() {
-        quotable(audience)
-    } else {
-        audience
-    }
-}
-
-fn write_down(protocol: Protocol, verdict: &Verdict, needs: &Needs<'_>) {
-    let audience = needs
-        .audience
-        .map_or("-", |audience| told_audience(protocol, verdict, audience));
-    let (protocol, code) = (protocol.as_str(), verdict.code.as_str());
-    if let Some(holder) = &verdict.holder {
-        tracing::info!(
-            target: "claviger::access",
-            protocol,
-            code,
-            audience,
-            key_id = holder.entry().key_id().as_str(),
-            namespace = holder.entry().profile().namespace(),
-            name = holder.entry().name(),
-            version = holder.version().number(),
-        );
-    } else {
-        tracing::info!(target: "claviger::access", protocol, code, audience);
-    }
 }

@@ -8,12 +8,12 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{any, get, post};
 use axum::{Extension, Router};
-use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::callers::{Callers, Refusal};
+use super::access_log::Origin;
+use super::callers::{Caller, Callers, Identified, Refusal};
 use super::desk::Desk;
 use super::protocols::{
     self, FORWARD_PATH, MAX_BATCH, MAX_BODY, Verification, Verified, Verify, VerifyError,
@@ -26,6 +26,12 @@ const CHECK_PATH: &str = "/envoy.service.auth.v3.Authorization/{method}";
 
 /// Where gRPC clients ask whether the gate gives verdicts.
 const HEALTH_PATH: &str = "/grpc.health.v1.Health/{method}";
+
+/// Where services ask.
+const VERIFY_PATH: &str = "/v1/verify";
+
+/// Where services ask about several keys at once.
+const BATCH_PATH: &str = "/v1/verify/batch";
 
 /// Room for an answer, in bytes: one about a key mostly fits.
 const ROOM: usize = 1_024;
@@ -103,8 +109,8 @@ pub fn router(
         ProxyCallers::Mtls => of_proxies.layer(middleware::from_fn(certified)),
     };
     let of_services = Router::new()
-        .route("/v1/verify", post(verify))
-        .route("/v1/verify/batch", post(verify_batch))
+        .route(VERIFY_PATH, post(verify))
+        .route(BATCH_PATH, post(verify_batch))
         .with_state(Arc::new(Asked {
             verify: Verify::new(desk),
             callers,
@@ -127,23 +133,62 @@ async fn certified(request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
+/// A question of a caller that is known.
+struct Received {
+    caller: Identified,
+    body: WholeBody,
+    request_id: Option<String>,
+}
+
+impl Asked {
+    /// Strangers are turned away before anything of theirs is read. Nothing is kept of the head while
+    /// something is waited for.
+    async fn receive(
+        &self,
+        request: Request,
+        peer: Peer,
+        bodies: &Bodies,
+    ) -> Result<Received, Failure> {
+        let (head, body) = request.into_parts();
+        let credentials = self.callers.credentials(&head.headers, &peer)?;
+        let request_id = self.verify.request_id(&head.headers);
+        drop(head);
+        let caller = self.callers.identify(credentials).await?;
+        let body = bodies.read(body, MAX_BODY).await?;
+        Ok(Received {
+            caller,
+            body,
+            request_id,
+        })
+    }
+}
+
+fn origin(peer: Peer, caller: &Caller, request_id: Option<&String>) -> Origin {
+    Origin {
+        peer: Some(peer.address.ip()),
+        caller: Some(caller.to_string()),
+        request_id: request_id.cloned(),
+    }
+}
+
 async fn verify(
     State(asked): State<Arc<Asked>>,
     Extension(peer): Extension<Peer>,
     Extension(bodies): Extension<Bodies>,
     request: Request,
 ) -> Response {
-    let (head, body) = request.into_parts();
     let answered = async {
-        // Strangers are turned away before anything of theirs is read.
-        let credentials = asked.callers.credentials(&head.headers, &peer)?;
-        let caller = asked.callers.identify(credentials).await?;
-        let body = bodies.read(body, MAX_BODY).await?;
+        let Received {
+            caller,
+            body,
+            request_id,
+        } = asked.receive(request, peer, &bodies).await?;
         let question: Verification<'_> = read(&body)?;
-        asked.callers.admit(&caller, question.namespace()).await?;
-        Ok(asked.verify.answer(&question)?)
+        let caller = asked.callers.admit(&caller, question.namespace()).await?;
+        let origin = || origin(peer, &caller, request_id.as_ref());
+        Ok(asked.verify.answer(&question, origin)?)
     };
-    answer(&head, answered.await)
+    answer(VERIFY_PATH, answered.await)
 }
 
 async fn verify_batch(
@@ -152,12 +197,12 @@ async fn verify_batch(
     Extension(bodies): Extension<Bodies>,
     request: Request,
 ) -> Response {
-    let (head, body) = request.into_parts();
     let answered = async {
-        // Strangers are turned away before anything of theirs is read.
-        let credentials = asked.callers.credentials(&head.headers, &peer)?;
-        let caller = asked.callers.identify(credentials).await?;
-        let body = bodies.read(body, MAX_BODY).await?;
+        let Received {
+            caller,
+            body,
+            request_id,
+        } = asked.receive(request, peer, &bodies).await?;
         let Batch { requests } = read(&body)?;
         if requests.len() > MAX_BATCH {
             return Err(Failure::TooMany);
@@ -168,25 +213,26 @@ async fn verify_batch(
             .collect();
         namespaces.sort_unstable();
         namespaces.dedup();
-        // Also where nothing is asked: who has no right learns nothing, not even that.
-        if namespaces.is_empty() {
-            namespaces.push(None);
-        }
+        let mut admitted = None;
         for namespace in namespaces {
-            asked.callers.admit(&caller, namespace).await?;
+            admitted = Some(asked.callers.admit(&caller, namespace).await?);
         }
+        let admitted = match admitted {
+            Some(admitted) => admitted,
+            // Also where nothing is asked: a caller without the right learns nothing, not even that.
+            None => asked.callers.admit(&caller, None).await?,
+        };
+        let origin = || origin(peer, &admitted, request_id.as_ref());
         let answers = requests.iter().enumerate();
         let answers = answers.map(|(number, question)| {
-            asked
-                .verify
-                .answer(question)
-                .map_err(|error| Failure::VerifyOne(number, error))
+            let answer = asked.verify.answer(question, origin);
+            answer.map_err(|error| Failure::VerifyOne(number, error))
         });
         Ok(Results {
             results: answers.collect::<Result<_, _>>()?,
         })
     };
-    answer(&head, answered.await)
+    answer(BATCH_PATH, answered.await)
 }
 
 fn read<'a, T: Deserialize<'a>>(body: &'a WholeBody) -> Result<T, Failure> {
@@ -217,12 +263,12 @@ fn explained(error: &serde_json::Error) -> String {
     )
 }
 
-fn answer<T: Serialize>(head: &Parts, answered: Result<T, Failure>) -> Response {
+fn answer<T: Serialize>(path: &'static str, answered: Result<T, Failure>) -> Response {
     match answered {
         Ok(verdict) => told(StatusCode::OK, &verdict),
         Err(failure) => {
             tracing::debug!(
-                path = head.uri.path(),
+                path,
                 status = failure.status().as_u16(),
                 "a question got no verdict"
             );

@@ -11,6 +11,7 @@
 //! - [`report`]: the `Gate` object, and last uses
 //! - [`server`]: the front door, with an end to everything a peer can make it wait for
 
+mod access_log;
 pub mod answer;
 pub mod callers;
 mod code;
@@ -33,9 +34,10 @@ pub mod server;
 pub mod shown;
 
 pub use self::http::{ProxyCallers, router};
+pub use access_log::{AccessLog, Origin, request_id};
 pub use code::Code;
 pub use decide::{Ask, MAX_KEY, Needs, Shown, Verdict, decide};
-pub use desk::{AccessLog, Desk, wall_clock};
+pub use desk::{Desk, wall_clock};
 pub use run::{RunError, Settings, run};
 
 #[cfg(test)]

@@ -15,8 +15,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::util::MapResponseLayer;
 
+use super::access_log::AccessLog;
 use super::callers::{self, Callers, CallersError};
-use super::desk::{AccessLog, Desk, wall_clock};
+use super::desk::{Desk, wall_clock};
 use super::feed::{Feed, Ledger, Timing};
 use super::freshness::{Freshness, Watched};
 use super::health::{self, State};

@@ -78,6 +78,9 @@ impl Keys {
     }
 }
 
+/// As a proxy gives one to each request.
+const REQUEST_ID: &str = "7b6e7b4e-2f62-4f43-9d0f-0a3c1f5f7a11";
+
 fn the_access_log_names_keys_by_their_id_for_each_protocol() {
     let stage = Stage::new("access-log");
     let _operator = stage.operator().start_ready();
@@ -95,6 +98,21 @@ fn the_access_log_names_keys_by_their_id_for_each_protocol() {
     for gate in [&text, &json] {
         wait_code(gate, &keys.good.0, "VALID");
         keys.ask_all(gate);
+        for question in [
+            Question::get(&format!("/v1/auth/envoy/audience={AUDIENCE}/-/")),
+            Question::post(
+                "/v1/verify",
+                &json!({ "key": keys.good.0, "audience": AUDIENCE }),
+            ),
+        ] {
+            let question = question
+                .bearer(&keys.good.0)
+                .header("x-request-id", REQUEST_ID);
+            let answer = question.ask(gate.plain_address()).expect("an answer");
+            assert_eq!(answer.status, 200, "{answer:?}");
+        }
+        // What was logged is written when it has ended.
+        assert!(gate.stop().success());
     }
     let (text, json) = (text.logs(), json.logs());
     let lines: Vec<Value> = json
@@ -132,6 +150,14 @@ fn the_access_log_names_keys_by_their_id_for_each_protocol() {
             assert!(told, "{protocol} {code} in {json}");
         }
     }
+    let of_caller = format!("caller=\"anyone\" request_id=\"{REQUEST_ID}\"");
+    let of_proxy = format!("version=1 peer=127.0.0.1 request_id=\"{REQUEST_ID}\"");
+    for part in [of_caller, of_proxy] {
+        assert!(
+            text.lines().any(|line| line.contains(&part)),
+            "{part} in {text}"
+        );
+    }
     // Of what is no key nothing is known, and nothing is written.
     let strange = text
         .lines()
@@ -139,7 +165,7 @@ fn the_access_log_names_keys_by_their_id_for_each_protocol() {
         .expect("a line");
     assert!(
         strange.ends_with(&format!(
-            "protocol=\"envoy\" code=\"MALFORMED\" audience=\"{AUDIENCE}\""
+            "protocol=\"envoy\" code=\"MALFORMED\" audience=\"{AUDIENCE}\" peer=127.0.0.1"
         )),
         "{strange}"
     );
@@ -165,6 +191,8 @@ fn a_log_of_refusals_says_nothing_of_what_passes() {
             ask(&gate, "envoy", &keys.revoked.0),
             (401, "REVOKED".to_owned())
         );
+        // What was logged is written when it has ended.
+        assert!(gate.stop().success());
         let logs = gate.logs();
         assert_eq!(
             (logs.contains("REVOKED"), logs.contains("VALID")),

@@ -20,6 +20,7 @@ use envoy_types::pb::google::rpc;
 use http::StatusCode;
 use tonic::{Code as GrpcCode, Request, Response, Status};
 
+use crate::gate::access_log::{Origin, request_id};
 use crate::gate::answer::{self, CODE, MISCONFIGURED};
 use crate::gate::code::Code;
 use crate::gate::credential::{Carrier, Trace, cookies};
@@ -27,6 +28,7 @@ use crate::gate::decide::{Needs, Verdict};
 use crate::gate::desk::Desk;
 use crate::gate::index::Holder;
 use crate::gate::metrics::Protocol;
+use crate::gate::server::Peer;
 
 mod whole;
 
@@ -61,6 +63,7 @@ impl Authorization for Check {
                 Vec::new(),
             )));
         }
+        let peer = request.extensions().get::<Peer>().copied();
         let attributes = request.into_inner().attributes.unwrap_or_default();
         let original = attributes
             .request
@@ -82,7 +85,16 @@ impl Authorization for Check {
         // An error, not a refusal: what Envoy makes of a gate that cannot decide is its `failure_mode_allow`.
         let verdict = self
             .desk
-            .ask(Protocol::Grpc, found.shown(), route.needs())
+            .ask(Protocol::Grpc, found.shown(), route.needs(), || Origin {
+                peer: peer.map(|peer| peer.address.ip()),
+                caller: None,
+                request_id: request_id(|name| {
+                    let mut headers = carrier.headers();
+                    headers
+                        .find(|(other, _)| *other == name)
+                        .map(|(_, value)| value)
+                }),
+            })
             .map_err(|unable| Status::unavailable(unable.to_string()))?;
         Ok(Response::new(
             match verdict.holder.as_ref().filter(|_| verdict.is_valid()) {

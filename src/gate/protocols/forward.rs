@@ -10,12 +10,14 @@ use axum::body::Body;
 use axum::extract::State;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header};
 
+use crate::gate::access_log::{Origin, request_id};
 use crate::gate::answer::{self, CODE, MISCONFIGURED, UNAVAILABLE, Unable};
 use crate::gate::code::Code;
 use crate::gate::credential::{Carrier, Found, Trace};
 use crate::gate::decide::{Needs, Verdict};
 use crate::gate::desk::Desk;
 use crate::gate::metrics::Protocol;
+use crate::gate::server::Peer;
 
 /// Where it is served, as axum writes paths.
 pub const PATH: &str = "/v1/auth/{*route}";
@@ -38,10 +40,11 @@ struct Dialect {
 /// Answers.
 pub async fn handle(State(desk): State<Arc<Desk>>, request: Request<Body>) -> Response<Body> {
     let (head, _) = request.into_parts();
-    answer(&desk, &head.uri, &head.headers)
+    let peer = head.extensions.get::<Peer>();
+    answer(&desk, &head.uri, &head.headers, peer)
 }
 
-fn answer(desk: &Desk, uri: &Uri, headers: &HeaderMap) -> Response<Body> {
+fn answer(desk: &Desk, uri: &Uri, headers: &HeaderMap, peer: Option<&Peer>) -> Response<Body> {
     let mut parts = uri
         .path()
         .strip_prefix(PREFIX)
@@ -87,7 +90,13 @@ fn answer(desk: &Desk, uri: &Uri, headers: &HeaderMap) -> Response<Body> {
     } else {
         route.places.find(&carrier)
     };
-    match desk.ask(dialect.protocol, found.shown(), route.needs()) {
+    // A proxy sends the request's own headers.
+    let origin = || Origin {
+        peer: peer.map(|peer| peer.address.ip()),
+        caller: None,
+        request_id: request_id(|name| headers.get(name).map(HeaderValue::as_bytes)),
+    };
+    match desk.ask(dialect.protocol, found.shown(), route.needs(), origin) {
         Err(unable) => unavailable(&unable),
         Ok(verdict) => dialect.told(&verdict, &route.needs(), found.trace()),
     }

@@ -7,11 +7,13 @@ use std::ops::Deref;
 use std::str::FromStr as _;
 use std::sync::Arc;
 
+use http::{HeaderMap, HeaderValue};
 use serde::de::Visitor;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
+use crate::gate::access_log::{Origin, request_id};
 use crate::gate::answer::{self, Unable};
 use crate::gate::decide::{Needs, Shown, Verdict};
 use crate::gate::desk::Desk;
@@ -175,11 +177,23 @@ impl Verify {
         Self { desk }
     }
 
-    /// Answers one question.
+    /// The request's ID, where the access log has a use for it.
+    #[must_use]
+    pub fn request_id(&self, headers: &HeaderMap) -> Option<String> {
+        let log = self.desk.access_log.is_on();
+        let header = |name| headers.get(name).map(HeaderValue::as_bytes);
+        log.then(|| request_id(header)).flatten()
+    }
+
+    /// Answers one question. `origin` is for the access log.
     ///
     /// # Errors
     /// [`VerifyError`] where there is no verdict: the question is not understood, or the gate cannot decide.
-    pub fn answer(&self, question: &Verification<'_>) -> Result<Verified, VerifyError> {
+    pub fn answer(
+        &self,
+        question: &Verification<'_>,
+        origin: impl FnOnce() -> Origin,
+    ) -> Result<Verified, VerifyError> {
         let permissions;
         let needs = Needs {
             audience: question
@@ -205,7 +219,7 @@ impl Verify {
         } else {
             Shown::One(question.key.as_bytes())
         };
-        let verdict = self.desk.ask(Protocol::Verify, shown, needs)?;
+        let verdict = self.desk.ask(Protocol::Verify, shown, needs, origin)?;
         let message = answer::message(&verdict, &needs);
         Ok(Verified { verdict, message })
     }
