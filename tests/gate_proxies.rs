@@ -1,6 +1,7 @@
 //! Real proxies before an API, each as its file in `examples/gate/` says.
 
 mod closed;
+mod envoys;
 mod forged;
 mod issued;
 mod places;
@@ -11,5 +12,11 @@ use crate::support::Story;
 
 /// The stories of this folder.
 pub(crate) fn all() -> Vec<Story> {
-    [closed::stories(), issued::stories(), places::stories()].concat()
+    [
+        closed::stories(),
+        envoys::stories(),
+        issued::stories(),
+        places::stories(),
+    ]
+    .concat()
 }

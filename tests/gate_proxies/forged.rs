@@ -40,6 +40,13 @@ pub(super) fn may_be_taken_for_ours(name: &str) -> bool {
         .starts_with("x_claviger")
 }
 
+/// Whether the gate itself sets a header of this name.
+pub(super) fn is_ours(name: &str) -> bool {
+    claviger::gate::answer::IDENTITY
+        .iter()
+        .any(|own| own.as_str().eq_ignore_ascii_case(name))
+}
+
 pub(super) fn nobody_says_who_they_are(proxy: &Proxy, keys: &Keys) {
     for name in names() {
         // nginx drops what has a mark in its name, but a dash, and has no way to drop what it cannot name: then the gate refuses

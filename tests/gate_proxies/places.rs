@@ -1,6 +1,5 @@
 //! Keys in other places than the examples', at proxies whose files say so: what the API sees of them.
 
-use super::forged;
 use super::verdicts::AUDIENCE;
 use crate::stories;
 use crate::support::client::Question;
@@ -11,12 +10,11 @@ use crate::support::stage::Stage;
 stories![
     envoy_over_grpc_takes_keys_out_of_queries_and_cookies,
     the_files_take_keys_out_of_queries_and_cookies,
-    the_gate_itself_takes_forged_headers_off_envoys_requests,
     a_permission_with_a_slash_is_asked_for,
 ];
 
 /// A gate, and a key that passes.
-fn gate_and_key(name: &str) -> (Stage, Gate, String) {
+pub(super) fn gate_and_key(name: &str) -> (Stage, Gate, String) {
     let stage = Stage::new(name);
     {
         let _operator = stage.operator().start_ready();
@@ -31,7 +29,7 @@ fn gate_and_key(name: &str) -> (Stage, Gate, String) {
     (stage, gate, key)
 }
 
-fn replaced(text: &str, from: &str, to: &str) -> String {
+pub(super) fn replaced(text: &str, from: &str, to: &str) -> String {
     assert!(text.contains(from), "the example has no {from:?} any more");
     text.replace(from, to)
 }
@@ -79,41 +77,6 @@ fn envoy_over_grpc_takes_keys_out_of_queries_and_cookies() {
         assert_eq!(answer.status, 200, "{cookie}: {answer:?}\n{}", proxy.log());
         let seen = proxy.upstream.take();
         assert_eq!(seen[0].header("cookie"), arrives, "{cookie}");
-    }
-}
-
-/// Without what drops them before anything looks at the request, the gate's own answer does.
-fn the_gate_itself_takes_forged_headers_off_envoys_requests() {
-    let (_stage, gate, key) = gate_and_key("in-envoys-words");
-    let proxy = Proxy::start_edited(Kind::EnvoyGrpc, gate.plain_address(), |text| {
-        let (before, rest) = text
-            .split_once("          early_header_mutation_extensions:\n")
-            .expect("the mutation");
-        let (_, after) = rest
-            .split_once("          # A path has one spelling")
-            .expect("what follows it");
-        format!("{before}          # A path has one spelling{after}")
-    });
-    proxy.upstream.take();
-    for name in forged::names() {
-        let question = Question::get("/")
-            .bearer(&key)
-            .header(&name, "forged")
-            .header(&name, "forged, too");
-        let answer = proxy.ask(question.header("x-kept", "kept"));
-        assert_eq!(answer.status, 200, "{name}: {answer:?}\n{}", proxy.log());
-        let seen = proxy.upstream.take();
-        assert!(!format!("{seen:?}").contains("forged"), "{name}: {seen:?}");
-        let own = seen[0]
-            .headers
-            .keys()
-            .filter(|name| forged::may_be_taken_for_ours(name.as_str()));
-        assert_eq!(own.count(), 9, "{name}: {seen:?}");
-        assert_eq!(
-            seen[0].header("x-kept"),
-            Some("kept"),
-            "the mutation is not there, or dropped all: {seen:?}"
-        );
     }
 }
 

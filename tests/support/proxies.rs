@@ -39,6 +39,16 @@ http {
 /// How often a start is tried when another process takes the port between its choice and its use.
 const STARTS: usize = 3;
 
+/// The Envoys that are tested, by their places among the lines of `fetch-proxies.sh`. Versions differ in what they make of
+/// the headers of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Envoy {
+    Newest = 0,
+    /// The oldest that is supported.
+    V1_36 = 5,
+    V1_37 = 6,
+}
+
 /// A proxy, and the way it asks the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -60,10 +70,10 @@ impl Kind {
         Self::Traefik,
     ];
 
-    /// Its place among the lines of `fetch-proxies.sh`.
+    /// Its place among the lines of `fetch-proxies.sh`; an Envoy of any version serves both of its files.
     fn line(self) -> usize {
         match self {
-            Self::EnvoyGrpc | Self::EnvoyHttp => 0,
+            Self::EnvoyGrpc | Self::EnvoyHttp => Envoy::Newest as usize,
             Self::Nginx => 1,
             Self::HaProxy => 2,
             Self::Caddy => 3,
@@ -152,9 +162,9 @@ impl Kind {
         }
     }
 
-    /// Its command line, to listen at `own`; the configuration is `config`.
-    fn command(self, own: SocketAddr, dir: &Path, config: &Path) -> Command {
-        let mut command = Command::new(&binaries()[self.line()]);
+    /// The command line of a binary, to listen at `own`; the configuration is `config`.
+    fn command(self, line: usize, own: SocketAddr, dir: &Path, config: &Path) -> Command {
+        let mut command = Command::new(&binaries()[line]);
         match self {
             Self::EnvoyGrpc | Self::EnvoyHttp => {
                 command
@@ -266,6 +276,20 @@ impl Proxy {
         gate: SocketAddr,
         edit: impl Fn(String) -> String,
     ) -> Self {
+        Self::launch(kind, kind.line(), gate, edit)
+    }
+
+    /// The same for an Envoy of this version.
+    pub(crate) fn start_envoy(
+        envoy: Envoy,
+        kind: Kind,
+        gate: SocketAddr,
+        edit: impl Fn(String) -> String,
+    ) -> Self {
+        Self::launch(kind, envoy as usize, gate, edit)
+    }
+
+    fn launch(kind: Kind, line: usize, gate: SocketAddr, edit: impl Fn(String) -> String) -> Self {
         let mut why = String::new();
         for _ in 0..STARTS {
             let upstream = Upstream::start();
@@ -281,7 +305,7 @@ impl Proxy {
             fs::write(&config, edit(text)).expect("a configuration");
             let log = File::create(dir.path().join("log")).expect("a log file");
             let child = kind
-                .command(address, dir.path(), &config)
+                .command(line, address, dir.path(), &config)
                 .current_dir(dir.path())
                 .stdin(Stdio::null())
                 .stdout(log.try_clone().expect("a log file"))
@@ -373,8 +397,8 @@ fn binaries() -> &'static [PathBuf] {
             .collect();
         assert_eq!(
             files.len(),
-            5,
-            "fetch-proxies.sh names five files: {files:?}"
+            7,
+            "fetch-proxies.sh names seven files: {files:?}"
         );
         files
     })
