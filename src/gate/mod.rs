@@ -34,7 +34,7 @@ pub mod shown;
 
 pub use self::http::{ProxyCallers, router};
 pub use code::Code;
-pub use decide::{Ask, MAX_KEY, Needs, Shown, Verdict, decide};
+pub use decide::{Ask, MAX_KEY, MalformedReason, Needs, Shown, Verdict, decide};
 pub use desk::{AccessLog, Desk, wall_clock};
 pub use run::{RunError, Settings, run};
 
