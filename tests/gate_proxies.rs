@@ -1,11 +1,13 @@
 //! Real proxies before an API, each as its file in `examples/gate/` says.
 
+mod browsers;
 mod closed;
 mod envoys;
 mod forged;
 mod issued;
 mod places;
 mod relay;
+mod spellings;
 mod verdicts;
 
 use crate::support::Story;
@@ -13,6 +15,7 @@ use crate::support::Story;
 /// The stories of this folder.
 pub(crate) fn all() -> Vec<Story> {
     [
+        browsers::stories(),
         closed::stories(),
         envoys::stories(),
         issued::stories(),
