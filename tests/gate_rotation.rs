@@ -278,7 +278,7 @@ fn a_dead_gate_costs_no_request_where_there_is_another() {
     for kind in [Kind::EnvoyGrpc, Kind::EnvoyHttp] {
         let gates = [Gate::start(&stage), Gate::start(&stage)];
         let envoy = Proxy::start_before(kind, &gates.each_ref().map(Gate::plain_address));
-        let ask = || envoy.ask(Question::get("/").bearer(&key)).status;
+        let ask = || envoy.ask(Question::get("/orders").bearer(&key)).status;
         assert!((0..50).all(|_| ask() == 200), "{kind}: both live");
         gates[0].kill();
         let refused = (0..200).filter(|_| ask() != 200).count();

@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 
 use super::code::Code;
-use super::decide::{Needs, Verdict};
+use super::decide::{MalformedReason, Needs, Verdict};
 use super::index::Holder;
 use super::permission::Expression;
 
@@ -76,7 +76,7 @@ pub fn message(verdict: &Verdict, needs: &Needs<'_>) -> Cow<'static, str> {
     match verdict.code {
         Code::Valid => "the key passes".into(),
         Code::Missing => "the request carries no API key".into(),
-        Code::Malformed => "the request does not carry exactly one well-formed API key".into(),
+        Code::Malformed => malformed(verdict.malformed).into(),
         Code::NotFound => "there is no such API key".into(),
         Code::Expired => match holder.and_then(|holder| holder.entry().expires()) {
             Some(at) => format!("the API key expired at {at}").into(),
@@ -104,6 +104,30 @@ pub fn message(verdict: &Verdict, needs: &Needs<'_>) -> Cow<'static, str> {
             format!("the API key lacks permissions: needed is {needed}").into()
         }
         Code::RateLimited => "too many requests".into(),
+    }
+}
+
+fn malformed(reason: Option<MalformedReason>) -> &'static str {
+    match reason {
+        Some(MalformedReason::SeveralKeys) => {
+            "the request carries more than one API key: send exactly one"
+        }
+        Some(MalformedReason::IdentityHeaders) => {
+            "the request carries x-claviger- headers, which the gate alone sets: remove them"
+        }
+        Some(MalformedReason::WhiteSpace) => {
+            "the API key contains white space or a line end: send the key alone"
+        }
+        Some(MalformedReason::Encoding) => {
+            "the API key stands in an encoding that cannot be read: send it as it was issued"
+        }
+        Some(MalformedReason::OriginalUri) => {
+            "the URI of the request is told more than once: the client must not send \
+             X-Original-URI, X-Original-URL or X-Forwarded-Uri"
+        }
+        Some(MalformedReason::NoKey) | None => {
+            "the API key is mistyped, cut or made up: copy it again"
+        }
     }
 }
 
@@ -266,6 +290,23 @@ mod tests {
         ] {
             assert!(!pretends(name), "{name}");
         }
+    }
+
+    #[test]
+    fn every_malformed_reason_has_its_own_message() {
+        let reasons = [
+            MalformedReason::SeveralKeys,
+            MalformedReason::IdentityHeaders,
+            MalformedReason::WhiteSpace,
+            MalformedReason::NoKey,
+            MalformedReason::Encoding,
+            MalformedReason::OriginalUri,
+        ];
+        let messages: std::collections::HashSet<_> = reasons
+            .map(|reason| malformed(Some(reason)))
+            .into_iter()
+            .collect();
+        assert_eq!(messages.len(), reasons.len());
     }
 
     #[test]

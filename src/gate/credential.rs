@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
-use super::decide::Shown;
+use super::decide::{MalformedReason, Shown};
 use super::quote::quotable;
 
 /// The places in which a route looks for the key.
@@ -83,7 +83,7 @@ pub enum Found<'a> {
     /// One key.
     One(Credential<'a>),
     /// Several, or something unreadable. Nothing is picked.
-    Unclear,
+    Unclear(MalformedReason),
 }
 
 enum Text<'a> {
@@ -102,15 +102,22 @@ impl Places {
             match (place.find(carrier), &found) {
                 (Found::Nothing, _) => {}
                 (one @ Found::One(_), Found::Nothing) => found = one,
-                (Found::One(_) | Found::Unclear, _) => return Found::Unclear,
+                (Found::One(_), _) => return Found::Unclear(MalformedReason::SeveralKeys),
+                (unclear @ Found::Unclear(_), _) => return unclear,
             }
         }
         match found {
             Found::One(credential) if carrier.joins() && credential.bytes().contains(&b',') => {
-                Found::Unclear
+                Found::Unclear(MalformedReason::SeveralKeys)
             }
             other => other,
         }
+    }
+
+    /// Whether a key may stand in the query.
+    #[must_use]
+    pub fn include_query(&self) -> bool {
+        self.0.iter().any(|place| matches!(place, Place::Query(_)))
     }
 }
 
@@ -178,26 +185,26 @@ impl Place {
                     key_in(key, Trace::Header("authorization"))
                 }),
                 Ok(None) => Found::Nothing,
-                Err(Several) => Found::Unclear,
+                Err(Several) => Found::Unclear(MalformedReason::SeveralKeys),
             },
             Self::Bare => match only(carrier.header("authorization")) {
                 Ok(Some(value)) if !value.contains(&b' ') => {
                     key_in(value, Trace::Header("authorization"))
                 }
                 Ok(_) => Found::Nothing,
-                Err(Several) => Found::Unclear,
+                Err(Several) => Found::Unclear(MalformedReason::SeveralKeys),
             },
             Self::Header(name) => match only(carrier.header(name)) {
                 Ok(Some(value)) => key_in(value, Trace::Header(name)),
                 Ok(None) => Found::Nothing,
-                Err(Several) => Found::Unclear,
+                Err(Several) => Found::Unclear(MalformedReason::SeveralKeys),
             },
             Self::Basic(part) => match only(carrier.header("authorization")) {
                 Ok(Some(value)) => {
                     with_scheme(value, "basic").map_or(Found::Nothing, |text| part.find(text))
                 }
                 Ok(None) => Found::Nothing,
-                Err(Several) => Found::Unclear,
+                Err(Several) => Found::Unclear(MalformedReason::SeveralKeys),
             },
             Self::Query(name) => {
                 let values = carrier
@@ -216,7 +223,8 @@ impl Place {
                     }),
                     Ok(None) => Found::Nothing,
                     // Where the API decodes the name, a proxy that takes the key away compares it as it is spelled.
-                    Ok(Some((false, _))) | Err(Several) => Found::Unclear,
+                    Ok(Some((false, _))) => Found::Unclear(MalformedReason::Encoding),
+                    Err(Several) => Found::Unclear(MalformedReason::SeveralKeys),
                 }
             }
             Self::Cookie(name) => {
@@ -227,7 +235,7 @@ impl Place {
                 match only(values) {
                     Ok(Some((_, value))) => key_in(value, Trace::Cookie(name)),
                     Ok(None) => Found::Nothing,
-                    Err(Several) => Found::Unclear,
+                    Err(Several) => Found::Unclear(MalformedReason::SeveralKeys),
                 }
             }
         }
@@ -237,11 +245,11 @@ impl Place {
 impl BasicPart {
     fn find<'a>(self, text: &[u8]) -> Found<'a> {
         let Ok(decoded) = STANDARD.decode(text) else {
-            return Found::Unclear;
+            return Found::Unclear(MalformedReason::Encoding);
         };
         let decoded = Zeroizing::new(decoded);
         let Some(colon) = decoded.iter().position(|byte| *byte == b':') else {
-            return Found::Unclear;
+            return Found::Unclear(MalformedReason::Encoding);
         };
         let (user, password) = decoded.split_at(colon);
         let part = match self {
@@ -276,7 +284,7 @@ impl Found<'_> {
         match self {
             Self::Nothing => Shown::Nothing,
             Self::One(credential) => Shown::One(credential.bytes()),
-            Self::Unclear => Shown::Unclear,
+            Self::Unclear(reason) => Shown::Unclear(*reason),
         }
     }
 

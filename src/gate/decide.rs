@@ -25,7 +25,24 @@ pub enum Shown<'a> {
     /// One text.
     One(&'a [u8]),
     /// Several, or something that cannot be one.
-    Unclear,
+    Unclear(MalformedReason),
+}
+
+/// Why a request is malformed. The code of the verdict is the same for all; the message says what to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MalformedReason {
+    /// The request carries more than one key.
+    SeveralKeys,
+    /// The request carries headers that only the gate sets.
+    IdentityHeaders,
+    /// The key contains white space or a line end.
+    WhiteSpace,
+    /// The checksum of the key is wrong, or the text is no key at all.
+    NoKey,
+    /// The place of the key is in an encoding that cannot be read, or that a proxy may read in another way.
+    Encoding,
+    /// The request names its own URI in a header that only the proxy may set.
+    OriginalUri,
 }
 
 /// What a route needs.
@@ -48,6 +65,8 @@ pub struct Verdict {
     pub code: Code,
     /// Whose key it is, where somebody's it is. Told to the holder and to callers with rights.
     pub holder: Option<Holder>,
+    /// What is malformed, where the code is [`Code::Malformed`].
+    pub malformed: Option<MalformedReason>,
 }
 
 impl Verdict {
@@ -58,7 +77,18 @@ impl Verdict {
     }
 
     fn unknown(code: Code) -> Self {
-        Self { code, holder: None }
+        Self {
+            code,
+            holder: None,
+            malformed: None,
+        }
+    }
+
+    fn malformed(reason: MalformedReason) -> Self {
+        Self {
+            malformed: Some(reason),
+            ..Self::unknown(Code::Malformed)
+        }
     }
 }
 
@@ -71,7 +101,8 @@ pub fn decide(index: &Index, ask: &Ask<'_>, now: i64) -> Verdict {
     let text = match ask.shown {
         Shown::Nothing => return Verdict::unknown(Code::Missing),
         Shown::One(text) if !text.is_empty() && text.len() <= MAX_KEY => text,
-        Shown::One(_) | Shown::Unclear => return Verdict::unknown(Code::Malformed),
+        Shown::One(text) => return Verdict::malformed(no_key(text)),
+        Shown::Unclear(reason) => return Verdict::malformed(reason),
     };
     let found = index.find(&Hash::of(text));
     let found = found.filter(|holder| {
@@ -81,15 +112,25 @@ pub fn decide(index: &Index, ask: &Ask<'_>, now: i64) -> Verdict {
     });
     let Some(holder) = found else {
         let well_formed = std::str::from_utf8(text).is_ok_and(|text| key::check(text).is_ok());
-        return Verdict::unknown(if well_formed {
-            Code::NotFound
+        return if well_formed {
+            Verdict::unknown(Code::NotFound)
         } else {
-            Code::Malformed
-        });
+            Verdict::malformed(no_key(text))
+        };
     };
     Verdict {
         code: standing(&holder, &ask.needs, now),
         holder: Some(holder),
+        malformed: None,
+    }
+}
+
+/// A line end at the end of a key is the usual mistake with keys that were read from a file.
+fn no_key(text: &[u8]) -> MalformedReason {
+    if text.iter().any(u8::is_ascii_whitespace) {
+        MalformedReason::WhiteSpace
+    } else {
+        MalformedReason::NoKey
     }
 }
 

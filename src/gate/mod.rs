@@ -36,7 +36,7 @@ pub mod shown;
 pub use self::http::{ProxyCallers, router};
 pub use access_log::{AccessLog, Origin, request_id};
 pub use code::Code;
-pub use decide::{Ask, MAX_KEY, Needs, Shown, Verdict, decide};
+pub use decide::{Ask, MAX_KEY, MalformedReason, Needs, Shown, Verdict, decide};
 pub use desk::{Desk, wall_clock};
 pub use run::{RunError, Settings, run};
 

@@ -249,6 +249,19 @@ impl Routes {
         }
     }
 
+    /// Logs that a proxy names no URI to a route that looks for the key in the query.
+    pub fn has_no_uri(&self, settings: &str, headers: &[&str]) {
+        if self.may_tell() {
+            let audience = told_audience(settings);
+            tracing::warn!(
+                audience,
+                ?headers,
+                "a route looks for the key in the query, and the proxy sends none of the headers \
+                 that name the original URI: nothing passes there"
+            );
+        }
+    }
+
     /// What is remembered is told once. Of the rest, that people made up or that came too late, one is told now and then.
     fn may_tell(&self) -> bool {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);

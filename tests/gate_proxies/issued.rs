@@ -62,7 +62,7 @@ fn a_revoked_key_stops_at_every_proxy() {
     let key = stage.mounted("k")["api-key"].clone();
     let gate = Gate::start(&stage);
     let proxies = Kind::ALL.map(|kind| Proxy::start(kind, gate.plain_address()));
-    let ask = |proxy: &Proxy| proxy.ask(Question::get("/").bearer(&key));
+    let ask = |proxy: &Proxy| proxy.ask(Question::get("/orders").bearer(&key));
     for proxy in &proxies {
         assert_eq!(ask(proxy).status, 200, "{}", proxy.kind);
     }

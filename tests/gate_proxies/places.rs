@@ -11,12 +11,13 @@ use crate::support::stage::Stage;
 stories![
     envoy_over_grpc_takes_keys_out_of_queries_and_cookies,
     the_files_take_keys_out_of_queries_and_cookies,
-    the_gate_itself_takes_forged_headers_off_envoys_requests,
     a_permission_with_a_slash_is_asked_for,
+    nginx_location_with_its_own_header_keeps_the_identity,
+    forgotten_include_forges_no_identity,
 ];
 
 /// A gate, and a key that passes.
-fn gate_and_key(name: &str) -> (Stage, Gate, String) {
+pub(super) fn gate_and_key(name: &str) -> (Stage, Gate, String) {
     let stage = Stage::new(name);
     {
         let _operator = stage.operator().start_ready();
@@ -31,7 +32,7 @@ fn gate_and_key(name: &str) -> (Stage, Gate, String) {
     (stage, gate, key)
 }
 
-fn replaced(text: &str, from: &str, to: &str) -> String {
+pub(super) fn replaced(text: &str, from: &str, to: &str) -> String {
     assert!(text.contains(from), "the example has no {from:?} any more");
     text.replace(from, to)
 }
@@ -44,8 +45,8 @@ fn envoy_over_grpc_takes_keys_out_of_queries_and_cookies() {
     });
     proxy.upstream.take();
     for (asked, arrives) in [
-        ("/a?b=%61&api_key=K&c=1", "/a?b=%61&c=1"),
-        ("/a?api_key=K", "/a"),
+        ("/orders?b=%61&api_key=K&c=1", "/orders?b=%61&c=1"),
+        ("/orders?api_key=K", "/orders"),
     ] {
         let answer = proxy.ask(Question::get(&asked.replace('K', &key)));
         assert_eq!(answer.status, 200, "{asked}: {answer:?}\n{}", proxy.log());
@@ -58,9 +59,9 @@ fn envoy_over_grpc_takes_keys_out_of_queries_and_cookies() {
     }
     // Envoy would look for `api_key` and leave these.
     for asked in [
-        "/a?%61pi_key=K",
-        "/a?b=c&api%5Fkey=K",
-        "/a?api_key=K&%61pi_key=K",
+        "/orders?%61pi_key=K",
+        "/orders?b=c&api%5Fkey=K",
+        "/orders?api_key=K&%61pi_key=K",
     ] {
         let answer = proxy.ask(Question::get(&asked.replace('K', &key)));
         assert_eq!(
@@ -75,45 +76,11 @@ fn envoy_over_grpc_takes_keys_out_of_queries_and_cookies() {
         ("api_key=K; a=b", Some("a=b")),
         ("api_key=K", None),
     ] {
-        let answer = proxy.ask(Question::get("/").header("cookie", &cookie.replace('K', &key)));
+        let answer =
+            proxy.ask(Question::get("/orders").header("cookie", &cookie.replace('K', &key)));
         assert_eq!(answer.status, 200, "{cookie}: {answer:?}\n{}", proxy.log());
         let seen = proxy.upstream.take();
         assert_eq!(seen[0].header("cookie"), arrives, "{cookie}");
-    }
-}
-
-/// Without what drops them before anything looks at the request, the gate's own answer does.
-fn the_gate_itself_takes_forged_headers_off_envoys_requests() {
-    let (_stage, gate, key) = gate_and_key("in-envoys-words");
-    let proxy = Proxy::start_edited(Kind::EnvoyGrpc, gate.plain_address(), |text| {
-        let (before, rest) = text
-            .split_once("          early_header_mutation_extensions:\n")
-            .expect("the mutation");
-        let (_, after) = rest
-            .split_once("          # A path has one spelling")
-            .expect("what follows it");
-        format!("{before}          # A path has one spelling{after}")
-    });
-    proxy.upstream.take();
-    for name in forged::names() {
-        let question = Question::get("/")
-            .bearer(&key)
-            .header(&name, "forged")
-            .header(&name, "forged, too");
-        let answer = proxy.ask(question.header("x-kept", "kept"));
-        assert_eq!(answer.status, 200, "{name}: {answer:?}\n{}", proxy.log());
-        let seen = proxy.upstream.take();
-        assert!(!format!("{seen:?}").contains("forged"), "{name}: {seen:?}");
-        let own = seen[0]
-            .headers
-            .keys()
-            .filter(|name| forged::may_be_taken_for_ours(name.as_str()));
-        assert_eq!(own.count(), 9, "{name}: {seen:?}");
-        assert_eq!(
-            seen[0].header("x-kept"),
-            Some("kept"),
-            "the mutation is not there, or dropped all: {seen:?}"
-        );
     }
 }
 
@@ -128,12 +95,13 @@ fn the_files_take_keys_out_of_queries_and_cookies() {
         Kind::Traefik,
     ] {
         for uncommented in [false, true] {
-            let proxy = Proxy::start_edited(kind, gate.plain_address(), |text| {
+            let proxy = Proxy::start_all_edited(kind, gate.plain_address(), |name, text| {
                 let credentials = "audience=invoices-api&credentials=query:api_key,cookie:api_key";
-                let text = replaced(&text, "audience=invoices-api", credentials)
+                let text = text
+                    .replace("audience=invoices-api", credentials)
                     .replace("{exact: x-api-key}", "{exact: cookie}");
                 if uncommented {
-                    uncomment(kind, &text)
+                    uncomment(kind, name, &text)
                 } else {
                     text
                 }
@@ -183,14 +151,61 @@ fn a_permission_with_a_slash_is_asked_for() {
     }
 }
 
+/// nginx with a location that sets a header of its own, and the line that follows it there.
+fn nginx_with_own_location(gate: &Gate, line: &str) -> Proxy {
+    Proxy::start_edited(Kind::Nginx, gate.plain_address(), |text| {
+        let include = text
+            .lines()
+            .find(|line| line.trim().starts_with("include "))
+            .expect("the include");
+        let line = line.replace("INCLUDE", include);
+        let own = format!(
+            "location /orders/ {{ proxy_set_header X-Real-IP $remote_addr; {line} proxy_pass http://invoices; }}\n\n    location / {{"
+        );
+        replaced(&text, "location / {", &own)
+    })
+}
+
+fn nginx_location_with_its_own_header_keeps_the_identity() {
+    let (_stage, gate, key) = gate_and_key("own-location");
+    let proxy = nginx_with_own_location(&gate, "INCLUDE");
+    let answer = proxy.ask(Question::get("/orders/7").bearer(&key));
+    assert_eq!(answer.status, 200, "{answer:?}\n{}", proxy.log());
+    let seen = &proxy.upstream.take()[0];
+    for (name, value) in [
+        ("x-real-ip", Some("127.0.0.1")),
+        ("x-claviger-name", Some("k")),
+        ("x-claviger-permissions", Some("files/read")),
+        ("x-claviger-organization", Some("-")),
+        ("authorization", None),
+    ] {
+        assert_eq!(seen.header(name), value, "{name}: {seen:?}");
+    }
+}
+
+/// The API learns no identity, and never one that a client made up.
+fn forgotten_include_forges_no_identity() {
+    let (_stage, gate, key) = gate_and_key("forgotten-include");
+    let proxy = nginx_with_own_location(&gate, "");
+    let ask = || Question::get("/orders/7").bearer(&key);
+    let answer = proxy.ask(ask());
+    assert_eq!(answer.status, 200, "{answer:?}\n{}", proxy.log());
+    assert_eq!(proxy.upstream.take()[0].header("x-claviger-name"), None);
+    for name in forged::names().filter(|name| forged::is_ours(name)) {
+        let answer = proxy.ask(ask().header(&name, "forged"));
+        assert_eq!(answer.status, 401, "{name}: {answer:?}");
+        assert!(proxy.upstream.take().is_empty(), "{name}");
+    }
+}
+
 fn takes_keys_out(proxy: &Proxy, key: &str, uncommented: bool) {
     let kind = proxy.kind;
     proxy.upstream.take();
     for place in ["query", "cookie"] {
         let question = if place == "query" {
-            Question::get(&format!("/a?b=c&api_key={key}&d=e"))
+            Question::get(&format!("/orders?b=c&api_key={key}&d=e"))
         } else {
-            Question::get("/a?b=c&d=e").header("cookie", &format!("api_key={key}"))
+            Question::get("/orders?b=c&d=e").header("cookie", &format!("api_key={key}"))
         };
         let answer = proxy.ask(question);
         assert_eq!(
@@ -209,14 +224,16 @@ fn takes_keys_out(proxy: &Proxy, key: &str, uncommented: bool) {
             "{kind}: {place}: {seen:?}"
         );
         assert!(
-            !gone || seen[0].path == "/a?b=c&d=e",
+            !gone || seen[0].path == "/orders?b=c&d=e",
             "{kind}: {place}: {seen:?}"
         );
     }
 }
 
-fn uncomment(kind: Kind, text: &str) -> String {
+fn uncomment(kind: Kind, name: &str, text: &str) -> String {
     let lines: &[&str] = match kind {
+        _ if name == "claviger.lua" => &[],
+        _ if name == "claviger-headers.conf" => &["proxy_set_header Cookie"],
         Kind::EnvoyGrpc => &[],
         Kind::EnvoyHttp => &[
             "- name: envoy.filters.http.header_mutation",
@@ -224,7 +241,7 @@ fn uncomment(kind: Kind, text: &str) -> String {
             "    \"@type\": ",
             "    mutations: {request_mut",
         ],
-        Kind::Nginx => &["proxy_set_header Cookie", "if ($args"],
+        Kind::Nginx => &["if ($args"],
         Kind::HaProxy => &["http-request del-header cookie", "http-request set-query"],
         Kind::Caddy => &["request_header -Cookie"],
         Kind::Traefik => &["Cookie: \"\""],

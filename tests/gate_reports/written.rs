@@ -58,7 +58,10 @@ impl Keys {
                 Question::post("/v1/verify", &json!({ "key": key, "audience": AUDIENCE }));
             let answer = question.ask(gate.plain_address()).expect("an answer");
             assert_eq!((answer.status, &answer.json()["code"]), (200, &json!(code)));
-            assert_eq!(envoy.ask(Question::get("/").bearer(key)).status, status);
+            assert_eq!(
+                envoy.ask(Question::get("/orders").bearer(key)).status,
+                status
+            );
         }
         assert_eq!(
             ask(gate, "envoy", "no-key-at-all"),

@@ -1,15 +1,17 @@
 //! A plain HTTP client, as users of an API have one.
 
-use http::{HeaderMap, HeaderName, Request, Uri};
+use http::{HeaderMap, HeaderName, Request, Response, Uri};
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
 use std::net::SocketAddr;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::cluster::runtime;
+use super::upstream::{WEBSOCKET_ACCEPT, WEBSOCKET_KEY};
 use super::wait::LIMIT;
 
 /// What came back.
@@ -94,6 +96,44 @@ impl Question {
         self.within_limit(address, true)
     }
 
+    /// Opens a WebSocket: what it speaks is the caller's. The answer is another one where the server does not switch.
+    pub(crate) fn open_websocket(self, address: SocketAddr) -> Result<WebSocket, Answer> {
+        let question = self
+            .header("connection", "Upgrade")
+            .header("upgrade", "websocket")
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-key", WEBSOCKET_KEY);
+        let opened = async { tokio::time::timeout(LIMIT, question.upgraded(address)).await };
+        runtime()
+            .block_on(opened)
+            .expect("an answer in time")
+            .expect("an answer")
+    }
+
+    async fn upgraded(self, address: SocketAddr) -> Result<Result<WebSocket, Answer>, String> {
+        let said = |error: hyper::Error| format!("{error:?}");
+        let stream = TcpStream::connect(address)
+            .await
+            .map_err(|error| error.to_string())?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(said)?;
+        tokio::spawn(connection.with_upgrades());
+        let response = sender
+            .send_request(self.request("", false))
+            .await
+            .map_err(said)?;
+        if response.status() != 101 {
+            return Ok(Err(whole(response).await?));
+        }
+        let accept = response.headers().get("sec-websocket-accept");
+        if accept.is_none_or(|accept| accept != WEBSOCKET_ACCEPT) {
+            return Err(format!("no WebSocket: {:?}", response.headers()));
+        }
+        let stream = hyper::upgrade::on(response).await.map_err(said)?;
+        Ok(Ok(WebSocket(TokioIo::new(stream))))
+    }
+
     fn within_limit(self, address: SocketAddr, h2: bool) -> Result<Answer, String> {
         let answer = async { tokio::time::timeout(LIMIT, self.asked(address, h2)).await };
         runtime()
@@ -120,6 +160,25 @@ impl Question {
     {
         let said = |error: hyper::Error| format!("{error:?}");
         let io = TokioIo::new(stream);
+        let request = self.request(authority, h2);
+        let response = if h2 {
+            let (mut sender, connection) =
+                hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
+                    .await
+                    .map_err(said)?;
+            tokio::spawn(connection);
+            sender.send_request(request).await.map_err(said)?
+        } else {
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(io)
+                .await
+                .map_err(said)?;
+            tokio::spawn(connection);
+            sender.send_request(request).await.map_err(said)?
+        };
+        whole(response).await
+    }
+
+    fn request(self, authority: &str, h2: bool) -> Request<Full<Bytes>> {
         // HTTP/2 wants the whole URI, HTTP/1.1 the path alone and a Host.
         let uri = if h2 {
             format!("http://{authority}{}", self.path)
@@ -135,30 +194,46 @@ impl Question {
         for (name, value) in &self.headers {
             request = request.header(name.parse::<HeaderName>().expect("a header's name"), value);
         }
-        let request = request
+        request
             .body(Full::new(Bytes::from(self.body)))
-            .expect("a request");
-        let response = if h2 {
-            let (mut sender, connection) =
-                hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
-                    .await
-                    .map_err(said)?;
-            tokio::spawn(connection);
-            sender.send_request(request).await.map_err(said)?
-        } else {
-            let (mut sender, connection) = hyper::client::conn::http1::handshake(io)
-                .await
-                .map_err(said)?;
-            tokio::spawn(connection);
-            sender.send_request(request).await.map_err(said)?
+            .expect("a request")
+    }
+}
+
+async fn whole(response: Response<Incoming>) -> Result<Answer, String> {
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.map_err(|error| format!("{error:?}"))?;
+    let body = String::from_utf8(body.to_bytes().to_vec()).map_err(|error| error.to_string())?;
+    Ok(Answer {
+        status: parts.status.as_u16(),
+        headers: parts.headers,
+        body,
+    })
+}
+
+/// An open WebSocket.
+#[derive(Debug)]
+pub(crate) struct WebSocket(TokioIo<Upgraded>);
+
+impl WebSocket {
+    /// Sends a text, and returns what comes back of the same length.
+    pub(crate) fn echo(&mut self, text: &str) -> String {
+        let mut back = vec![0; text.len()];
+        let exchange = async {
+            self.0.write_all(text.as_bytes()).await?;
+            self.0.read_exact(&mut back).await
         };
-        let (parts, body) = response.into_parts();
-        let body = body.collect().await.map_err(said)?.to_bytes();
-        let body = String::from_utf8(body.to_vec()).map_err(|error| error.to_string())?;
-        Ok(Answer {
-            status: parts.status.as_u16(),
-            headers: parts.headers,
-            body,
-        })
+        runtime()
+            .block_on(async { tokio::time::timeout(LIMIT, exchange).await })
+            .expect("an echo in time")
+            .expect("an echo");
+        String::from_utf8(back).expect("text")
+    }
+
+    /// Waits until the other side ends it.
+    pub(crate) fn wait_closed(mut self) {
+        let end = async { tokio::time::timeout(LIMIT, self.0.read(&mut [0; 1])).await };
+        let read = runtime().block_on(end).expect("an end in time");
+        assert!(matches!(read, Ok(0) | Err(_)), "nothing more is said");
     }
 }

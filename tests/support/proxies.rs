@@ -16,7 +16,6 @@ use super::wait;
 
 /// Embedded, so that a compiled test finds it wherever the checkout stands.
 const FETCH: &str = include_str!("../../dev/fetch-proxies.sh");
-const LUA: &str = include_str!("../../examples/gate/claviger.lua");
 /// nginx's example is made to be included; what stands around it keeps nginx inside its folder.
 const NGINX: &str = "
 daemon off;
@@ -39,6 +38,16 @@ http {
 /// How often a start is tried when another process takes the port between its choice and its use.
 const STARTS: usize = 3;
 
+/// The Envoys that are tested, by their places among the lines of `fetch-proxies.sh`. Versions differ in what they make of
+/// the headers of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Envoy {
+    Newest = 0,
+    /// The oldest that is supported.
+    V1_36 = 5,
+    V1_37 = 6,
+}
+
 /// A proxy, and the way it asks the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -60,10 +69,10 @@ impl Kind {
         Self::Traefik,
     ];
 
-    /// Its place among the lines of `fetch-proxies.sh`.
+    /// Its place among the lines of `fetch-proxies.sh`; an Envoy of any version serves both of its files.
     fn line(self) -> usize {
         match self {
-            Self::EnvoyGrpc | Self::EnvoyHttp => 0,
+            Self::EnvoyGrpc | Self::EnvoyHttp => Envoy::Newest as usize,
             Self::Nginx => 1,
             Self::HaProxy => 2,
             Self::Caddy => 3,
@@ -95,6 +104,21 @@ impl Kind {
         }
     }
 
+    /// The file that belongs to the example, and lies beside it.
+    fn companion(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::Nginx => Some((
+                "claviger-headers.conf",
+                include_str!("../../examples/gate/claviger-headers.conf"),
+            )),
+            Self::HaProxy => Some((
+                "claviger.lua",
+                include_str!("../../examples/gate/claviger.lua"),
+            )),
+            _ => None,
+        }
+    }
+
     /// What a user changes in the example: the addresses, and where files lie.
     fn placeholders(
         self,
@@ -115,7 +139,7 @@ impl Kind {
             Self::EnvoyGrpc | Self::EnvoyHttp => {
                 vec![
                     envoy("0.0.0.0", 8000, own),
-                    envoy(gate_name, 8081, gate),
+                    envoy("claviger-gate-headless.claviger-system.svc", 8081, gate),
                     envoy("upstream.example", 8080, upstream),
                 ]
             }
@@ -125,7 +149,13 @@ impl Kind {
                     ("upstream.example:8080".to_owned(), upstream.to_string()),
                 ];
                 match self {
-                    Self::Nginx => all.push(("listen 8000".to_owned(), format!("listen {own}"))),
+                    Self::Nginx => {
+                        all.push(("listen 8000".to_owned(), format!("listen {own}")));
+                        all.push((
+                            "/etc/nginx/claviger-headers.conf".to_owned(),
+                            dir.join("claviger-headers.conf").display().to_string(),
+                        ));
+                    }
                     Self::HaProxy => {
                         all.push(("bind :8000".to_owned(), format!("bind {own}")));
                         // A socket of its own for each.
@@ -152,9 +182,9 @@ impl Kind {
         }
     }
 
-    /// Its command line, to listen at `own`; the configuration is `config`.
-    fn command(self, own: SocketAddr, dir: &Path, config: &Path) -> Command {
-        let mut command = Command::new(&binaries()[self.line()]);
+    /// The command line of a binary, to listen at `own`; the configuration is `config`.
+    fn command(self, line: usize, own: SocketAddr, dir: &Path, config: &Path) -> Command {
+        let mut command = Command::new(&binaries()[line]);
         match self {
             Self::EnvoyGrpc | Self::EnvoyHttp => {
                 command
@@ -178,7 +208,6 @@ impl Kind {
                     .arg(dir.join("main.conf"));
             }
             Self::HaProxy => {
-                fs::write(dir.join("claviger.lua"), LUA).expect("a script");
                 command.args(["-db", "-f"]).arg(config);
             }
             Self::Caddy => {
@@ -266,6 +295,40 @@ impl Proxy {
         gate: SocketAddr,
         edit: impl Fn(String) -> String,
     ) -> Self {
+        Self::launch(kind, kind.line(), gate, |name, text| {
+            if name == kind.example().0 {
+                edit(text)
+            } else {
+                text
+            }
+        })
+    }
+
+    /// The same where the file beside it is edited, too; the edit is told the name of each.
+    pub(crate) fn start_all_edited(
+        kind: Kind,
+        gate: SocketAddr,
+        edit: impl Fn(&str, String) -> String,
+    ) -> Self {
+        Self::launch(kind, kind.line(), gate, edit)
+    }
+
+    /// The same for an Envoy of this version.
+    pub(crate) fn start_envoy(
+        envoy: Envoy,
+        kind: Kind,
+        gate: SocketAddr,
+        edit: impl Fn(String) -> String,
+    ) -> Self {
+        Self::launch(kind, envoy as usize, gate, |_, text| edit(text))
+    }
+
+    fn launch(
+        kind: Kind,
+        line: usize,
+        gate: SocketAddr,
+        edit: impl Fn(&str, String) -> String,
+    ) -> Self {
         let mut why = String::new();
         for _ in 0..STARTS {
             let upstream = Upstream::start();
@@ -278,10 +341,13 @@ impl Proxy {
                 text = text.replace(&from, &to);
             }
             let config = dir.path().join(name);
-            fs::write(&config, edit(text)).expect("a configuration");
+            fs::write(&config, edit(name, text)).expect("a configuration");
+            if let Some((name, text)) = kind.companion() {
+                fs::write(dir.path().join(name), edit(name, text.to_owned())).expect("a file");
+            }
             let log = File::create(dir.path().join("log")).expect("a log file");
             let child = kind
-                .command(address, dir.path(), &config)
+                .command(line, address, dir.path(), &config)
                 .current_dir(dir.path())
                 .stdin(Stdio::null())
                 .stdout(log.try_clone().expect("a log file"))
@@ -299,7 +365,7 @@ impl Proxy {
                 if let Some(status) = proxy.child.try_wait().expect("a status") {
                     return Ok(Err(format!("{kind} ended with {status}:\n{}", proxy.log())));
                 }
-                match Question::get("/").ask(address) {
+                match Question::get("/orders").ask(address) {
                     Ok(answer) if kind.is_configured(&answer) => Ok(Ok(())),
                     other => Err(format!("{other:?}\n{}", proxy.log())),
                 }
@@ -373,8 +439,8 @@ fn binaries() -> &'static [PathBuf] {
             .collect();
         assert_eq!(
             files.len(),
-            5,
-            "fetch-proxies.sh names five files: {files:?}"
+            7,
+            "fetch-proxies.sh names seven files: {files:?}"
         );
         files
     })

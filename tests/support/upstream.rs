@@ -1,4 +1,6 @@
-//! The API behind a proxy. It answers every request with what it saw, and remembers it.
+//! The API behind a proxy. It answers every request with what it saw, and remembers it. WebSockets get an echo.
+//!
+//! Its reports are at `/reports`, in every spelling that some framework takes for that: see [`Seen::is_report`].
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -14,6 +16,10 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::cluster::runtime;
+
+/// The key of a handshake, and the answer to it (RFC 6455, section 1.3).
+pub(crate) const WEBSOCKET_KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+pub(crate) const WEBSOCKET_ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 /// A request as it came through.
 #[derive(Debug, Clone)]
@@ -33,6 +39,55 @@ impl Seen {
         assert!(values.next().is_none(), "more than one {name}: {self:?}");
         Some(value)
     }
+
+    /// Whether an API would serve a report: this one is as lenient as all frameworks together. It ignores case and extensions,
+    /// decodes as often as it can, takes a backslash for a slash, and cuts off what follows a semicolon and trailing dots and
+    /// white space. Some resolve `..` and others do not: either way counts.
+    pub(crate) fn is_report(&self) -> bool {
+        let path = self.path.split(['?', '#']).next().unwrap_or_default();
+        let mut decoded = path.to_owned();
+        loop {
+            let next = decode(&decoded);
+            if next == decoded {
+                break;
+            }
+            decoded = next;
+        }
+        let plain = decoded.to_lowercase().replace('\\', "/");
+        let segments: Vec<&str> = plain
+            .split('/')
+            .map(|part| part.split(';').next().unwrap_or_default())
+            .map(|part| part.trim_matches(|c: char| c.is_whitespace() || c.is_control()))
+            .filter(|part| !part.is_empty() && *part != ".")
+            .collect();
+        let mut resolved = Vec::new();
+        for part in &segments {
+            if *part == ".." {
+                resolved.pop();
+            } else {
+                resolved.push(*part);
+            }
+        }
+        [segments.first(), resolved.first()]
+            .into_iter()
+            .flatten()
+            .any(|part| part.split('.').next() == Some("reports"))
+    }
+}
+
+fn decode(path: &str) -> String {
+    let bytes = path.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let hex = path
+            .get(at + 1..at + 3)
+            .filter(|_| bytes[at] == b'%')
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        decoded.push(hex.unwrap_or(bytes[at]));
+        at += if hex.is_some() { 3 } else { 1 };
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
 }
 
 /// A running API. It ends when dropped.
@@ -79,15 +134,17 @@ async fn serve(listener: TcpListener, seen: Arc<Mutex<Vec<Seen>>>) {
         let service = service_fn(move |request| answer(request, seen.clone()));
         tokio::spawn(
             hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), service),
+                .serve_connection(TokioIo::new(stream), service)
+                .with_upgrades(),
         );
     }
 }
 
 async fn answer(
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
     all: Arc<Mutex<Vec<Seen>>>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
+    let upgraded = hyper::upgrade::on(&mut request);
     let (parts, body) = request.into_parts();
     let body = body
         .collect()
@@ -110,6 +167,23 @@ async fn answer(
     let answer = Response::builder()
         .header("content-type", "application/json")
         .body(Full::new(said.to_string().into()));
+    let wants_websocket = seen.header("sec-websocket-key") == Some(WEBSOCKET_KEY)
+        && seen
+            .header("upgrade")
+            .is_some_and(|to| to.eq_ignore_ascii_case("websocket"));
     all.lock().expect("no story panicked here").push(seen);
+    if wants_websocket {
+        tokio::spawn(async move {
+            let (mut read, mut write) = tokio::io::split(TokioIo::new(upgraded.await?));
+            tokio::io::copy(&mut read, &mut write).await.ok();
+            Ok::<_, hyper::Error>(())
+        });
+        let answer = Response::builder()
+            .status(101)
+            .header("connection", "upgrade")
+            .header("upgrade", "websocket")
+            .header("sec-websocket-accept", WEBSOCKET_ACCEPT);
+        return Ok(answer.body(Full::default()).expect("a response"));
+    }
     Ok(answer.expect("a response"))
 }

@@ -31,7 +31,7 @@ fn look(places: &str, request: &Request) -> String {
     let places: Places = places.parse().unwrap();
     match places.find(request) {
         Found::Nothing => "nothing".to_owned(),
-        Found::Unclear => "unclear".to_owned(),
+        Found::Unclear(reason) => format!("{reason:?}"),
         Found::One(credential) => format!(
             "{} in {:?}",
             String::from_utf8_lossy(credential.bytes()),
@@ -93,7 +93,7 @@ fn a_key_is_found_where_the_route_looks_for_it() {
             "k in Header(\"authorization\")",
         ),
         ("basic:password", authorization("Basic azo="), "nothing"),
-        ("basic:password", authorization("Basic %%%"), "unclear"),
+        ("basic:password", authorization("Basic %%%"), "Encoding"),
         (
             "basic:password",
             authorization("Basic azo6"),
@@ -109,7 +109,11 @@ fn a_key_is_found_where_the_route_looks_for_it() {
             with(&[("cookie", "a=b"), ("cookie", "key=k")]),
             "k in Cookie(\"key\")",
         ),
-        ("cookie:key", with(&[("cookie", "key=k; key=l")]), "unclear"),
+        (
+            "cookie:key",
+            with(&[("cookie", "key=k; key=l")]),
+            "SeveralKeys",
+        ),
         (
             "query:key",
             Request {
@@ -124,7 +128,7 @@ fn a_key_is_found_where_the_route_looks_for_it() {
                 query: Some("key=k&key=l"),
                 ..Request::default()
             },
-            "unclear",
+            "SeveralKeys",
         ),
         (
             "query:key",
@@ -150,7 +154,12 @@ fn a_key_is_found_where_the_route_looks_for_it() {
 /// Envoy takes parameters away by their names as they are spelled; the API reads them decoded.
 #[test]
 fn a_parameter_in_another_spelling_is_not_picked() {
-    for query in ["%6bey=k", "ke%79=k", "a=b&%6Bey=k", "key=&%6bey=k"] {
+    for (query, expected) in [
+        ("%6bey=k", "Encoding"),
+        ("ke%79=k", "Encoding"),
+        ("a=b&%6Bey=k", "Encoding"),
+        ("key=&%6bey=k", "SeveralKeys"),
+    ] {
         assert_eq!(
             look(
                 "query:key",
@@ -159,7 +168,7 @@ fn a_parameter_in_another_spelling_is_not_picked() {
                     ..Request::default()
                 }
             ),
-            "unclear",
+            expected,
             "{query}"
         );
     }
@@ -177,15 +186,15 @@ fn a_parameter_in_another_spelling_is_not_picked() {
         query: Some("%6bey=k"),
         ..with(&[("x-api-key", "l")])
     };
-    assert_eq!(look("header:x-api-key,query:key", &beside), "unclear");
+    assert_eq!(look("header:x-api-key,query:key", &beside), "Encoding");
 }
 
 #[test]
 fn nothing_is_picked_out_of_several() {
     let twice = with(&[("x-api-key", "a"), ("x-api-key", "b")]);
-    assert_eq!(look("header:x-api-key", &twice), "unclear");
+    assert_eq!(look("header:x-api-key", &twice), "SeveralKeys");
     let both = with(&[("authorization", "Bearer a"), ("x-api-key", "b")]);
-    assert_eq!(look("bearer,header:x-api-key", &both), "unclear");
+    assert_eq!(look("bearer,header:x-api-key", &both), "SeveralKeys");
     assert_eq!(
         look("header:x-api-key", &both),
         "b in Header(\"x-api-key\")",
@@ -203,7 +212,7 @@ fn nothing_is_picked_out_of_several() {
     };
     assert_eq!(
         look("header:x-api-key", &joined),
-        "unclear",
+        "SeveralKeys",
         "Envoy may have joined two"
     );
 }

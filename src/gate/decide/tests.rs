@@ -56,10 +56,38 @@ fn a_request_without_exactly_one_key_learns_so() {
         .code
     };
     assert_eq!(ask(Shown::Nothing), Code::Missing);
-    assert_eq!(ask(Shown::Unclear), Code::Malformed);
+    let unclear = Shown::Unclear(MalformedReason::SeveralKeys);
+    assert_eq!(ask(unclear), Code::Malformed);
     assert_eq!(ask(Shown::One(b"")), Code::Malformed);
     assert_eq!(ask(Shown::One(&[b'a'; MAX_KEY + 1])), Code::Malformed);
     assert_eq!(ask(Shown::One(b"\xff\xfe")), Code::Malformed);
+}
+
+#[test]
+fn malformed_key_has_a_reason() {
+    let index = index([], &[]);
+    let minted = key::Key::mint(&key::Prefix::default(), &mut key::OsRandom).unwrap();
+    let with_line_end = format!("{}\n", minted.expose());
+    for (shown, expected) in [
+        (
+            Shown::One(with_line_end.as_bytes()),
+            MalformedReason::WhiteSpace,
+        ),
+        (Shown::One(b"two words"), MalformedReason::WhiteSpace),
+        (Shown::One(b"made-up"), MalformedReason::NoKey),
+        (Shown::One(&[b'a'; MAX_KEY + 1]), MalformedReason::NoKey),
+        (
+            Shown::Unclear(MalformedReason::IdentityHeaders),
+            MalformedReason::IdentityHeaders,
+        ),
+    ] {
+        let needs = Needs::default();
+        let verdict = decide(&index, &Ask { shown, needs }, NOW);
+        assert_eq!(
+            (verdict.code, verdict.malformed),
+            (Code::Malformed, Some(expected))
+        );
+    }
 }
 
 #[test]

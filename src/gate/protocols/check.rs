@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use envoy_types::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::HttpRequest;
 use envoy_types::pb::envoy::service::auth::v3::authorization_server::{
@@ -15,7 +16,7 @@ use envoy_types::pb::envoy::service::auth::v3::{
 };
 use envoy_types::pb::envoy::r#type::v3::HttpStatus;
 use envoy_types::pb::google::protobuf::value::Kind;
-use envoy_types::pb::google::protobuf::{ListValue, Struct, Value};
+use envoy_types::pb::google::protobuf::{BoolValue, ListValue, Struct, Value};
 use envoy_types::pb::google::rpc;
 use http::StatusCode;
 use tonic::{Code as GrpcCode, Request, Response, Status};
@@ -241,15 +242,19 @@ fn denied(
     }
 }
 
-/// A header that replaces the client's.
+/// A header that replaces the client's. Envoy reads `append` or `append_action`, by its version; where neither is set, some
+/// versions add the header to the client's (envoyproxy/envoy#43310).
+#[allow(deprecated, reason = "all that older versions read")]
 fn set<'a>(name: &str, value: impl Into<Cow<'a, str>>) -> HeaderValueOption {
     HeaderValueOption {
+        append: Some(BoolValue { value: false }),
+        append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
         header: Some(HeaderValue {
             key: name.to_owned(),
             value: value.into().into_owned(),
             ..HeaderValue::default()
         }),
-        ..HeaderValueOption::default()
+        keep_empty_value: false,
     }
 }
 

@@ -14,7 +14,7 @@ use crate::gate::access_log::{Origin, request_id};
 use crate::gate::answer::{self, CODE, MISCONFIGURED, UNAVAILABLE, Unable};
 use crate::gate::code::Code;
 use crate::gate::credential::{Carrier, Found, Trace};
-use crate::gate::decide::{Needs, Verdict};
+use crate::gate::decide::{MalformedReason, Needs, Verdict};
 use crate::gate::desk::Desk;
 use crate::gate::metrics::Protocol;
 use crate::gate::server::Peer;
@@ -31,8 +31,8 @@ const TO_REMOVE: HeaderName = HeaderName::from_static("x-envoy-auth-headers-to-r
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Dialect {
     protocol: Protocol,
-    /// The header with the original URI; none where it is behind the settings.
-    original_uri: Option<&'static str>,
+    /// The headers that may hold the original URI; none where it is behind the settings.
+    original_uri: &'static [&'static str],
     /// nginx takes every refusal but 401 and 403 for an error, which its client sees as 500.
     only_401_and_403: bool,
 }
@@ -80,15 +80,34 @@ fn answer(desk: &Desk, uri: &Uri, headers: &HeaderMap, peer: Option<&Peer>) -> R
             "this route is misconfigured: the gate's log says how",
         );
     };
+    // Most routes look for no key there.
+    let query = if route.places.include_query() {
+        dialect.query(uri, headers)
+    } else {
+        Ok(None)
+    };
     let carrier = Original {
         headers,
-        query: dialect.query(uri, headers),
+        query: *query.as_ref().unwrap_or(&None),
         joined: dialect.protocol == Protocol::Envoy,
     };
-    let found = if dialect.lets_through(headers) {
-        Found::Unclear
-    } else {
-        route.places.find(&carrier)
+    let found = match query {
+        // A proxy that drops a client's copies has done so before it asks. Of those that come, one may reach the API: nginx and
+        // Traefik replace them only where their configuration says so.
+        _ if headers.keys().any(|name| answer::pretends(name.as_str())) => {
+            Found::Unclear(MalformedReason::IdentityHeaders)
+        }
+        Err(NoQuery::NotTold) => {
+            desk.routes.has_no_uri(settings, dialect.original_uri);
+            desk.metrics.misconfigured(dialect.protocol);
+            return refusal(
+                StatusCode::FORBIDDEN,
+                MISCONFIGURED,
+                "this route is misconfigured: the proxy does not tell the gate the URI",
+            );
+        }
+        Err(NoQuery::Contradictory) => Found::Unclear(MalformedReason::OriginalUri),
+        Ok(_) => route.places.find(&carrier),
     };
     // A proxy sends the request's own headers.
     let origin = || Origin {
@@ -124,12 +143,21 @@ impl Carrier for Original<'_> {
     }
 }
 
+/// Why the query of the original request is not known.
+enum NoQuery {
+    /// The proxy sends no header with the original URI.
+    NotTold,
+    /// Several headers name different queries, or one of them comes twice.
+    Contradictory,
+}
+
 impl Dialect {
     fn of(name: &str) -> Option<Self> {
-        let forwarded = Some("x-forwarded-uri");
-        let (protocol, original_uri) = match name {
-            "envoy" => (Protocol::Envoy, None),
-            "nginx" => (Protocol::Nginx, Some("x-original-uri")),
+        let forwarded: &[_] = &["x-forwarded-uri"];
+        let (protocol, original_uri): (_, &[_]) = match name {
+            "envoy" => (Protocol::Envoy, &[]),
+            // ingress-nginx sends the second, which is a whole URL.
+            "nginx" => (Protocol::Nginx, &["x-original-uri", "x-original-url"]),
             "traefik" => (Protocol::Traefik, forwarded),
             "caddy" => (Protocol::Caddy, forwarded),
             "haproxy" => (Protocol::Haproxy, forwarded),
@@ -142,26 +170,26 @@ impl Dialect {
         })
     }
 
-    fn query<'a>(&self, uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
-        let Some(name) = self.original_uri else {
-            return uri.query();
-        };
-        // The proxy sets it. Two of them: one is the client's.
-        let mut all = headers.get_all(name).iter();
-        let (one, None) = (all.next()?, all.next()) else {
-            return None;
-        };
-        Some(one.to_str().ok()?.split_once('?')?.1)
-    }
-
-    /// Whether a header of the client's would reach the upstream as if it were ours. nginx replaces the headers that its
-    /// configuration names and cannot drop others of that prefix.
-    fn lets_through(&self, headers: &HeaderMap) -> bool {
-        let ours = |name: &HeaderName| answer::IDENTITY.contains(name);
-        self.protocol == Protocol::Nginx
-            && headers
-                .keys()
-                .any(|name| answer::pretends(name.as_str()) && !ours(name))
+    /// The query of the original request.
+    fn query<'a>(&self, uri: &'a Uri, headers: &'a HeaderMap) -> Result<Option<&'a str>, NoQuery> {
+        if self.original_uri.is_empty() {
+            return Ok(uri.query());
+        }
+        let mut told = None;
+        for name in self.original_uri {
+            let mut values = headers.get_all(*name).iter();
+            let Some(value) = values.next() else { continue };
+            let query = value
+                .to_str()
+                .ok()
+                .and_then(|uri| Some(uri.split_once('?')?.1));
+            // The proxy sets one of them once. Where there are more, one is the client's, and which is not known.
+            if values.next().is_some() || told.is_some_and(|other| other != query) {
+                return Err(NoQuery::Contradictory);
+            }
+            told = Some(query);
+        }
+        told.ok_or(NoQuery::NotTold)
     }
 
     fn told(

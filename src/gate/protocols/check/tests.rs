@@ -106,6 +106,31 @@ async fn the_upstream_gets_the_identity_and_not_the_key() {
 }
 
 #[tokio::test]
+#[allow(deprecated, reason = "older Envoys read `append`")]
+async fn every_header_replaces_the_clients() {
+    let cookie = format!("a=b; key={}", key(1));
+    let settings = [AUDIENCE, ("credentials", "cookie:key")];
+    let allowed = ask(&settings, raw(&[("cookie", &cookie)])).await;
+    let refused = ask(&settings, raw(&[])).await;
+    let Some(HttpResponse::DeniedResponse(denied)) = &refused.http_response else {
+        panic!("{refused:?}")
+    };
+    assert_eq!((ok(&allowed).headers.len(), denied.headers.len()), (10, 4));
+    for option in ok(&allowed).headers.iter().chain(&denied.headers) {
+        assert_eq!(
+            option.append,
+            Some(BoolValue { value: false }),
+            "{option:?}"
+        );
+        assert_eq!(
+            option.append_action(),
+            HeaderAppendAction::OverwriteIfExistsOrAdd,
+            "{option:?}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_key_leaves_the_query_and_the_cookies() {
     let path = format!("/a?b=c&key={}", key(1));
     let response = ask(

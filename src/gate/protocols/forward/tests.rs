@@ -165,22 +165,84 @@ async fn a_key_in_the_original_query_is_found_where_each_proxy_tells_of_it() {
     );
     assert_eq!(
         ask(
-            &format!("/v1/auth/caddy/{settings}/-"),
-            &[("x-original-uri", &uri)]
+            &format!("/v1/auth/nginx/{settings}/-"),
+            &[("x-original-url", &format!("https://api.example{uri}"))]
         )
         .await
         .status,
-        401,
-        "a header of the client's"
+        200,
+        "ingress-nginx"
     );
-    let two = [("x-forwarded-uri", "/"), ("x-forwarded-uri", uri.as_str())];
-    assert_eq!(
-        ask(&format!("/v1/auth/caddy/{settings}/-"), &two)
-            .await
-            .status,
-        401,
-        "one of them is the client's"
-    );
+}
+
+#[tokio::test]
+async fn contradictory_uris_are_refused_where_the_query_counts() {
+    let with_key = format!("/a?key={}", key(1));
+    let (uri, url) = ("x-original-uri", "x-original-url");
+    let forwarded = "x-forwarded-uri";
+    let bearer = ("authorization", &*bearer(1));
+    for (dialect, headers) in [
+        ("nginx", [(uri, "/"), (uri, &*with_key)]),
+        ("nginx", [(uri, &*with_key), (uri, &*with_key)]),
+        (
+            "nginx",
+            [(uri, &*with_key), (url, "https://api.example/a?b=c")],
+        ),
+        ("nginx", [(uri, "/a"), (url, &*with_key)]),
+        ("nginx", [(url, &*with_key), (url, "/a")]),
+        ("caddy", [(forwarded, "/"), (forwarded, &*with_key)]),
+        (
+            "traefik",
+            [(forwarded, &*with_key), (forwarded, &*with_key)],
+        ),
+    ] {
+        let route = |places: &str| {
+            format!("/v1/auth/{dialect}/audience=invoices-api&credentials={places}/-")
+        };
+        let told = ask(&route("query:key"), &headers).await;
+        assert_eq!(
+            (told.status, told.header("x-claviger-code")),
+            (401, "MALFORMED"),
+            "{dialect}: {headers:?}"
+        );
+        assert!(told.header("www-authenticate").contains("X-Original-URI"));
+        let headers = [headers[0], headers[1], bearer];
+        assert_eq!(
+            ask(&route("bearer"), &headers).await.status,
+            200,
+            "{dialect}: the query does not count"
+        );
+    }
+    let same = [(uri, &*with_key), (url, &*format!("https://x{with_key}"))];
+    let route = "/v1/auth/nginx/audience=invoices-api&credentials=query:key/-";
+    assert_eq!(ask(route, &same).await.status, 200, "both say the same");
+}
+
+#[tokio::test]
+async fn route_with_a_query_needs_the_original_uri() {
+    for (dialect, foreign) in [
+        ("nginx", "x-forwarded-uri"),
+        ("traefik", "x-original-uri"),
+        ("caddy", "x-original-url"),
+        ("haproxy", "x-original-uri"),
+    ] {
+        let route = |places: &str| {
+            format!("/v1/auth/{dialect}/audience=invoices-api&credentials={places}/-")
+        };
+        let with_key = format!("/a?key={}", key(1));
+        let told = ask(
+            &route("bearer,query:key"),
+            &[("authorization", &bearer(1)), (foreign, &with_key)],
+        )
+        .await;
+        assert_eq!(
+            (told.status, told.header("x-claviger-code")),
+            (403, "MISCONFIGURED"),
+            "{dialect}"
+        );
+        let told = ask(&route("bearer"), &[("authorization", &bearer(1))]).await;
+        assert_eq!(told.status, 200, "{dialect}: nobody looks there");
+    }
 }
 
 #[tokio::test]
@@ -235,28 +297,36 @@ async fn a_path_is_not_taken_for_settings() {
 }
 
 #[tokio::test]
-async fn nginx_is_told_to_refuse_what_it_cannot_take_away() {
+async fn identity_headers_of_a_client_are_refused() {
     let shown = ("x-api-key", key(1));
-    let ask_nginx = async |name| {
-        let told = ask(
-            "/v1/auth/nginx/audience=invoices-api/-",
-            &[(shown.0, &shown.1), (name, "admin")],
-        )
-        .await;
-        assert_eq!(told.body, "", "nginx drops the connection with the body");
-        told.status
-    };
-    assert_eq!(ask_nginx("x-claviger-admin").await, 401);
-    assert_eq!(
-        ask_nginx("x.claviger.roles").await,
-        401,
-        "where it passes on what it would drop by default"
-    );
-    assert_eq!(
-        ask_nginx("x-claviger-roles").await,
-        200,
-        "its configuration replaces this one"
-    );
+    for dialect in ["envoy", "nginx", "traefik", "caddy", "haproxy"] {
+        for name in [
+            "x-claviger-roles",
+            "x-claviger-key-id",
+            "x-claviger-code",
+            "x-claviger-admin",
+            "x_claviger_roles",
+            "x.claviger.roles",
+        ] {
+            let told = ask(
+                &format!("/v1/auth/{dialect}/audience=invoices-api/-"),
+                &[(shown.0, &shown.1), (name, "admin")],
+            )
+            .await;
+            assert_eq!(
+                (told.status, told.header("x-claviger-code")),
+                (401, "MALFORMED"),
+                "{dialect}: {name}"
+            );
+            let said = told.header("www-authenticate");
+            assert!(said.contains("x-claviger- headers"), "{dialect}: {said}");
+            assert_eq!(
+                told.body.is_empty(),
+                dialect == "nginx",
+                "nginx drops the connection with the body"
+            );
+        }
+    }
 }
 
 #[tokio::test]
