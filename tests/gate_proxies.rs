@@ -7,6 +7,7 @@ mod forged;
 mod issued;
 mod places;
 mod relay;
+mod silent_gate;
 mod spellings;
 mod verdicts;
 
@@ -20,6 +21,7 @@ pub(crate) fn all() -> Vec<Story> {
         envoys::stories(),
         issued::stories(),
         places::stories(),
+        silent_gate::stories(),
     ]
     .concat()
 }

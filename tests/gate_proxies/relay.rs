@@ -1,4 +1,4 @@
-//! Stands between a proxy and the gate, counts connections, and can cut them.
+//! Stands between a proxy and the gate, counts connections, and can cut them or fall silent.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
 
 use crate::support::cluster::runtime;
 
@@ -14,6 +15,7 @@ use crate::support::cluster::runtime;
 pub(super) struct Relay {
     pub(super) address: SocketAddr,
     connections: Arc<AtomicUsize>,
+    silence: CancellationToken,
     task: JoinHandle<()>,
 }
 
@@ -25,6 +27,8 @@ impl Relay {
         let address = listener.local_addr().expect("an address");
         let connections = Arc::new(AtomicUsize::new(0));
         let counted = connections.clone();
+        let silence = CancellationToken::new();
+        let silent = silence.clone();
         let task = runtime().spawn(async move {
             // They end with the set.
             let mut pairs = JoinSet::new();
@@ -33,17 +37,28 @@ impl Relay {
                     continue;
                 };
                 counted.fetch_add(1, Ordering::Relaxed);
+                let silent = silent.clone();
                 pairs.spawn(async move {
                     let mut far = TcpStream::connect(gate).await?;
-                    copy_bidirectional(&mut near, &mut far).await
+                    tokio::select! {
+                        biased;
+                        () = silent.cancelled() => std::future::pending().await,
+                        copied = copy_bidirectional(&mut near, &mut far) => copied,
+                    }
                 });
             }
         });
         Self {
             address,
             connections,
+            silence,
             task,
         }
+    }
+
+    /// From now on nothing passes, as if all packets were dropped; connections stay open.
+    pub(super) fn fall_silent(&self) {
+        self.silence.cancel();
     }
 
     /// How many connections there were.

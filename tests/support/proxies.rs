@@ -264,26 +264,13 @@ impl Proxy {
 
     /// The same for an Envoy that asks several gates, as it finds them behind a headless Service.
     pub(crate) fn start_before(kind: Kind, gates: &[SocketAddr]) -> Self {
-        let (first, others) = gates.split_first().expect("a gate");
-        let endpoint = |gate: &SocketAddr| {
-            format!(
-                "        - endpoint: {{address: {{socket_address: {{address: {}, port_value: {}}}}}}}\n",
-                gate.ip(),
-                gate.port()
-            )
-        };
-        Self::start_edited(kind, *first, |text| {
-            assert!(
-                text.contains(&endpoint(first)),
-                "{kind} lists its gate in another way"
-            );
-            let all: String = std::iter::once(first).chain(others).map(endpoint).collect();
+        Self::start_edited(kind, gates[0], |text| {
             // Where many stories share two processors, two seconds are not much.
             assert!(
                 text.contains("timeout: 2s"),
                 "{kind} waits for another time"
             );
-            text.replace(&endpoint(first), &all)
+            with_gates(&text, gates)
                 .replace("timeout: 2s", "timeout: 20s")
                 .replace("max_interval: 0.5s", "max_interval: 5s")
         })
@@ -409,6 +396,23 @@ impl Drop for Proxy {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Lists all gates where the file lists the first.
+fn with_gates(text: &str, gates: &[SocketAddr]) -> String {
+    let endpoints = gates.iter().map(|gate| {
+        format!(
+            "        - endpoint: {{address: {{socket_address: {{address: {}, port_value: {}}}}}}}\n",
+            gate.ip(),
+            gate.port()
+        )
+    });
+    let endpoints: Vec<String> = endpoints.collect();
+    assert!(
+        text.contains(&endpoints[0]),
+        "the file lists its gate in another way"
+    );
+    text.replace(&endpoints[0], &endpoints.concat())
 }
 
 /// An address that is free now.
