@@ -1,7 +1,7 @@
 //! The admin server: `/healthz`, `/readyz` and `/metrics` over plain HTTP/1, apart from anything public.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
+use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -112,10 +112,10 @@ pub async fn serve(
     Ok(())
 }
 
-/// A listener with [`CONNECTIONS`] at most. A connection reads until its sender is dropped.
+/// A listener with [`CONNECTIONS`] at most. A connection reads until it is told to make way.
 struct Bounded {
     listener: TcpListener,
-    open: VecDeque<oneshot::Sender<Infallible>>,
+    open: VecDeque<oneshot::Sender<()>>,
 }
 
 type Bytestream = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
@@ -127,11 +127,19 @@ impl Listener for Bounded {
     async fn accept(&mut self) -> (Self::Io, SocketAddr) {
         let (stream, address) = Listener::accept(&mut self.listener).await;
         self.open.retain(|connection| !connection.is_closed());
-        if self.open.len() >= CONNECTIONS {
-            self.open.pop_front();
+        if self.open.len() >= CONNECTIONS
+            && let Some(oldest) = self.open.pop_front()
+        {
+            let _ = oldest.send(());
         }
         let (connection, evicted) = oneshot::channel();
         self.open.push_back(connection);
+        let evicted = async {
+            // At shutdown the listener goes first, and requests under way are still answered.
+            if evicted.await.is_err() {
+                pending().await
+            }
+        };
         let (read, write) = stream.into_split();
         let read: Bytestream = Box::pin(ReaderStream::new(read).take_until(evicted));
         (tokio::io::join(StreamReader::new(read), write), address)
@@ -177,7 +185,8 @@ mod tests {
 
     use super::*;
 
-    struct Fine;
+    /// All is well, and this is measured.
+    struct Fine(String);
 
     impl Health for Fine {
         fn live(&self) -> Result<(), String> {
@@ -189,14 +198,14 @@ mod tests {
         }
 
         fn metrics(&self) -> String {
-            "# EOF\n".to_owned()
+            self.0.clone()
         }
     }
 
-    async fn served(token: &CancellationToken) -> (SocketAddr, JoinHandle<()>) {
+    async fn served(metrics: &str, token: &CancellationToken) -> (SocketAddr, JoinHandle<()>) {
         let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let serving = serve(listener, Arc::new(Fine), token.clone());
+        let serving = serve(listener, Arc::new(Fine(metrics.to_owned())), token.clone());
         let serving = tokio::spawn(async move { serving.await.unwrap() });
         (address, serving)
     }
@@ -217,10 +226,16 @@ mod tests {
     #[tokio::test]
     async fn silent_clients_do_not_keep_the_process() {
         let token = CancellationToken::new();
-        let (address, serving) = served(&token).await;
+        // More than a socket takes while its peer does not read.
+        let (address, serving) = served(&"#".repeat(64 << 20), &token).await;
         let _silent = TcpStream::connect(address).await.unwrap();
         let mut slow = TcpStream::connect(address).await.unwrap();
         slow.write_all(b"GET /met").await.unwrap();
+        let mut deaf = TcpStream::connect(address).await.unwrap();
+        deaf.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n")
+            .await
+            .unwrap();
+        deaf.read_u8().await.unwrap();
         // Those before are accepted when this one is answered.
         let answer = ask(address, "/healthz", "").await;
         assert!(answer.ends_with("ok\n"), "{answer}");
@@ -233,7 +248,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_oldest_connections_make_way_for_new_ones() {
-        let (address, serving) = served(&CancellationToken::new()).await;
+        let (address, serving) = served("# EOF\n", &CancellationToken::new()).await;
         let mut crowd = Vec::new();
         for _ in 0..3 * CONNECTIONS {
             let mut one = TcpStream::connect(address).await.unwrap();
@@ -257,7 +272,7 @@ mod tests {
 
     #[tokio::test]
     async fn metrics_come_in_the_format_that_is_accepted() {
-        let (address, serving) = served(&CancellationToken::new()).await;
+        let (address, serving) = served("# EOF\n", &CancellationToken::new()).await;
         let openmetrics = "accept: application/openmetrics-text; version=1.0.0\r\n";
         for (accept, format) in [(openmetrics, OPENMETRICS), ("", PROMETHEUS)] {
             let answer = ask(address, "/metrics", accept).await;
@@ -273,7 +288,7 @@ mod tests {
 
     #[tokio::test]
     async fn http2_is_refused() {
-        let (address, serving) = served(&CancellationToken::new()).await;
+        let (address, serving) = served("# EOF\n", &CancellationToken::new()).await;
         let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
         let (mut client, connection) = http2::handshake(TokioExecutor::new(), stream)
             .await
