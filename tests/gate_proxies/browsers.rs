@@ -1,4 +1,4 @@
-//! What browsers send beside plain requests: preflights (CORS), and WebSockets.
+//! What browsers send beside plain requests: the preflight (CORS), and the WebSocket.
 
 use super::forged;
 use super::places::{gate_and_key, replaced};

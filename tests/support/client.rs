@@ -97,7 +97,7 @@ impl Question {
     }
 
     /// Opens a WebSocket: what it speaks is the caller's. The answer is another one where the server does not switch.
-    pub(crate) fn open_websocket(self, address: SocketAddr) -> Result<WebSocket, Answer> {
+    pub(crate) fn open_websocket(self, address: SocketAddr) -> Result<WebSocket, Box<Answer>> {
         let question = self
             .header("connection", "Upgrade")
             .header("upgrade", "websocket")
@@ -110,7 +110,7 @@ impl Question {
             .expect("an answer")
     }
 
-    async fn upgraded(self, address: SocketAddr) -> Result<Result<WebSocket, Answer>, String> {
+    async fn upgraded(self, address: SocketAddr) -> Result<Result<WebSocket, Box<Answer>>, String> {
         let said = |error: hyper::Error| format!("{error:?}");
         let stream = TcpStream::connect(address)
             .await
@@ -124,7 +124,7 @@ impl Question {
             .await
             .map_err(said)?;
         if response.status() != 101 {
-            return Ok(Err(whole(response).await?));
+            return Ok(Err(Box::new(whole(response).await?)));
         }
         let accept = response.headers().get("sec-websocket-accept");
         if accept.is_none_or(|accept| accept != WEBSOCKET_ACCEPT) {

@@ -1,4 +1,5 @@
-//! The API behind a proxy. It answers every request with what it saw, and remembers it. WebSockets get an echo.
+//! The API behind a proxy. It answers every request with what it saw, and remembers it. A WebSocket
+//! gets an echo.
 //!
 //! Its reports are at `/reports`, in every spelling that some framework takes for that: see [`Seen::is_report`].
 
