@@ -4,6 +4,7 @@
 
 use std::sync::LazyLock;
 
+use claviger::gate::Origin;
 use claviger::gate::protocols::{Verification, Verify};
 use claviger_fuzz::{AUDIENCE, DESK, KEY, contains};
 use libfuzzer_sys::fuzz_target;
@@ -31,7 +32,7 @@ fuzz_target!(|data: &[u8]| {
             .as_str(),
         fields => fields.get(name)?.as_str(),
     };
-    let answer = match VERIFY.answer(&question) {
+    let answer = match VERIFY.answer(&question, Origin::default) {
         Ok(answer) => answer,
         Err(error) => {
             assert!(

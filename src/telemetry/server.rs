@@ -137,7 +137,7 @@ impl Listener for Bounded {
         let evicted = async {
             // At shutdown the listener goes first, and requests under way are still answered.
             if evicted.await.is_err() {
-                pending().await
+                pending::<()>().await;
             }
         };
         let (read, write) = stream.into_split();

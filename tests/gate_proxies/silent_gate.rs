@@ -46,9 +46,10 @@ fn envoy_leaves_out_a_silent_gate() {
                 "{refused} of {asked} are refused"
             );
             asked += 1;
-            match ask() {
-                200 => in_a_row += 1,
-                _ => (in_a_row, refused, recovered) = (0, refused + 1, silent.elapsed()),
+            if ask() == 200 {
+                in_a_row += 1;
+            } else {
+                (in_a_row, refused, recovered) = (0, refused + 1, silent.elapsed());
             }
         }
         println!(

@@ -1,14 +1,14 @@
 //! Reading request bodies, with a bound on bytes and time for each, and on the bytes of all of them.
 
-use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt as _;
 use http::StatusCode;
 use http_body_util::BodyExt as _;
-use hyper::body::Body;
+use hyper::body::{Body as _, Frame};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::capacity::Capacity;
@@ -36,7 +36,7 @@ pub enum BodyError {
     Busy,
     /// The peer or the connection failed.
     #[error("the body ended before its end")]
-    Broken(#[source] Box<dyn Error + Send + Sync>),
+    Broken(#[source] axum::Error),
 }
 
 impl BodyError {
@@ -60,9 +60,9 @@ pub struct Bodies {
 }
 
 /// A body that is being read.
-pub struct ReadingBody<B> {
+pub struct ReadingBody {
     bodies: Bodies,
-    body: B,
+    body: Body,
     limit: usize,
     /// Most bodies are one piece, which is not copied.
     first: Bytes,
@@ -101,11 +101,7 @@ impl Bodies {
     ///
     /// # Errors
     /// [`BodyError`], with the status to answer with.
-    pub async fn read<B>(&self, body: B, limit: usize) -> Result<WholeBody, BodyError>
-    where
-        B: Body<Data = Bytes> + Unpin,
-        B::Error: Into<Box<dyn Error + Send + Sync>>,
-    {
+    pub async fn read(&self, body: Body, limit: usize) -> Result<WholeBody, BodyError> {
         self.begin(body, limit)?.finish().await
     }
 
@@ -113,7 +109,7 @@ impl Bodies {
     ///
     /// # Errors
     /// [`BodyError::TooLarge`] where the request says beforehand that the body is longer.
-    pub fn begin<B: Body>(&self, body: B, limit: usize) -> Result<ReadingBody<B>, BodyError> {
+    pub fn begin(&self, body: Body, limit: usize) -> Result<ReadingBody, BodyError> {
         if body.size_hint().lower() > u64::try_from(limit).unwrap_or(u64::MAX) {
             return Err(BodyError::TooLarge { limit });
         }
@@ -129,11 +125,7 @@ impl Bodies {
     }
 }
 
-impl<B> ReadingBody<B>
-where
-    B: Body<Data = Bytes> + Unpin,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
+impl ReadingBody {
     /// Reads what is here already, and tells whether that is all of it. Such a body does not count
     /// among the bytes of all: it was received within the window of its connection.
     ///
@@ -184,11 +176,8 @@ where
         self.first.len() + self.all.len()
     }
 
-    fn add(
-        &mut self,
-        frame: Result<hyper::body::Frame<Bytes>, B::Error>,
-    ) -> Result<usize, BodyError> {
-        let frame = frame.map_err(|error| BodyError::Broken(error.into()))?;
+    fn add(&mut self, frame: Result<Frame<Bytes>, axum::Error>) -> Result<usize, BodyError> {
+        let frame = frame.map_err(BodyError::Broken)?;
         // Trailers, of which no request here has any, are passed over.
         let Ok(data) = frame.into_data() else {
             return Ok(0);

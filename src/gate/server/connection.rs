@@ -20,6 +20,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
 use super::body::Bodies;
@@ -76,40 +77,71 @@ fn protocols(limits: &Limits, executor: &LocalExecutor) -> auto::Builder<Spawner
     builder
 }
 
-/// What a connection is served with.
-pub(super) struct Serving<'a> {
+/// What all connections are served with.
+pub(super) struct Server {
     pub(super) router: Router,
-    pub(super) peer: Peer,
     pub(super) bodies: Bodies,
     pub(super) capacity: Arc<Capacity>,
     pub(super) limits: Limits,
+    pub(super) counters: Arc<Counters>,
+    pub(super) connections: TaskTracker,
+    /// Requests in flight are finished, then all connections close.
+    pub(super) drain: CancellationToken,
+}
+
+impl Server {
+    pub(super) fn new(
+        router: Router,
+        limits: Limits,
+        counters: Arc<Counters>,
+        drain: CancellationToken,
+    ) -> Arc<Self> {
+        let capacity = Capacity::new(&limits, counters.clone());
+        let bodies = Bodies::within(capacity.clone(), limits.body);
+        let connections = TaskTracker::new();
+        Arc::new(Self {
+            router,
+            bodies,
+            capacity,
+            limits,
+            counters,
+            connections,
+            drain,
+        })
+    }
+}
+
+/// A connection that is open.
+pub(super) struct Connection {
+    pub(super) server: Arc<Server>,
+    pub(super) peer: Peer,
     pub(super) timeouts: ConnectionTimeouts,
-    pub(super) counters: &'a Counters,
-    /// Requests in flight are finished, then the connection closes.
-    pub(super) drain: &'a CancellationToken,
-    /// The same for connections with a client certificate alone.
+    /// Its requests in flight are finished, then it closes.
     pub(super) retire: CancellationToken,
 }
 
-impl Serving<'_> {
-    /// Serves a connection until it ends, by whichever side.
+impl Connection {
+    /// Serves it until it ends, by whichever side.
     pub(super) async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        let Self {
+            server,
+            peer,
+            timeouts,
+            retire,
+        } = self;
         let requests = Requests {
-            router: self.router,
-            peer: self.peer,
-            bodies: self.bodies,
-            capacity: self.capacity,
-            headers: self.limits.headers.into(),
-            timeouts: self.timeouts.clone(),
+            server: server.clone(),
+            peer,
+            timeouts: timeouts.clone(),
         };
         let mut executor = LocalExecutor::default();
-        let protocols = protocols(&self.limits, &executor);
-        let io = CorkedIo::new(stream, self.timeouts.clone());
+        let protocols = protocols(&server.limits, &executor);
+        let io = CorkedIo::new(stream, timeouts.clone());
         let connection = protocols.serve_connection(TokioIo::new(io.clone()), requests);
         let mut connection = pin!(connection);
-        let mut timer = Timer::new(self.timeouts.clone());
-        let mut close = pin!(either(self.drain, &self.retire));
-        let (mut closing, address) = (false, self.peer.address);
+        let mut timer = Timer::new(timeouts.clone());
+        let mut close = pin!(server.drain.run_until_cancelled(retire.cancelled()));
+        let (mut closing, address) = (false, peer.address);
         loop {
             tokio::select! {
                 // The timer looks at what the connection has done.
@@ -120,25 +152,22 @@ impl Serving<'_> {
                     }
                     return;
                 }
-                expired = poll_fn(|context| timer.poll(context)) => match expired {
-                    Expired::Use => {
-                        self.timeouts.close();
-                        connection.as_mut().graceful_shutdown();
-                    }
-                    Expired::Head => {
-                        tracing::debug!(%address, "a request head did not come in time");
-                        self.counters.slow_heads.increment();
-                        return;
-                    }
-                    Expired::Progress => {
-                        tracing::debug!(%address, "a connection made no progress");
-                        self.counters.stalled.increment();
-                        return;
-                    }
-                },
-                () = &mut close, if !closing => {
+                expired = poll_fn(|context| timer.poll(context)) => {
+                    let (count, why) = match expired {
+                        Expired::Use => {
+                            timeouts.close();
+                            connection.as_mut().graceful_shutdown();
+                            continue;
+                        }
+                        Expired::Head => (&server.counters.slow_heads, "a head did not come in time"),
+                        Expired::Progress => (&server.counters.stalled, "it made no progress"),
+                    };
+                    tracing::debug!(%address, why, "a connection is cut off");
+                    return count.increment();
+                }
+                _ = &mut close, if !closing => {
                     closing = true;
-                    self.timeouts.close();
+                    timeouts.close();
                     connection.as_mut().graceful_shutdown();
                 }
             }
@@ -167,22 +196,10 @@ fn turn<S: AsyncWrite + Unpin>(
     }
 }
 
-async fn either(one: &CancellationToken, other: &CancellationToken) {
-    tokio::select! {
-        () = one.cancelled() => {}
-        () = other.cancelled() => {}
-    }
-}
-
 /// The router as hyper calls it.
 struct Requests {
-    router: Router,
+    server: Arc<Server>,
     peer: Peer,
-    bodies: Bodies,
-    capacity: Arc<Capacity>,
-    /// The most headers of a request. HTTP/1 sees to it itself; over HTTP/2 one byte can stand for
-    /// one.
-    headers: usize,
     timeouts: ConnectionTimeouts,
 }
 
@@ -194,19 +211,20 @@ impl Service<Request<Incoming>> for Requests {
     /// Where too many requests are in flight, one that can be answered without waiting for anything
     /// still is: those who hold the others keep no proxy from its answer.
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let permit = self.capacity.request();
+        let server = self.server.clone();
+        let permit = server.capacity.request();
         let refused = permit.is_none();
         let in_flight = self.timeouts.begin(permit);
-        if request.headers().len() > self.headers {
+        // HTTP/1 sees to it itself; over HTTP/2 one byte can stand for a header.
+        if request.headers().len() > server.limits.headers.into() {
             let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
             return Box::pin(ready(Ok(refusal(status, in_flight))));
         }
         let close = request.version() < Version::HTTP_2 && in_flight.is_last();
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(self.peer);
-        request.extensions_mut().insert(self.bodies.clone());
-        let response = self.router.clone().call(request);
-        let capacity = self.capacity.clone();
+        request.extensions_mut().insert(server.bodies.clone());
+        let response = server.router.clone().call(request);
         Box::pin(async move {
             let response = if refused {
                 response.now_or_never()
@@ -214,7 +232,7 @@ impl Service<Request<Incoming>> for Requests {
                 Some(response.await)
             };
             let Some(response) = response else {
-                capacity.count_refusal();
+                server.capacity.count_refusal();
                 let mut refusal = refusal(StatusCode::SERVICE_UNAVAILABLE, in_flight);
                 refusal
                     .headers_mut()

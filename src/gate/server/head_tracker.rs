@@ -36,10 +36,6 @@ pub(super) struct Frames {
 }
 
 impl HeadTracker {
-    pub(super) fn new() -> Self {
-        Self::Unknown(0)
-    }
-
     pub(super) fn is_http2(&self) -> bool {
         matches!(self, Self::Http2(_))
     }
@@ -113,7 +109,7 @@ mod tests {
 
     /// Whether a head is under way after these pieces of HTTP/2.
     fn in_block(pieces: &[&[u8]]) -> bool {
-        let mut tracker = HeadTracker::new();
+        let mut tracker = HeadTracker::Unknown(0);
         assert!(!tracker.read(PREFACE, true));
         let ends = pieces.iter().map(|piece| tracker.read(piece, true));
         ends.last().unwrap()
@@ -158,14 +154,14 @@ mod tests {
 
     #[test]
     fn preface_in_pieces_is_http2_and_anything_else_is_http1() {
-        let mut tracker = HeadTracker::new();
+        let mut tracker = HeadTracker::Unknown(0);
         assert!(
             tracker.read(&PREFACE[..10], true),
             "a head of HTTP/1 could begin so"
         );
         assert!(!tracker.read(&PREFACE[10..], true) && tracker.is_http2());
         for text in [&b"GET / HTTP/1.1\r\n"[..], b"PRI * HTTP/1.1\r\n"] {
-            let mut tracker = HeadTracker::new();
+            let mut tracker = HeadTracker::Unknown(0);
             assert!(tracker.read(text, true) && !tracker.is_http2());
             assert!(
                 !tracker.read(b"body", false),

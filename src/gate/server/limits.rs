@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// Open files that are kept for everything but accepted connections: the API server, the admin
 /// port, certificates, logs.
-pub const RESERVED_FILES: u64 = 256;
+const RESERVED_FILES: u64 = 256;
 
 /// The most connections that are served where neither `--max-connections` nor memory says less.
 const MAX_CONNECTIONS: u32 = 20_000;
@@ -144,10 +144,7 @@ fn memory_limit_of(groups: &str, mount: &Path) -> Option<u64> {
         let (controllers, path) = hierarchy.split_once(':')?;
         let (mount, file) = if controllers.is_empty() {
             (mount.to_owned(), "memory.max")
-        } else if controllers
-            .split(',')
-            .any(|controller| controller == "memory")
-        {
+        } else if controllers.split(',').any(|name| name == "memory") {
             (mount.join("memory"), "memory.limit_in_bytes")
         } else {
             return None;
@@ -156,14 +153,13 @@ fn memory_limit_of(groups: &str, mount: &Path) -> Option<u64> {
         // itself the container's group.
         let groups = Path::new(path.trim_start_matches('/')).ancestors();
         groups
-            .filter_map(|group| read_number(&mount.join(group).join(file)))
+            .filter_map(|group| {
+                let limit = std::fs::read_to_string(mount.join(group).join(file));
+                limit.ok()?.trim().parse().ok()
+            })
             .min()
     });
     limits.min()
-}
-
-fn read_number(file: &Path) -> Option<u64> {
-    std::fs::read_to_string(file).ok()?.trim().parse().ok()
 }
 
 #[cfg(test)]

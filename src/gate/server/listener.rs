@@ -12,9 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::ServerError;
-use super::body::Bodies;
-use super::capacity::Capacity;
-use super::connection::{Peer, Serving};
+use super::connection::{Connection, Peer, Server};
 use super::counters::Counters;
 use super::limits::Limits;
 use super::timeouts::ConnectionTimeouts;
@@ -24,7 +22,6 @@ use super::tls::Certificates;
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// An address that connections are accepted at.
-#[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
     certificates: Option<Arc<Certificates>>,
@@ -88,16 +85,7 @@ pub async fn serve(
     counters: Arc<Counters>,
     token: CancellationToken,
 ) {
-    let capacity = Capacity::new(&limits, counters.clone());
-    let server = Arc::new(Server {
-        router,
-        bodies: Bodies::within(capacity.clone(), limits.body),
-        capacity,
-        limits,
-        counters,
-        connections: TaskTracker::new(),
-        drain: token,
-    });
+    let server = Server::new(router, limits, counters, token);
     let accepting = TaskTracker::new();
     for listener in listeners {
         let server = server.clone();
@@ -124,16 +112,6 @@ pub async fn serve(
         server.capacity.close_all();
         connections.wait().await;
     }
-}
-
-struct Server {
-    router: Router,
-    bodies: Bodies,
-    capacity: Arc<Capacity>,
-    limits: Limits,
-    counters: Arc<Counters>,
-    connections: TaskTracker,
-    drain: CancellationToken,
 }
 
 impl Server {
@@ -174,7 +152,7 @@ impl Server {
     }
 
     async fn connection(
-        &self,
+        self: Arc<Self>,
         stream: TcpStream,
         address: SocketAddr,
         certificates: Option<Arc<Certificates>>,
@@ -182,19 +160,19 @@ impl Server {
     ) {
         // Responses are small and waited for.
         let _ = stream.set_nodelay(true);
-        let serving = |certified, retire| Serving {
-            router: self.router.clone(),
-            peer: Peer { address, certified },
-            bodies: self.bodies.clone(),
-            capacity: self.capacity.clone(),
-            limits: self.limits,
-            timeouts,
-            counters: &self.counters,
-            drain: &self.drain,
-            retire,
+        let connection = |certified, retire| {
+            let peer = Peer { address, certified };
+            Connection {
+                server: self.clone(),
+                peer,
+                timeouts,
+                retire,
+            }
         };
         let Some(certificates) = certificates else {
-            return serving(false, CancellationToken::new()).serve(stream).await;
+            return connection(false, CancellationToken::new())
+                .serve(stream)
+                .await;
         };
         let current = certificates.current();
         let handshake = TlsAcceptor::from(current.config.clone()).accept(stream);
@@ -214,7 +192,7 @@ impl Server {
                 };
                 // While it stays open it keeps nothing of a configuration that is replaced.
                 drop(current);
-                return serving(certified, retire).serve(stream).await;
+                return connection(certified, retire).serve(stream).await;
             }
             Ok(Err(error)) => error,
             Err(_) => io::ErrorKind::TimedOut.into(),
@@ -225,10 +203,6 @@ impl Server {
 }
 
 fn is_of_the_peer(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionRefused
-    )
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    [ConnectionAborted, ConnectionRefused, ConnectionReset].contains(&error.kind())
 }

@@ -60,7 +60,7 @@ use std::net::SocketAddr;
 pub use self::body::{Bodies, BodyError, WholeBody};
 pub use self::connection::Peer;
 pub use self::counters::Counters;
-pub use self::limits::{Limits, RESERVED_FILES};
+pub use self::limits::Limits;
 pub use self::listener::{Listener, serve};
 pub use self::tls::{Certificates, RELOAD, TlsError, TlsFiles};
 

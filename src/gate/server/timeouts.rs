@@ -58,7 +58,7 @@ impl ConnectionTimeouts {
         let now = Instant::now();
         let old = now + limits.age + limits.age.mul_f64(rand::random());
         let state = State {
-            head_tracker: HeadTracker::new(),
+            head_tracker: HeadTracker::Unknown(0),
             head: None,
             requests: Vec::new(),
             idle: now,

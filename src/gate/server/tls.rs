@@ -76,14 +76,6 @@ pub(super) struct Current {
     client_ca: Option<Vec<u8>>,
 }
 
-impl std::fmt::Debug for Certificates {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Certificates")
-            .field("files", &self.files)
-            .finish_non_exhaustive()
-    }
-}
-
 impl Certificates {
     /// Reads the files for the first time.
     ///
@@ -112,7 +104,7 @@ impl Certificates {
 
     /// Reads the files again every `pause` until `token` is cancelled. What cannot be used is logged, and the last that could stays.
     pub async fn keep_current(self: Arc<Self>, pause: Duration, token: CancellationToken) {
-        let mut seen = Seen::Contents(self.loaded);
+        let mut seen = Some(self.loaded);
         while token
             .run_until_cancelled(tokio::time::sleep(pause))
             .await
@@ -129,20 +121,20 @@ impl Certificates {
     /// Looks at the files as if for the first time.
     #[cfg(test)]
     pub(super) fn look_now(&self) {
-        self.look(Seen::Nothing);
+        self.look(None);
     }
 
     /// Looks at the files that were loaded.
     #[cfg(test)]
     pub(super) fn look_again(&self) {
-        self.look(Seen::Contents(self.loaded));
+        self.look(Some(self.loaded));
     }
 
     /// Looks at the files, and takes them when they are not what was seen last and can be used.
     fn look(&self, last: Seen) -> Seen {
         let (now, built) = match Contents::read(&self.files) {
             Ok(contents) => {
-                let now = Seen::Contents(contents.digest());
+                let now = Some(contents.digest());
                 if last == now {
                     return now;
                 }
@@ -153,7 +145,7 @@ impl Certificates {
                         .map(|config| (config, contents.client_ca)),
                 )
             }
-            Err(error) => (Seen::Nothing, Err(error)),
+            Err(error) => (None, Err(error)),
         };
         match built {
             Ok((config, client_ca)) => {
@@ -185,14 +177,8 @@ impl Certificates {
     }
 }
 
-/// What was found in the files.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Seen {
-    /// They could not be read.
-    Nothing,
-    /// The hash of what they held.
-    Contents([u8; 32]),
-}
+/// The hash of what the files held; `None` where they could not be read.
+type Seen = Option<[u8; 32]>;
 
 struct Contents {
     certificate: Vec<u8>,

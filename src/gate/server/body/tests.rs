@@ -4,7 +4,7 @@ use std::task::{Context, Poll};
 
 use futures::StreamExt as _;
 use http_body_util::StreamBody;
-use hyper::body::{Frame, SizeHint};
+use hyper::body::SizeHint;
 
 use super::*;
 
@@ -15,24 +15,25 @@ fn bodies(body_bytes: u32) -> Bodies {
     })
 }
 
-async fn read_body<B>(body: B, limit: usize) -> Result<Bytes, BodyError>
-where
-    B: Body<Data = Bytes, Error = Infallible> + Unpin,
-{
+async fn read_body(body: Body, limit: usize) -> Result<Bytes, BodyError> {
     Ok(bodies(1000).read(body, limit).await?.bytes().clone())
 }
 
-fn pieces(pieces: &'static [&'static str]) -> impl Body<Data = Bytes, Error = Infallible> + Unpin {
+fn pieces(pieces: &'static [&'static str]) -> Body {
     let frames = pieces
         .iter()
-        .map(|piece| Ok(Frame::data(Bytes::from_static(piece.as_bytes()))));
-    StreamBody::new(futures::stream::iter(frames.collect::<Vec<_>>()))
+        .map(|piece| Ok::<_, Infallible>(Frame::data(Bytes::from_static(piece.as_bytes()))));
+    Body::new(StreamBody::new(futures::stream::iter(
+        frames.collect::<Vec<_>>(),
+    )))
 }
 
 /// Begins, and never ends.
-fn unfinished(piece: &'static str) -> impl Body<Data = Bytes, Error = Infallible> + Unpin {
-    let first = futures::stream::iter([Ok(Frame::data(Bytes::from_static(piece.as_bytes())))]);
-    StreamBody::new(first.chain(futures::stream::pending()))
+fn unfinished(piece: &'static str) -> Body {
+    let first = futures::stream::iter([Ok::<_, Infallible>(Frame::data(Bytes::from_static(
+        piece.as_bytes(),
+    )))]);
+    Body::new(StreamBody::new(first.chain(futures::stream::pending())))
 }
 
 #[tokio::test]
@@ -64,7 +65,7 @@ fn available_body_takes_no_memory_from_others() {
 /// Says how long it is, and must not be read.
 struct Announced(u64);
 
-impl Body for Announced {
+impl hyper::body::Body for Announced {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -82,7 +83,7 @@ impl Body for Announced {
 
 #[tokio::test]
 async fn body_that_is_too_long_is_refused_before_and_while_it_is_read() {
-    let announced = read_body(Announced(10), 9).await.unwrap_err();
+    let announced = read_body(Body::new(Announced(10)), 9).await.unwrap_err();
     assert_eq!(announced.status(), StatusCode::PAYLOAD_TOO_LARGE);
     let not_announced = read_body(pieces(&["01234", "56789"]), 9).await.unwrap_err();
     assert_eq!(not_announced.status(), StatusCode::PAYLOAD_TOO_LARGE);

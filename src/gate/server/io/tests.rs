@@ -14,9 +14,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::gate::server::capacity::Capacity;
-use crate::gate::server::connection::Serving;
-use crate::gate::server::{Bodies, Counters, Limits, Peer};
+use crate::gate::server::connection::{Connection, Server};
+use crate::gate::server::{Counters, Limits, Peer};
 
 fn timeouts() -> ConnectionTimeouts {
     ConnectionTimeouts::new(Limits::default())
@@ -108,22 +107,24 @@ async fn no_answer_leaves_in_parts_however_many_are_given_at_once() {
     };
     let limits = Limits::default();
     tokio::spawn(async move {
-        let capacity = Capacity::new(&limits, Arc::new(Counters::default()));
-        let serving = Serving {
-            router: Router::new().route("/", get(answer)),
-            peer: Peer {
-                address: ([127, 0, 0, 1], 1).into(),
-                certified: false,
-            },
-            bodies: Bodies::within(capacity.clone(), limits.body),
-            capacity,
+        let server = Server::new(
+            Router::new().route("/", get(answer)),
             limits,
-            timeouts: ConnectionTimeouts::new(limits),
-            counters: &Counters::default(),
-            drain: &CancellationToken::new(),
-            retire: CancellationToken::new(),
+            Arc::new(Counters::default()),
+            CancellationToken::new(),
+        );
+        let peer = Peer {
+            address: ([127, 0, 0, 1], 1).into(),
+            certified: false,
         };
-        serving.serve(noting).await;
+        let (timeouts, retire) = (timeouts(), CancellationToken::new());
+        let connection = Connection {
+            server,
+            peer,
+            timeouts,
+            retire,
+        };
+        connection.serve(noting).await;
     });
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder

@@ -116,7 +116,7 @@ async fn files_that_cannot_be_used_change_nothing_and_are_explained() {
         ),
     ] {
         write(dir.path(), (certificate, key), Some(ca));
-        let error = Certificates::load(files.clone()).unwrap_err().to_string();
+        let error = Certificates::load(files.clone()).err().unwrap().to_string();
         assert!(error.contains(complaint), "{error}");
         assert!(
             !error.contains("BEGIN") && !error.contains("secret"),
@@ -129,7 +129,7 @@ async fn files_that_cannot_be_used_change_nothing_and_are_explained() {
         );
     }
     std::fs::remove_file(dir.path().join("tls.key")).unwrap();
-    let error = Certificates::load(files.clone()).unwrap_err().to_string();
+    let error = Certificates::load(files.clone()).err().unwrap().to_string();
     assert!(
         error.starts_with("--tls-key ") && error.contains("No such file"),
         "{error}"

@@ -33,7 +33,8 @@ async fn an_address_that_is_taken_is_named_with_its_flag() {
     let first = Listener::plain(([127, 0, 0, 1], 0).into()).await.unwrap();
     let error = Listener::plain(first.address().unwrap())
         .await
-        .unwrap_err()
+        .err()
+        .unwrap()
         .to_string();
     assert!(
         error.starts_with(&format!(
