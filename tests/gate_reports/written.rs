@@ -95,6 +95,8 @@ fn the_access_log_names_keys_by_their_id_for_each_protocol() {
     for gate in [&text, &json] {
         wait_code(gate, &keys.good.0, "VALID");
         keys.ask_all(gate);
+        // The last lines are written when it ends.
+        assert!(gate.stop().success());
     }
     let (text, json) = (text.logs(), json.logs());
     let lines: Vec<Value> = json
@@ -165,6 +167,7 @@ fn a_log_of_refusals_says_nothing_of_what_passes() {
             ask(&gate, "envoy", &keys.revoked.0),
             (401, "REVOKED".to_owned())
         );
+        assert!(gate.stop().success());
         let logs = gate.logs();
         assert_eq!(
             (logs.contains("REVOKED"), logs.contains("VALID")),
