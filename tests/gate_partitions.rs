@@ -367,11 +367,9 @@ fn a_gate_without_a_right_says_which() {
         "--cluster-objects=false",
     ];
     wait_unready(&gate, &words);
-    assert!(
-        words.iter().all(|word| gate.logs().contains(word)),
-        "{}",
-        gate.logs()
-    );
+    wait::until_true("the log says it, too", || {
+        words.iter().all(|word| gate.logs().contains(word))
+    });
     denied[0].remove();
     wait_unready(&gate, &["list and watch on apikeyroles.claviger.dev"]);
     assert_eq!(

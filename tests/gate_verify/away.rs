@@ -69,6 +69,7 @@ fn without_the_api_server_known_callers_go_on_for_the_stated_time() {
         "VALID"
     );
     for gate in [patient, strict] {
+        assert!(gate.stop().success());
         let logs = gate.logs();
         assert!(
             [&key, &known, &unknown]

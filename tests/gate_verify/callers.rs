@@ -109,6 +109,7 @@ fn who_asks_must_be_known_and_have_the_right() {
         ask(&gate, "/v1/verify/batch", Some(&here), &mixed).status,
         403
     );
+    assert!(gate.stop().success());
     let logs = gate.logs();
     for secret in [&key, &everywhere, &here, &nowhere, &garbage] {
         assert!(

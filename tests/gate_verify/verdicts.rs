@@ -193,6 +193,7 @@ fn every_code_comes_with_what_the_status_says() {
             "{key:?}: {answer}"
         );
     }
+    assert!(gate.stop().success());
     let logs = gate.logs();
     for secret in [
         &good, &plain, &expired, &revoked, &rotated, &gone, &strange, &token,
@@ -206,7 +207,6 @@ fn every_code_comes_with_what_the_status_says() {
         logs.contains(stage.status("good").key_id.expect("an ID").as_str()),
         "it names keys by their ID"
     );
-    assert!(gate.stop().success());
     assert!(operator.stop().success());
 }
 
