@@ -7,6 +7,7 @@ use std::sync::Arc;
 use claviger::api::Phase;
 
 use crate::support::Story;
+use crate::support::client::Question;
 use crate::support::cluster::Cluster;
 use crate::support::gate::Gate;
 use crate::support::operator::Operator;
@@ -113,6 +114,9 @@ fn wait_unready(gate: &Gate, words: &[&str]) {
             other => Err(format!("{other:?}")),
         },
     );
+    // A load balancer is told the same at the public address.
+    let health = Question::get("/healthz").ask(gate.plain_address());
+    assert_eq!(health.map(|answer| answer.status), Ok(503));
 }
 
 /// Incidents 16, 17, 22: during a rotation with an overlap both keys pass. Then the gate is cut off: what lasts goes on, and what

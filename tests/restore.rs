@@ -4,9 +4,11 @@ mod adopting;
 mod anew;
 mod commands;
 mod order;
+mod states;
 mod velero;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use claviger::api::names::LABEL_APIKEY;
 use k8s_openapi::ByteString;
@@ -15,6 +17,9 @@ use kube::api::ObjectMeta;
 use serde_json::json;
 
 use crate::support::Story;
+use crate::support::cluster::Cluster;
+use crate::support::operator::{Builder, Operator};
+use crate::support::proxy::Proxy;
 use crate::support::stage::Stage;
 use crate::support::wait;
 
@@ -81,4 +86,26 @@ fn wait_owned(stage: &Stage, name: &str) {
             Err(format!("{:?} {recorded:?}", secret.metadata))
         }
     });
+}
+
+/// The controller as the installed release would run it, but for what tests need.
+fn controller(cluster: &Arc<Cluster>, proxy: Option<&Proxy>) -> Operator {
+    let arguments = cluster.kubectl(&[
+        "-n",
+        "claviger-system",
+        "get",
+        "deployments",
+        "-o",
+        "jsonpath={.items[*].spec.template.spec.containers[0].args}",
+    ]);
+    let held: &[&str] = if arguments.contains("--hold-minting") {
+        &["--hold-minting"]
+    } else {
+        &[]
+    };
+    let controller = Builder::for_cluster(cluster).args(held);
+    match proxy {
+        Some(proxy) => controller.via(proxy).start_ready(),
+        None => controller.start_ready(),
+    }
 }

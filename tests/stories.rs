@@ -24,6 +24,7 @@ mod clock;
 mod compliance;
 mod conflicts;
 mod contained;
+mod controller_telemetry;
 mod deleting;
 mod drift;
 mod examples;
@@ -73,6 +74,7 @@ fn main() {
     all.extend(compliance::stories());
     all.extend(conflicts::stories());
     all.extend(contained::stories());
+    all.extend(controller_telemetry::stories());
     all.extend(deleting::stories());
     all.extend(drift::stories());
     all.extend(examples::stories());

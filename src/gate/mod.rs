@@ -24,6 +24,7 @@ mod health;
 mod http;
 pub mod index;
 pub mod metrics;
+mod parts;
 pub mod permission;
 pub mod protocols;
 mod quote;

@@ -4,9 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
-use futures::future::BoxFuture;
-use futures::stream::FuturesUnordered;
 use http::Response;
 use kube::client::ClientBuilder;
 use kube::{Client, Config};
@@ -24,6 +21,7 @@ use super::health::{self, State};
 use super::http::{ProxyCallers, router};
 use super::index::{Holder, Writer};
 use super::metrics::Metrics;
+use super::parts::Parts;
 use super::report::{Identity, Reporter, Subject, Uses};
 use super::route::Routes;
 use super::server::{self, Certificates, Counters, Listener, TlsError, TlsFiles};
@@ -233,54 +231,6 @@ fn client(config: Config, clock: ServerClock) -> Result<Client, RunError> {
         answer
     };
     Ok(builder.with_layer(&MapResponseLayer::new(hear)).build())
-}
-
-/// What runs beside the server. None of it may end before: a gate that follows nobody any more would go on to answer from what it knew,
-/// and look well.
-#[derive(Default)]
-struct Parts(FuturesUnordered<BoxFuture<'static, (&'static str, Result<(), RunError>)>>);
-
-impl Parts {
-    fn spawn(
-        &mut self,
-        name: &'static str,
-        part: impl Future<Output = Result<(), RunError>> + Send + 'static,
-    ) {
-        let task = tokio::spawn(part);
-        self.0.push(Box::pin(async move {
-            // It panicked; nobody aborts it.
-            (name, task.await.unwrap_or(Err(RunError::Ended(name))))
-        }));
-    }
-
-    /// Waits for `serving`, which is told to stop when a part has ended.
-    async fn beside(
-        &mut self,
-        serving: impl Future<Output = ()>,
-        stopping: &CancellationToken,
-    ) -> Result<(), RunError> {
-        let mut serving = std::pin::pin!(serving);
-        let (name, ended) = tokio::select! {
-            () = &mut serving => return Ok(()),
-            Some(ended) = self.0.next() => ended,
-        };
-        tracing::error!(
-            part = name,
-            "a part of the gate has ended: the requests under way are answered, then the gate ends"
-        );
-        stopping.cancel();
-        serving.await;
-        ended.and(Err(RunError::Ended(name)))
-    }
-
-    /// Waits until all have ended, as they were told to.
-    async fn end(mut self) -> Result<(), RunError> {
-        let mut worst = Ok(());
-        while let Some((_, ended)) = self.0.next().await {
-            worst = worst.and(ended);
-        }
-        worst
-    }
 }
 
 impl Settings {
