@@ -216,7 +216,7 @@ fn longest_idle_connection_makes_way_for_a_new_client() {
         }
     });
     assert_eq!(
-        gate.metric("claviger_gate_connections_made_way_total"),
+        gate.metric("claviger_gate_connections_evicted_total"),
         Some(20.0)
     );
     assert!(gate.metric("claviger_gate_connections") <= Some(20.0));

@@ -32,8 +32,8 @@ pub struct Origin {
 /// The `X-Request-Id` of a request, else its `traceparent` (W3C Trace Context), by a function that
 /// finds the value of a header.
 ///
-/// Clients can send anything there, a key by mistake among it: only hexadecimal digits and dashes
-/// are taken, as UUIDs and trace IDs have, and at most 64 of them.
+/// Clients can send anything there. Only hexadecimal digits and dashes are taken, as UUIDs and trace
+/// IDs have, and at most 64 of them: no key that Claviger minted looks like that.
 #[must_use]
 pub fn request_id<'a>(header: impl Fn(&'static str) -> Option<&'a [u8]>) -> Option<String> {
     let id = |byte: &u8| byte.is_ascii_hexdigit() || *byte == b'-';
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn request_id_is_taken_where_it_can_be_no_key() {
+    fn request_id_is_taken_where_it_looks_like_one() {
         let id = |headers: &[(&str, &'static str)]| {
             request_id(|name| {
                 let found = headers.iter().find(|(other, _)| *other == name);

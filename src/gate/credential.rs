@@ -162,9 +162,15 @@ impl FromStr for Place {
             ("cookie", Some(name)) => Ok(Self::Cookie(name.to_owned())),
             ("header", Some(name)) => {
                 let name = name.to_ascii_lowercase();
+                // The last two are written into logs.
                 let taken = matches!(
                     &*name,
-                    "host" | "cookie" | "authorization" | "content-length"
+                    "host"
+                        | "cookie"
+                        | "authorization"
+                        | "content-length"
+                        | "x-request-id"
+                        | "traceparent"
                 ) || name.starts_with("x-claviger-");
                 if taken {
                     Err(wrong())

@@ -21,12 +21,6 @@ use super::protocols::{
 use super::quote::quotable;
 use super::server::{Bodies, BodyError, Peer, WholeBody};
 
-/// Where Envoy asks.
-const CHECK_PATH: &str = "/envoy.service.auth.v3.Authorization/{method}";
-
-/// Where gRPC clients ask whether the gate gives verdicts.
-const HEALTH_PATH: &str = "/grpc.health.v1.Health/{method}";
-
 /// Where services ask.
 const VERIFY_PATH: &str = "/v1/verify";
 
@@ -88,12 +82,14 @@ pub fn router(
     ready: Arc<protocols::Ready>,
 ) -> Router {
     let whole_question = || middleware::from_fn(protocols::whole_question);
+    let [check, health_check, health_watch] = protocols::GRPC_PATHS;
     let of_envoy = Router::new()
-        .route_service(CHECK_PATH, protocols::ext_authz(desk.clone()))
+        .route_service(check, protocols::ext_authz(desk.clone()))
         .layer(whole_question());
     // Load balancers have no certificate and learn nothing about keys.
     let health = Router::new()
-        .route_service(HEALTH_PATH, protocols::grpc_health(ready.clone()))
+        .route_service(health_check, protocols::grpc_health(ready.clone()))
+        .route_service(health_watch, protocols::grpc_health(ready.clone()))
         .layer(whole_question())
         .merge(
             Router::new()

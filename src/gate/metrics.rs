@@ -180,9 +180,9 @@ impl Collector for CountedElsewhere {
             self.counters.waited.get(),
         )?;
         counter(
-            "connections_made_way",
+            "connections_evicted",
             "Connections cut off because others needed their place",
-            self.counters.made_way.get(),
+            self.counters.evicted.get(),
         )?;
         counter(
             "refused_requests",

@@ -202,8 +202,12 @@ pub async fn run(
             Ok(())
         });
     }
-    let asked = state.clone();
-    let ready = Arc::new(move || telemetry::Health::ready(&*asked));
+    // Anybody may ask there: what the API server said stays at the admin port.
+    let (fresh, ending) = (state.freshness.clone(), stopping.clone());
+    let ready = Arc::new(move || match fresh.check() {
+        _ if ending.is_cancelled() => Err("stopping".to_owned()),
+        checked => checked.map_err(|unable| unable.to_string()),
+    });
     let router = router(desk, callers, settings.proxy_callers, ready);
     let served = parts
         .beside(

@@ -1,11 +1,11 @@
 //! The admin server: `/healthz`, `/readyz` and `/metrics` over plain HTTP/1, apart from anything public.
 
 use std::collections::VecDeque;
-use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -15,13 +15,9 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::serve::Listener;
-use bytes::Bytes;
-use futures::stream::{Stream, StreamExt as _};
-use tokio::io::Join;
-use tokio::net::TcpListener;
-use tokio::net::tcp::OwnedWriteHalf;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
-use tokio_util::io::{ReaderStream, StreamReader};
 use tokio_util::sync::CancellationToken;
 
 use super::exposition::{OPENMETRICS, PROMETHEUS, accepts_openmetrics, prometheus};
@@ -112,19 +108,17 @@ pub async fn serve(
     Ok(())
 }
 
-/// A listener with [`CONNECTIONS`] at most. A connection reads until it is told to make way.
+/// A listener with [`CONNECTIONS`] at most: axum's own has no bound.
 struct Bounded {
     listener: TcpListener,
     open: VecDeque<oneshot::Sender<()>>,
 }
 
-type Bytestream = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
-
 impl Listener for Bounded {
-    type Io = Join<StreamReader<Bytestream, Bytes>, OwnedWriteHalf>;
+    type Io = Evictable;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
+    async fn accept(&mut self) -> (Evictable, SocketAddr) {
         let (stream, address) = Listener::accept(&mut self.listener).await;
         self.open.retain(|connection| !connection.is_closed());
         if self.open.len() >= CONNECTIONS
@@ -134,19 +128,67 @@ impl Listener for Bounded {
         }
         let (connection, evicted) = oneshot::channel();
         self.open.push_back(connection);
-        let evicted = async {
-            // At shutdown the listener goes first, and requests under way are still answered.
-            if evicted.await.is_err() {
-                pending::<()>().await;
-            }
-        };
-        let (read, write) = stream.into_split();
-        let read: Bytestream = Box::pin(ReaderStream::new(read).take_until(evicted));
-        (tokio::io::join(StreamReader::new(read), write), address)
+        let evicted = Some(evicted);
+        (Evictable { stream, evicted }, address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+}
+
+/// A connection that fails when it is evicted, whether it reads or writes.
+struct Evictable {
+    stream: TcpStream,
+    evicted: Option<oneshot::Receiver<()>>,
+}
+
+impl Evictable {
+    fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        let evicted = self
+            .evicted
+            .as_mut()
+            .map(|evicted| Pin::new(evicted).poll(context));
+        match evicted {
+            None | Some(Poll::Pending) => return Ok(()),
+            // At shutdown the listener goes first, and requests under way are still answered.
+            Some(Poll::Ready(Err(_))) => self.evicted = None,
+            Some(Poll::Ready(Ok(()))) => {
+                self.evicted = None;
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl AsyncRead for Evictable {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.check(context)?;
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Evictable {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.check(context)?;
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 
@@ -180,7 +222,6 @@ mod tests {
     use hyper::client::conn::http2;
     use hyper_util::rt::{TokioExecutor, TokioIo};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::TcpStream;
     use tokio::task::JoinHandle;
 
     use super::*;
@@ -267,6 +308,27 @@ mod tests {
                 .await
                 .expect("it is evicted");
         }
+        serving.abort();
+    }
+
+    #[tokio::test]
+    async fn peer_that_does_not_read_is_evicted_too() {
+        const PAGE: usize = 1 << 20;
+        let (address, serving) = served(&"m".repeat(PAGE), &CancellationToken::new()).await;
+        let mut deaf = TcpStream::connect(address).await.unwrap();
+        let page = "GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n";
+        deaf.write_all(page.repeat(50).as_bytes()).await.unwrap();
+        // It is served, and does not read.
+        deaf.read_exact(&mut [0; 12]).await.unwrap();
+        let mut crowd = Vec::new();
+        for _ in 0..CONNECTIONS {
+            crowd.push(TcpStream::connect(address).await.unwrap());
+        }
+        assert!(ask(address, "/healthz", "").await.ends_with("ok\n"));
+        let mut rest = Vec::new();
+        let read = tokio::time::timeout(Duration::from_secs(60), deaf.read_to_end(&mut rest));
+        let _ = read.await.expect("it is evicted");
+        assert!(rest.len() < 50 * PAGE, "{}", rest.len());
         serving.abort();
     }
 

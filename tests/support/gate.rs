@@ -24,7 +24,7 @@ pub(crate) const METRICS: &[(&str, &str, &[&str])] = &[
     ("claviger_gate_clock_skew_seconds", "gauge", &[]),
     ("claviger_gate_connections", "gauge", &[]),
     ("claviger_gate_connections_accepted_total", "counter", &[]),
-    ("claviger_gate_connections_made_way_total", "counter", &[]),
+    ("claviger_gate_connections_evicted_total", "counter", &[]),
     (
         "claviger_gate_decision_duration_seconds",
         "histogram",

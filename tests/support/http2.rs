@@ -36,6 +36,12 @@ pub(crate) fn remembered(name: &str, value: &str) -> Vec<u8> {
 /// One byte that stands for the header that was remembered last.
 pub(crate) const AGAIN: u8 = 0xbe;
 
+/// SETTINGS by which the server may send no byte of a body.
+pub(crate) fn no_window() -> Vec<u8> {
+    // SETTINGS_INITIAL_WINDOW_SIZE is 4 (RFC 9113, section 6.5.2).
+    frame(4, 0, 0, &[0, 4, 0, 0, 0, 0])
+}
+
 /// `POST` of this path.
 pub(crate) fn post(path: &str) -> Vec<u8> {
     // Indexed: `:method: POST` and `:scheme: http`.

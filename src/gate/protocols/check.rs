@@ -34,7 +34,7 @@ use crate::gate::server::Peer;
 mod whole;
 
 use self::whole::TooLong;
-pub use self::whole::whole_question;
+pub use self::whole::{PATHS, whole_question};
 
 /// The largest question, in bytes: Envoy's headers are at most 60 KiB by default (`max_request_headers_kb`), and bodies are not asked
 /// for.

@@ -198,10 +198,8 @@ impl ReadingBody {
     /// Bytes are counted as they come: a request that only says that many will come takes nothing
     /// from others.
     fn reserve(&mut self, bytes: usize) -> Result<(), BodyError> {
-        let Some(more) = self.bodies.capacity.body_bytes(bytes) else {
-            self.bodies.capacity.count_refusal();
-            return Err(BodyError::Busy);
-        };
+        let more = self.bodies.capacity.body_bytes(bytes);
+        let more = more.ok_or(BodyError::Busy)?;
         match &mut self.permit {
             Some(permit) => permit.merge(more),
             None => self.permit = Some(more),

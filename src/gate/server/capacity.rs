@@ -1,9 +1,9 @@
 //! What all connections share: how many there may be, with how many requests and how many bytes of
-//! bodies; and which connection makes way where that is used up.
+//! bodies; and which connection is evicted where that is used up.
 //!
-//! Whoever comes then is refused or waits, and the connection that has kept the server waiting for
-//! longest is closed: a peer that holds many connections or requests, and does nothing with them,
-//! loses them to those who do. A request of an honest peer ends within milliseconds.
+//! A new connection waits then, and a new request is refused. The connection that has kept the server
+//! waiting for longest is closed: a peer that holds connections or requests without using them loses
+//! them to peers that do. A request of an honest peer ends within milliseconds.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,9 +23,13 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// comes, costs more than to close a few too many.
 const CLOSED_PART: usize = 64;
 
+/// A request that is in flight for longer is no reason to refuse a connection.
+const SLOW: Duration = Duration::from_secs(1);
+
 pub(super) struct Capacity {
     connections: Arc<Semaphore>,
     requests: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
     body_bytes: Arc<Semaphore>,
     open: Mutex<Open>,
     counters: Arc<Counters>,
@@ -52,6 +56,7 @@ impl Capacity {
         Arc::new(Self {
             connections: semaphore(limits.connections),
             requests: semaphore(limits.requests),
+            waiting: semaphore(limits.waiting),
             body_bytes: semaphore(limits.body_bytes),
             open: Mutex::default(),
             counters,
@@ -65,7 +70,10 @@ impl Capacity {
         }
         self.counters.waited.increment();
         loop {
-            self.close_longest(ConnectionTimeouts::idle_since);
+            if !self.evict_longest(ConnectionTimeouts::idle_since) {
+                let slow = |since: &Instant| since.elapsed() > SLOW;
+                self.evict_longest(|timeouts| timeouts.busy_since().filter(slow));
+            }
             let permit = self.connections.clone().acquire_owned();
             if let Ok(permit) = tokio::time::timeout(LOOK_AGAIN, permit).await {
                 return permit.ok();
@@ -73,7 +81,7 @@ impl Capacity {
         }
     }
 
-    /// Takes down a connection that is open, until its task has ended.
+    /// Registers a connection that is open, until its task has ended.
     pub(super) fn opened(&self, timeouts: ConnectionTimeouts, task: AbortHandle) {
         let connections = &mut self.open().connections;
         if connections.len() == connections.capacity() {
@@ -85,6 +93,11 @@ impl Capacity {
     /// Lets another request begin, if there may be one.
     pub(super) fn request(&self) -> Option<OwnedSemaphorePermit> {
         self.try_acquire(&self.requests, 1)
+    }
+
+    /// Lets a request wait for something before it is answered, if another may.
+    pub(super) fn waiting(&self) -> Option<OwnedSemaphorePermit> {
+        self.try_acquire(&self.waiting, 1)
     }
 
     /// Lets so many bytes of a body be held, if they may.
@@ -99,14 +112,10 @@ impl Capacity {
     ) -> Option<OwnedSemaphorePermit> {
         let permit = semaphore.clone().try_acquire_many_owned(permits).ok();
         if permit.is_none() {
-            self.close_longest(ConnectionTimeouts::busy_since);
+            self.counters.refused_requests.increment();
+            self.evict_longest(ConnectionTimeouts::busy_since);
         }
         permit
-    }
-
-    /// Counts a request that is refused for want of either.
-    pub(super) fn count_refusal(&self) {
-        self.counters.refused_requests.increment();
     }
 
     /// Cuts off all connections.
@@ -121,16 +130,16 @@ impl Capacity {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Cuts off the connections for which `since` is longest ago. Nothing happens while those that
-    /// were cut off last have not ended: they may be enough.
-    fn close_longest(&self, since: impl Fn(&ConnectionTimeouts) -> Option<Instant>) {
+    /// Cuts off the connections for which `since` is longest ago, and tells whether any is closing.
+    /// Those that were cut off last may be enough: no more are while these have not ended.
+    fn evict_longest(&self, since: impl Fn(&ConnectionTimeouts) -> Option<Instant>) -> bool {
         let Open {
             connections,
             closing,
         } = &mut *self.open();
         closing.retain(|task| !task.is_finished());
         if !closing.is_empty() {
-            return;
+            return true;
         }
         connections.retain(|connection| !connection.task.is_finished());
         let mut candidates: Vec<(Instant, &AbortHandle)> = connections
@@ -142,8 +151,9 @@ impl Capacity {
         for (_, task) in candidates.into_iter().take(count) {
             task.abort();
             closing.push(task.clone());
-            self.counters.made_way.increment();
+            self.counters.evicted.increment();
         }
+        !closing.is_empty()
     }
 }
 

@@ -2,23 +2,23 @@
 
 use std::convert::Infallible;
 use std::error::Error;
-use std::future::{Future, poll_fn, ready};
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
-use futures::FutureExt as _;
 use http::header::{CONNECTION, RETRY_AFTER};
 use http::{HeaderValue, Request, Response, StatusCode, Version};
-use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
@@ -34,9 +34,13 @@ use super::timeouts::{ConnectionTimeouts, Expired, RequestInFlight, Timer};
 /// Why a connection ended.
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// Bytes of one body that an HTTP/2 peer may send before they are read (RFC 9113, section 6.9.2: the
-/// initial value), and twice as many of all bodies of a connection.
-const STREAM_WINDOW: u32 = 65_535;
+/// Bytes of all bodies of a connection that an HTTP/2 peer may send before they are read (RFC 9113,
+/// section 6.9.2: the initial value, which is also the smallest).
+const WINDOW: u32 = 65_535;
+
+/// For so many bytes counts a response whose length is not known before it is sent: a verdict over
+/// gRPC, with all that is said about a key.
+const UNKNOWN_LENGTH: usize = 16 * 1024;
 
 /// Who is at the other end of a connection: an extension of every request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,8 +71,8 @@ fn protocols(limits: &Limits, executor: &LocalExecutor) -> auto::Builder<Spawner
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(limits.head_bytes)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(2 * STREAM_WINDOW)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
         .keep_alive_interval(limits.ping)
         .keep_alive_timeout(limits.ping_ack)
         // Streams that are opened only to be reset (CVE-2023-44487, RUSTSEC-2024-0003).
@@ -208,65 +212,91 @@ impl Service<Request<Incoming>> for Requests {
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
-    /// Where too many requests are in flight, one that can be answered without waiting for anything
-    /// still is: those who hold the others keep no proxy from its answer.
+    /// A request that is answered without waiting for anything takes no permit to wait: peers that
+    /// hold all of these keep no proxy from its answer.
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let server = self.server.clone();
-        let permit = server.capacity.request();
-        let refused = permit.is_none();
+        let Some(permit) = server.capacity.request() else {
+            return Box::pin(std::future::ready(Ok(busy())));
+        };
         let in_flight = self.timeouts.begin(permit);
         // HTTP/1 sees to it itself; over HTTP/2 one byte can stand for a header.
         if request.headers().len() > server.limits.headers.into() {
-            let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-            return Box::pin(ready(Ok(refusal(status, in_flight))));
+            return Box::pin(std::future::ready(Ok(empty(
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            ))));
         }
         let close = request.version() < Version::HTTP_2 && in_flight.is_last();
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(self.peer);
         request.extensions_mut().insert(server.bodies.clone());
-        let response = server.router.clone().call(request);
+        let mut response = server.router.clone().call(request);
         Box::pin(async move {
-            let response = if refused {
-                response.now_or_never()
-            } else {
-                Some(response.await)
+            let response = match futures::poll!(&mut response) {
+                Poll::Ready(response) => response?,
+                Poll::Pending => {
+                    let Some(_waiting) = server.capacity.waiting() else {
+                        return Ok(busy());
+                    };
+                    response.await?
+                }
             };
-            let Some(response) = response else {
-                server.capacity.count_refusal();
-                let mut refusal = refusal(StatusCode::SERVICE_UNAVAILABLE, in_flight);
-                refusal
-                    .headers_mut()
-                    .insert(RETRY_AFTER, HeaderValue::from_static("1"));
-                return Ok(refusal);
+            let length = match response.body().size_hint().exact() {
+                Some(length) => usize::try_from(length).unwrap_or(usize::MAX),
+                None => UNKNOWN_LENGTH,
             };
-            let mut response = response?;
+            let Some(permit) = server.capacity.body_bytes(length) else {
+                return Ok(busy());
+            };
+            let held = Some(Arc::new((in_flight, permit)));
+            let mut response = response.map(|body| ResponseBody { body, held });
             if close {
                 response
                     .headers_mut()
                     .insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok(response.map(|body| ResponseBody {
-                body,
-                _in_flight: in_flight,
-            }))
+            Ok(response)
         })
     }
 }
 
-fn refusal(status: StatusCode, in_flight: RequestInFlight) -> Response<ResponseBody> {
-    let body = ResponseBody {
+/// Without a body: a peer that takes none cannot make the server hold it.
+fn empty(status: StatusCode) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody {
         body: Body::empty(),
-        _in_flight: in_flight,
-    };
-    let mut refusal = Response::new(body);
-    *refusal.status_mut() = status;
-    refusal
+        held: None,
+    });
+    *response.status_mut() = status;
+    response
 }
 
-/// The body of a response, with which its request ends.
+fn busy() -> Response<ResponseBody> {
+    let mut response = empty(StatusCode::SERVICE_UNAVAILABLE);
+    response
+        .headers_mut()
+        .insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
+/// What a request takes of [`Capacity`] until its response has been sent.
+type Held = Option<Arc<(RequestInFlight, OwnedSemaphorePermit)>>;
+
+/// The body of a response.
 struct ResponseBody {
     body: Body,
-    _in_flight: RequestInFlight,
+    held: Held,
+}
+
+/// A piece of a body, which hyper and h2 may keep for as long as the peer does not take it.
+struct Piece {
+    data: Bytes,
+    _held: Held,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
 }
 
 impl hyper::body::Body for ResponseBody {
@@ -277,7 +307,14 @@ impl hyper::body::Body for ResponseBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        let piece = |data| {
+            Bytes::from_owner(Piece {
+                data,
+                _held: self.held.clone(),
+            })
+        };
+        Poll::Ready(frame.map(|frame| Ok(frame?.map_data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {

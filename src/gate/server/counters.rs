@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A number that only grows, except that of [`Counters::open`].
+/// A number of connections or requests.
 #[derive(Debug, Default)]
 pub struct Count(AtomicU64);
 
@@ -19,7 +19,7 @@ impl Count {
     }
 }
 
-/// Counts of a server's connections and requests.
+/// Counts of a server's connections and requests. All of them only grow, except `open`.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Connections that are open now, those in a TLS handshake among them.
@@ -37,7 +37,7 @@ pub struct Counters {
     /// Connections that had to wait because as many as allowed were open.
     pub waited: Count,
     /// Connections cut off because others needed their place, or that of their requests.
-    pub made_way: Count,
+    pub evicted: Count,
     /// Requests refused because too many were in flight, or too many bytes of their bodies.
     pub refused_requests: Count,
 }

@@ -14,11 +14,22 @@ const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
 
+/// Whether the bytes that were read last end within a request head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Head {
+    None,
+    /// In the one that was under way before.
+    Same,
+    /// In one that began with these bytes.
+    New,
+}
+
 /// Follows the bytes of one connection.
 pub(super) enum HeadTracker {
     /// So many bytes were as HTTP/2 begins.
     Unknown(usize),
-    Http1,
+    /// Whether a head is under way.
+    Http1(bool),
     Http2(Frames),
 }
 
@@ -31,6 +42,8 @@ pub(super) struct Frames {
     /// Bytes of the frame's payload that are still to come.
     payload: usize,
     in_block: bool,
+    /// The block began with what was read last.
+    is_new: bool,
     /// The block ends with this frame.
     last_of_block: bool,
 }
@@ -40,9 +53,16 @@ impl HeadTracker {
         matches!(self, Self::Http2(_))
     }
 
-    /// Takes in what was read, and tells whether it ends within a head. `idle`: no request is in
-    /// flight.
-    pub(super) fn read(&mut self, bytes: &[u8], idle: bool) -> bool {
+    /// The head of an HTTP/1 request is whole. Tells whether the peer speaks HTTP/1.
+    pub(super) fn end_http1_head(&mut self) -> bool {
+        if let Self::Http1(in_head) = self {
+            *in_head = false;
+        }
+        !self.is_http2()
+    }
+
+    /// Takes in what was read, which is not empty. `idle`: no request is in flight.
+    pub(super) fn read(&mut self, bytes: &[u8], idle: bool) -> Head {
         if let Self::Unknown(matched) = *self {
             let wanted = PREFACE.get(matched..).unwrap_or_default();
             if let Some(rest) = bytes.strip_prefix(wanted) {
@@ -51,15 +71,23 @@ impl HeadTracker {
                 *self = Self::Http2(frames);
             } else if wanted.starts_with(bytes) {
                 *self = Self::Unknown(matched + bytes.len());
+                return if matched == 0 { Head::New } else { Head::Same };
             } else {
-                *self = Self::Http1;
+                *self = Self::Http1(matched > 0);
             }
         } else if let Self::Http2(frames) = self {
+            frames.is_new = false;
             frames.read(bytes);
         }
-        match self {
-            Self::Http2(frames) => frames.in_block,
-            Self::Unknown(_) | Self::Http1 => idle,
+        let (in_head, is_new) = match self {
+            Self::Http2(frames) => (frames.in_block, frames.is_new),
+            Self::Http1(in_head) => (idle, !std::mem::replace(in_head, idle)),
+            Self::Unknown(_) => (true, false),
+        };
+        match (in_head, is_new) {
+            (false, _) => Head::None,
+            (true, true) => Head::New,
+            (true, false) => Head::Same,
         }
     }
 }
@@ -92,6 +120,7 @@ impl Frames {
         self.received = 0;
         self.payload = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         if matches!(kind, HEADERS | CONTINUATION) {
+            self.is_new |= !self.in_block;
             self.in_block = true;
             self.last_of_block = flags & END_HEADERS != 0;
         }
@@ -110,8 +139,10 @@ mod tests {
     /// Whether a head is under way after these pieces of HTTP/2.
     fn in_block(pieces: &[&[u8]]) -> bool {
         let mut tracker = HeadTracker::Unknown(0);
-        assert!(!tracker.read(PREFACE, true));
-        let ends = pieces.iter().map(|piece| tracker.read(piece, true));
+        assert_eq!(tracker.read(PREFACE, true), Head::None);
+        let ends = pieces
+            .iter()
+            .map(|piece| tracker.read(piece, true) != Head::None);
         ends.last().unwrap()
     }
 
@@ -155,18 +186,22 @@ mod tests {
     #[test]
     fn preface_in_pieces_is_http2_and_anything_else_is_http1() {
         let mut tracker = HeadTracker::Unknown(0);
-        assert!(
-            tracker.read(&PREFACE[..10], true),
-            "a head of HTTP/1 could begin so"
-        );
-        assert!(!tracker.read(&PREFACE[10..], true) && tracker.is_http2());
+        // A head of HTTP/1 could begin so.
+        assert_eq!(tracker.read(&PREFACE[..10], true), Head::New);
+        assert_eq!(tracker.read(&PREFACE[10..12], true), Head::Same);
+        assert_eq!(tracker.read(&PREFACE[12..], true), Head::None);
+        assert!(tracker.is_http2());
         for text in [&b"GET / HTTP/1.1\r\n"[..], b"PRI * HTTP/1.1\r\n"] {
             let mut tracker = HeadTracker::Unknown(0);
-            assert!(tracker.read(text, true) && !tracker.is_http2());
-            assert!(
-                !tracker.read(b"body", false),
-                "while a request is in flight"
+            assert_eq!(tracker.read(text, true), Head::New);
+            assert_eq!(tracker.read(b"host: gate", true), Head::Same);
+            assert!(tracker.end_http1_head() && !tracker.is_http2());
+            assert_eq!(
+                tracker.read(b"body", false),
+                Head::None,
+                "a request is in flight"
             );
+            assert_eq!(tracker.read(text, true), Head::New);
         }
     }
 }

@@ -73,9 +73,11 @@ impl<S: AsyncWrite + Unpin> CorkedIo<S> {
 
 impl<S: AsyncWrite + Unpin> Corked<S> {
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let sent = self.poll_write_all(context);
-        self.timeouts.wrote(sent.is_pending());
-        sent
+        let before = self.sent;
+        let written = self.poll_write_all(context);
+        self.timeouts
+            .wrote(self.sent != before, written.is_pending());
+        written
     }
 
     fn poll_write_all(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {

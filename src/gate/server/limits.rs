@@ -10,9 +10,10 @@ const RESERVED_FILES: u64 = 256;
 /// The most connections that are served where neither `--max-connections` nor memory says less.
 const MAX_CONNECTIONS: u32 = 20_000;
 
-/// Memory that one connection can take at worst, in bytes, without its requests: a head or the
-/// part of a body that was not asked for yet, answers that its peer does not read, and TLS.
-const CONNECTION_BYTES: u64 = 128 * 1024;
+/// Memory that one connection can take at worst, in bytes, without its requests: what an idle one
+/// takes (40 KiB), a head that is not whole (70 KiB), a part of bodies that nothing reads yet
+/// (64 KiB), and responses that its peer does not read (128 KiB).
+const CONNECTION_BYTES: u64 = 320 * 1024;
 
 /// Bounds of a server. The table in [`super`] says what each of them guards.
 #[derive(Clone, Copy, Debug)]
@@ -21,13 +22,16 @@ pub struct Limits {
     pub connections: u32,
     /// Requests in flight at once, over all connections.
     pub requests: u32,
+    /// Those of them that wait for their body, or for the API server.
+    pub waiting: u32,
     /// Requests in flight at once on one HTTP/2 connection.
     pub streams: u32,
     /// Bytes of a request head.
     pub head_bytes: u32,
     /// Headers of a request.
     pub headers: u16,
-    /// Bytes of request bodies that are held at once, over all connections.
+    /// Bytes of bodies that are held at once, over all connections: of requests that are not whole
+    /// yet, and of responses that are not sent yet.
     pub body_bytes: u32,
     /// From a new connection to its TLS session.
     pub handshake: Duration,
@@ -59,7 +63,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: MAX_CONNECTIONS,
-            requests: 8_192,
+            requests: 16_384,
+            waiting: 8_192,
             streams: 100,
             head_bytes: 32 * 1024,
             headers: 100,
@@ -176,7 +181,7 @@ mod tests {
         let memory = |mebibytes: u64| connections_within(None, None, Some(mebibytes << 20));
         assert_eq!(
             (memory(512), memory(64), memory(1 << 40)),
-            (2_048, 256, 20_000)
+            (819, 102, 20_000)
         );
         assert_eq!(connections_within(None, None, Some(0)), 1);
         // What a person asks for is bounded by files only.

@@ -13,13 +13,14 @@
 //!
 //! | held | bound | beyond it |
 //! |---|---|---|
-//! | connections | half of the memory limit, 128 KiB each; at most 20,000 and the open files | the longest idle is closed, the new one waits |
-//! | requests in flight | 8,192; 100 on an HTTP/2 connection | 503, and the connection with the longest one is closed |
+//! | connections | half of the memory limit, 320 KiB each; at most 20,000 and the open files | the longest idle is closed, or one whose request takes more than a second; the new one waits |
+//! | requests in flight, until their response is sent | 16,384; 100 on an HTTP/2 connection | 503 without a body, and the connection with the longest one is closed |
+//! | requests that wait for their body or for the API server | 8,192 | the same; others are answered |
 //! | a request head | 32 KiB, 100 headers | 431 |
 //! | a request body | its route's bound: 256 KiB for JSON, 128 KiB for gRPC | 413 |
-//! | bodies that are not whole yet or wait | 32 MiB | 503, as for requests |
-//! | bodies of an HTTP/2 peer that nothing reads yet | 64 KiB a stream, 128 KiB a connection | the peer waits (its window is used up) |
-//! | responses that a peer does not read | 128 KiB a connection | its requests wait |
+//! | bodies of requests that are not whole yet, and of responses that are not sent yet | 32 MiB | the same as for requests |
+//! | bodies of an HTTP/2 peer that nothing reads yet | 64 KiB a connection | the peer waits (its window is used up) |
+//! | responses on their way to a peer that does not read | 128 KiB a connection | its requests wait |
 //! | token reviews that wait for the API server | 16 at once and 1,024 in the queue, of which one address gets an eighth | 503 |
 //!
 //! And how long a peer may take:
@@ -28,7 +29,7 @@
 //! |---|---|---|
 //! | a connection, its TLS session | 10 s | cut off |
 //! | a connection, its first request | 30 s | cut off |
-//! | the first byte of a head, its last (HTTP/2: of a header block) | 10 s | cut off |
+//! | the first byte of a head, its last (HTTP/2: of a header block; HTTP/1: from the first byte that comes after the request before) | 10 s | cut off |
 //! | the end of a head, that of the body | 10 s | 408 |
 //! | the end of a head, that of the response | 120 s | cut off |
 //! | while the peer reads nothing of a response | 30 s | cut off |
@@ -38,7 +39,7 @@
 //! | a connection that is to close, its end | 20 s (`--drain`) | cut off |
 //!
 //! So a gate needs at most half of its memory limit for connections, 32 MiB for bodies and about
-//! 10 KiB for each request in flight (80 MiB), beside 250 bytes a key. `tests/gate_memory.rs` attacks
+//! 6 KiB for each request in flight (96 MiB), beside 250 bytes a key. `tests/gate_memory.rs` attacks
 //! one with 512 MiB.
 
 mod body;

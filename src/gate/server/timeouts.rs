@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
 
-use super::head_tracker::HeadTracker;
+use super::head_tracker::{Head, HeadTracker};
 use super::limits::Limits;
 
 /// What a connection did not do in time.
@@ -85,28 +85,29 @@ impl ConnectionTimeouts {
         }
         let mut state = self.state();
         let idle = state.requests.is_empty();
-        if !state.head_tracker.read(bytes, idle) {
-            state.head = None;
-        } else if state.head.is_none() {
-            state.head = Some(Instant::now());
+        match state.head_tracker.read(bytes, idle) {
+            Head::Same => {}
+            Head::None => state.head = None,
+            Head::New => state.head = Some(Instant::now()),
         }
     }
 
-    /// Writing could go on, or could not.
-    pub(super) fn wrote(&self, pending: bool) {
+    /// The peer has read something, or is `pending` and reads nothing.
+    pub(super) fn wrote(&self, something: bool, pending: bool) {
         let mut state = self.state();
-        if !pending {
+        if something || !pending {
             state.stalled = None;
-        } else if state.stalled.is_none() {
+        }
+        if pending && state.stalled.is_none() {
             state.stalled = Some(Instant::now());
         }
     }
 
     /// The head of a request is whole. The request ends when the returned value is dropped.
-    pub(super) fn begin(&self, permit: Option<OwnedSemaphorePermit>) -> RequestInFlight {
+    pub(super) fn begin(&self, permit: OwnedSemaphorePermit) -> RequestInFlight {
         let mut state = self.state();
         let now = Instant::now();
-        if !state.head_tracker.is_http2() {
+        if state.head_tracker.end_http1_head() {
             state.head = None;
         }
         state.used = true;
@@ -166,8 +167,8 @@ impl ConnectionTimeouts {
 pub(super) struct RequestInFlight {
     timeouts: ConnectionTimeouts,
     begun: Instant,
-    /// Of [`Limits::requests`]; `None` where they are used up.
-    _permit: Option<OwnedSemaphorePermit>,
+    /// Of [`Limits::requests`].
+    _permit: OwnedSemaphorePermit,
 }
 
 impl RequestInFlight {

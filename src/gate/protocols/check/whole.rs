@@ -7,15 +7,25 @@ use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::Response;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName};
+use http::{HeaderName, Uri};
 use tonic::Status;
 
 use super::MAX_MESSAGE;
-use crate::gate::server::{Bodies, BodyError, WholeBody};
+use crate::gate::server::{Bodies, BodyError, Peer, WholeBody};
 
 /// What stands before each message: whether it is compressed, and its length in four bytes (the gRPC
 /// protocol over HTTP/2).
 const PREFIX: usize = 5;
+
+/// Where questions over gRPC are asked.
+pub const PATHS: [&str; 3] = [
+    "/envoy.service.auth.v3.Authorization/Check",
+    "/grpc.health.v1.Health/Check",
+    "/grpc.health.v1.Health/Watch",
+];
+
+/// The longest value of a header that the framework needs. Its values are words and numbers.
+const MAX_VALUE: usize = 64;
 
 /// A question is longer than any that is looked at.
 ///
@@ -65,20 +75,28 @@ async fn read(bodies: &Bodies, head: &mut Parts, body: Body) -> Result<WholeBody
     if reading.read_available()? {
         return Ok(reading.into_whole());
     }
-    head.headers = of_grpc(&mut head.headers);
+    *head = needed(head);
     reading.finish().await
 }
 
-/// The headers that the framework reads.
-fn of_grpc(headers: &mut HeaderMap) -> HeaderMap {
-    let read = [
-        "content-type",
-        "te",
-        "grpc-encoding",
-        "grpc-accept-encoding",
-        "grpc-timeout",
-    ];
-    read.iter()
-        .filter_map(|name| Some((HeaderName::from_static(name), headers.remove(*name)?)))
-        .collect()
+/// What the framework needs of a head, whose path is one of the routes'.
+fn needed(head: &Parts) -> Parts {
+    let (mut small, ()) = http::Request::new(()).into_parts();
+    small.method = head.method.clone();
+    small.version = head.version;
+    let path = PATHS.iter().find(|path| **path == head.uri.path());
+    small.uri = Uri::from_static(path.copied().unwrap_or("/"));
+    for name in ["content-type", "te", "grpc-encoding", "grpc-timeout"] {
+        let value = head
+            .headers
+            .get(name)
+            .filter(|value| value.len() <= MAX_VALUE);
+        small
+            .headers
+            .extend(value.map(|value| (HeaderName::from_static(name), value.clone())));
+    }
+    if let Some(peer) = head.extensions.get::<Peer>() {
+        small.extensions.insert(*peer);
+    }
+    small
 }

@@ -18,16 +18,16 @@ async fn one_in_sixty_four_connections_is_closed_at_a_time() {
         all.push(open(&capacity));
         tokio::time::advance(Duration::from_secs(1)).await;
     }
-    capacity.close_longest(ConnectionTimeouts::idle_since);
+    capacity.evict_longest(ConnectionTimeouts::idle_since);
     // Those that were cut off have not ended, so that no others are.
-    capacity.close_longest(ConnectionTimeouts::idle_since);
-    assert_eq!(capacity.counters.made_way.get(), 3);
+    capacity.evict_longest(ConnectionTimeouts::idle_since);
+    assert_eq!(capacity.counters.evicted.get(), 3);
     tokio::time::sleep(Duration::from_millis(1)).await;
     let ended: Vec<bool> = all.iter().map(|(_, task)| task.is_finished()).collect();
     assert_eq!(ended.iter().filter(|ended| **ended).count(), 3);
     assert_eq!(ended[..3], [true; 3], "the longest idle");
-    capacity.close_longest(ConnectionTimeouts::busy_since);
-    assert_eq!(capacity.counters.made_way.get(), 3, "none is busy");
+    capacity.evict_longest(ConnectionTimeouts::busy_since);
+    assert_eq!(capacity.counters.evicted.get(), 3, "none is busy");
 }
 
 #[tokio::test]

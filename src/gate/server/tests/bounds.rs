@@ -281,41 +281,34 @@ async fn a_request_that_never_ends_is_cut_off() {
 }
 
 #[tokio::test]
-async fn busy_connections_are_kept_and_new_ones_wait() {
-    let limits = Limits {
+async fn slow_connections_are_evicted_where_none_is_idle() {
+    let server = TestServer::plain(Limits {
         connections: 2,
         ..Limits::default()
-    };
-    let server = TestServer::plain(limits).await;
+    })
+    .await;
     let mut answers = Vec::new();
     for _ in 0..2 {
         let mut busy = H1::over(server.connect().await).await;
-        answers.push(tokio::spawn(async move { (busy.get("/wait").await, busy) }));
+        answers.push(tokio::spawn(async move { busy.get("/wait").await }));
+        soon(server.waiting.acquire()).await.unwrap().forget();
     }
-    soon(server.waiting.acquire_many(2)).await.unwrap().forget();
     let mut outside = server.raw().await;
     outside
         .say("GET / HTTP/1.1\r\nhost: gate\r\nconnection: close\r\n\r\n")
         .await;
-    until(|| server.counters.waited.get() == 1).await;
+    assert!(outside.closed().await.starts_with("HTTP/1.1 200 "));
     assert_eq!(
-        (
-            server.counters.accepted.get(),
-            server.counters.made_way.get()
-        ),
-        (2, 0)
+        (server.counters.waited.get(), server.counters.evicted.get()),
+        (1, 1)
     );
     server.let_go.add_permits(1);
-    assert!(outside.closed().await.starts_with("HTTP/1.1 200 "));
-    server.let_go.add_permits(1);
-    let mut kept = 0;
-    for answer in answers {
-        let (answer, mut busy) = answer.await.unwrap();
-        assert_eq!(answer.unwrap().2, "done");
-        kept += usize::from(busy.get("/").await.is_ok());
-    }
-    // The one that was answered first was idle then, and made way.
-    assert_eq!(kept, 1);
+    let [first, second] = answers.try_into().unwrap();
+    assert!(
+        soon(first).await.unwrap().is_err(),
+        "its request was in flight for longest"
+    );
+    assert_eq!(soon(second).await.unwrap().unwrap().2, "done");
 }
 
 #[tokio::test]
@@ -335,7 +328,7 @@ async fn longest_idle_connection_makes_way_for_a_new_one() {
     idle[0].1.get("/").await.unwrap();
     let mut new = H1::over(server.connect().await).await;
     new.get("/").await.unwrap();
-    assert_eq!(server.counters.made_way.get(), 1);
+    assert_eq!(server.counters.evicted.get(), 1);
     let mut left = Vec::new();
     for (number, mut one) in idle {
         if one.get("/").await.is_ok() {
@@ -346,12 +339,12 @@ async fn longest_idle_connection_makes_way_for_a_new_one() {
 }
 
 #[tokio::test]
-async fn requests_beyond_the_bound_are_refused() {
-    let limits = Limits {
-        requests: 2,
+async fn requests_that_wait_beyond_the_bound_are_refused() {
+    let server = TestServer::plain(Limits {
+        waiting: 2,
         ..Limits::default()
-    };
-    let server = TestServer::plain(limits).await;
+    })
+    .await;
     let mut first = H1::over(server.connect().await).await;
     let first = tokio::spawn(async move { first.get("/wait").await });
     soon(server.waiting.acquire()).await.unwrap().forget();
@@ -364,10 +357,6 @@ async fn requests_beyond_the_bound_are_refused() {
     let mut other = H1::over(server.connect().await).await;
     assert_eq!(other.get("/").await.unwrap().1, StatusCode::OK);
     assert_eq!(server.counters.refused_requests.get(), 0);
-    // The connection whose request is in flight for longest was cut off, so that there is room.
-    assert!(soon(first).await.unwrap().is_err());
-    let third = tokio::spawn(async move { other.get("/wait").await });
-    soon(server.waiting.acquire()).await.unwrap().forget();
     let mut refused = server.raw().await;
     refused
         .say("GET /wait HTTP/1.1\r\nhost: gate\r\n\r\n")
@@ -378,12 +367,60 @@ async fn requests_beyond_the_bound_are_refused() {
         "{said}"
     );
     assert_eq!(server.counters.refused_requests.get(), 1);
-    assert!(soon(second).await.unwrap().is_err());
-    server.let_go.add_permits(1);
+    // The connection whose request is in flight for longest was cut off, so that there is room.
+    assert!(soon(first).await.unwrap().is_err());
+    soon(server.waiting.acquire()).await.unwrap().forget();
+    let third = tokio::spawn(async move { other.get("/wait").await });
+    soon(server.waiting.acquire()).await.unwrap().forget();
+    server.let_go.add_permits(2);
+    assert_eq!(soon(second).await.unwrap().unwrap().2, "done");
     assert_eq!(soon(third).await.unwrap().unwrap().2, "done");
 }
 
-/// The peer sends SETTINGS, then a HEADERS frame without `END_HEADERS`, and answers every ping.
+/// An HTTP/2 peer whose window is zero takes no response.
+#[tokio::test]
+async fn responses_that_are_not_taken_are_bounded() {
+    let server = TestServer::plain(Limits {
+        requests: 10,
+        ..Limits::default()
+    })
+    .await;
+    let mut mean = server.connect().await;
+    // SETTINGS_INITIAL_WINDOW_SIZE is zero; then ten requests.
+    let mut asked = [&HELLO[..24], &[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0]].concat();
+    for number in 0..10_u8 {
+        asked.extend([0, 0, 3, 1, 5, 0, 0, 0, 2 * number + 1, 0x82, 0x86, 0x84]);
+    }
+    mean.write_all(&asked).await.unwrap();
+    let mut honest = H1::over(server.connect().await).await;
+    let refused = async {
+        while honest.get("/").await.unwrap().1 != StatusCode::SERVICE_UNAVAILABLE {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(refused).await;
+    let _ = soon(mean.read_to_end(&mut Vec::new())).await;
+    assert_eq!(server.counters.evicted.get(), 1, "it makes room");
+    assert_eq!(honest.get("/").await.unwrap().1, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn bytes_of_responses_that_are_not_taken_are_bounded() {
+    let server = TestServer::plain(Limits {
+        body_bytes: 20 << 20,
+        ..Limits::default()
+    })
+    .await;
+    let mut mean = server.raw().await;
+    mean.say("GET /much HTTP/1.1\r\nhost: gate\r\n\r\n").await;
+    mean.hear("m").await;
+    let mut other = H1::over(server.connect().await).await;
+    let refused = other.get("/much").await.unwrap();
+    assert_eq!(refused.1, StatusCode::SERVICE_UNAVAILABLE);
+    until(|| server.counters.open.get() == 1).await;
+    assert_eq!(other.get("/much").await.unwrap().1, StatusCode::OK);
+}
+
 #[tokio::test]
 async fn incomplete_http2_header_block_is_cut_off() {
     let server = TestServer::plain(impatient()).await;
@@ -401,39 +438,51 @@ async fn incomplete_http2_header_block_is_cut_off() {
 }
 
 #[tokio::test]
-async fn old_connections_close_after_a_response() {
-    let limits = Limits {
-        age: Duration::from_millis(1),
+async fn old_http1_connection_closes_after_a_response() {
+    let server = TestServer::plain(Limits {
+        age: Duration::from_millis(20),
         ..Limits::default()
-    };
-    let server = TestServer::plain(limits).await;
-    let mut h1 = server.raw().await;
-    // At most two milliseconds later it is old, and stays until its next response says so.
-    tokio::time::sleep(Duration::from_millis(3)).await;
-    h1.say("GET / HTTP/1.1\r\nhost: gate\r\n\r\n").await;
-    let said = h1.closed().await;
-    assert!(
-        said.starts_with("HTTP/1.1 200 ") && said.contains("connection: close"),
-        "{said}"
-    );
+    })
+    .await;
+    let mut h1 = H1::over(server.connect().await).await;
+    // It stays until a response says that it closes.
+    let mut answered = 0;
+    while let Ok(answer) = h1.get("/").await {
+        assert_eq!(answer.1, StatusCode::OK);
+        answered += 1;
+    }
+    assert!(answered > 0);
+    let mut raw = server.raw().await;
+    raw.say("GET / HTTP/1.1\r\nhost: gate\r\n\r\n").await;
+    while !raw.hear("false").await.contains("connection: close") {
+        raw.say("GET / HTTP/1.1\r\nhost: gate\r\n\r\n").await;
+    }
+    assert_eq!(raw.closed().await, "");
+}
 
-    // HTTP/2 has a GOAWAY for it: the request is answered, and no other begins.
+#[tokio::test]
+async fn old_http2_connection_closes_after_its_requests() {
+    let server = TestServer::plain(Limits {
+        age: Duration::from_secs(2),
+        ..Limits::default()
+    })
+    .await;
     let mut h2 = H2::over(server.connect().await).await;
     let mut again = h2.clone();
     let answer = tokio::spawn(async move { again.get("/wait").await });
     soon(server.waiting.acquire()).await.unwrap().forget();
-    let refused = async { while h2.get("/").await.is_ok() {} };
+    // A GOAWAY comes: the request is answered, and no other begins.
+    let refused = async {
+        while h2.get("/").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
     soon(refused).await;
     server.let_go.add_permits(1);
     assert_eq!(soon(answer).await.unwrap().unwrap().2, "done");
     until(|| server.counters.open.get() == 0).await;
-    assert_eq!(
-        (
-            server.counters.slow_heads.get(),
-            server.counters.stalled.get()
-        ),
-        (0, 0)
-    );
+    let counters = &server.counters;
+    assert_eq!((counters.slow_heads.get(), counters.stalled.get()), (0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

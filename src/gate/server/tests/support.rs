@@ -95,7 +95,7 @@ impl TestServer {
             )
             .route("/echo", post(echo))
             .route("/ignore", post(async || "ignored"))
-            .route("/much", get(async || vec![b'm'; 64 << 20]))
+            .route("/much", get(async || vec![b'm'; 16 << 20]))
             .route("/wait", get(wait));
         let served = tokio::spawn(serve(
             vec![listener],

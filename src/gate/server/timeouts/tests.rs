@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use super::super::head_tracker::PREFACE;
 use super::*;
 
@@ -23,7 +25,7 @@ fn new() -> ConnectionTimeouts {
 }
 
 fn begin(timeouts: &ConnectionTimeouts) -> RequestInFlight {
-    timeouts.begin(None)
+    timeouts.begin(Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap())
 }
 
 /// After how many seconds what runs out, if nothing happens any more.
@@ -107,6 +109,13 @@ async fn http2_header_block_has_the_time_of_a_head() {
     assert_eq!(timeouts.next(), (Instant::now(), Expired::Head));
     timeouts.read(&ends);
     assert_eq!(expires(&timeouts).await, (1000, Expired::Use));
+    // Each block has its own time, also where one read ends one and begins the next.
+    let timeouts = new();
+    timeouts.read(PREFACE);
+    timeouts.read(&begins);
+    tokio::time::advance(Duration::from_millis(900)).await;
+    timeouts.read(&[&ends[..], &begins].concat());
+    assert_eq!(expires(&timeouts).await, (1, Expired::Head));
 }
 
 #[tokio::test(start_paused = true)]
@@ -141,12 +150,15 @@ async fn http2_requests_each_have_their_time() {
 async fn peer_that_does_not_read_is_cut_off() {
     let timeouts = new();
     let _request = begin(&timeouts);
-    timeouts.wrote(true);
+    timeouts.wrote(true, true);
     pass(5).await;
-    timeouts.wrote(true);
+    timeouts.wrote(false, true);
     assert_eq!(expires(&timeouts).await, (5, Expired::Progress));
-    timeouts.wrote(false);
-    assert_eq!(timeouts.next().0, Instant::now() + Duration::from_secs(90));
+    // One that reads slowly is waited for.
+    timeouts.wrote(true, true);
+    assert_eq!(expires(&timeouts).await, (10, Expired::Progress));
+    timeouts.wrote(true, false);
+    assert_eq!(timeouts.next().0, Instant::now() + Duration::from_secs(80));
 }
 
 #[tokio::test(start_paused = true)]
