@@ -16,15 +16,16 @@ use super::counters::Counters;
 use super::limits::Limits;
 use super::timeouts::ConnectionTimeouts;
 
-/// The pause between two looks for an idle connection while all are busy.
+/// The pause between two looks for a connection to close.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// One in so many connections is closed at a time: a look at all of them, when a flood of new ones
 /// comes, costs more than to close a few too many.
 const CLOSED_PART: usize = 64;
 
-/// A request that is in flight for longer is no reason to refuse a connection.
-const SLOW: Duration = Duration::from_secs(1);
+/// A connection is not closed for another one before it has waited for so long: for a request of its
+/// peer, or for the end of one. An honest new peer sends its request sooner.
+const HONEST: Duration = Duration::from_secs(1);
 
 pub(super) struct Capacity {
     connections: Arc<Semaphore>,
@@ -70,10 +71,8 @@ impl Capacity {
         }
         self.counters.waited.increment();
         loop {
-            if !self.evict_longest(ConnectionTimeouts::idle_since) {
-                let slow = |since: &Instant| since.elapsed() > SLOW;
-                self.evict_longest(|timeouts| timeouts.busy_since().filter(slow));
-            }
+            let long_ago = |since: &Instant| since.elapsed() >= HONEST;
+            self.evict_longest(|timeouts| Some(timeouts.waits_since()).filter(long_ago));
             let permit = self.connections.clone().acquire_owned();
             if let Ok(permit) = tokio::time::timeout(LOOK_AGAIN, permit).await {
                 return permit.ok();
@@ -130,16 +129,16 @@ impl Capacity {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Cuts off the connections for which `since` is longest ago, and tells whether any is closing.
-    /// Those that were cut off last may be enough: no more are while these have not ended.
-    fn evict_longest(&self, since: impl Fn(&ConnectionTimeouts) -> Option<Instant>) -> bool {
+    /// Cuts off the connections for which `since` is longest ago. Those that were cut off last may be
+    /// enough: nothing happens while these have not ended.
+    fn evict_longest(&self, since: impl Fn(&ConnectionTimeouts) -> Option<Instant>) {
         let Open {
             connections,
             closing,
         } = &mut *self.open();
         closing.retain(|task| !task.is_finished());
         if !closing.is_empty() {
-            return true;
+            return;
         }
         connections.retain(|connection| !connection.task.is_finished());
         let mut candidates: Vec<(Instant, &AbortHandle)> = connections
@@ -153,7 +152,6 @@ impl Capacity {
             closing.push(task.clone());
             self.counters.evicted.increment();
         }
-        !closing.is_empty()
     }
 }
 

@@ -13,7 +13,7 @@
 //!
 //! | held | bound | beyond it |
 //! |---|---|---|
-//! | connections | half of the memory limit, 320 KiB each; at most 20,000 and the open files | the longest idle is closed, or one whose request takes more than a second; the new one waits |
+//! | connections | half of the memory limit, 320 KiB each; at most 20,000 and the open files | the one is closed that was idle longest, or busy with one request; the new one waits, for a second at most |
 //! | requests in flight, until their response is sent | 16,384; 100 on an HTTP/2 connection | 503 without a body, and the connection with the longest one is closed |
 //! | requests that wait for their body or for the API server | 8,192 | the same; others are answered |
 //! | a request head | 32 KiB, 100 headers | 431 |

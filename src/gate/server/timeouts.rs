@@ -126,10 +126,10 @@ impl ConnectionTimeouts {
         self.state().close.get_or_insert(end);
     }
 
-    /// Since when the connection has no request; `None` where one is in flight.
-    pub(super) fn idle_since(&self) -> Option<Instant> {
+    /// Since when the server waits: for the end of the oldest request, or for another one.
+    pub(super) fn waits_since(&self) -> Instant {
         let state = self.state();
-        state.requests.is_empty().then_some(state.idle)
+        state.requests.first().copied().unwrap_or(state.idle)
     }
 
     /// Since when its oldest request is in flight; `None` where none is.

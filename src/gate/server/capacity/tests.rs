@@ -18,9 +18,9 @@ async fn one_in_sixty_four_connections_is_closed_at_a_time() {
         all.push(open(&capacity));
         tokio::time::advance(Duration::from_secs(1)).await;
     }
-    capacity.evict_longest(ConnectionTimeouts::idle_since);
+    capacity.evict_longest(|timeouts| Some(timeouts.waits_since()));
     // Those that were cut off have not ended, so that no others are.
-    capacity.evict_longest(ConnectionTimeouts::idle_since);
+    capacity.evict_longest(|timeouts| Some(timeouts.waits_since()));
     assert_eq!(capacity.counters.evicted.get(), 3);
     tokio::time::sleep(Duration::from_millis(1)).await;
     let ended: Vec<bool> = all.iter().map(|(_, task)| task.is_finished()).collect();

@@ -281,7 +281,7 @@ async fn a_request_that_never_ends_is_cut_off() {
 }
 
 #[tokio::test]
-async fn slow_connections_are_evicted_where_none_is_idle() {
+async fn slow_connection_makes_way_where_none_is_idle() {
     let server = TestServer::plain(Limits {
         connections: 2,
         ..Limits::default()

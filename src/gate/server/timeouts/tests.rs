@@ -210,24 +210,21 @@ async fn old_connection_closes_within_twice_its_age() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn oldest_request_and_idle_time_are_known() {
+async fn server_waits_for_the_oldest_request_or_the_next() {
     let timeouts = new();
     let begun = Instant::now();
     assert_eq!(
-        (timeouts.idle_since(), timeouts.busy_since()),
-        (Some(begun), None)
+        (timeouts.waits_since(), timeouts.busy_since()),
+        (begun, None)
     );
+    pass(1).await;
     let first = begin(&timeouts);
+    let second_later = begun + Duration::from_secs(1);
     pass(1).await;
     let second = begin(&timeouts);
-    assert_eq!(
-        (timeouts.idle_since(), timeouts.busy_since()),
-        (None, Some(begun))
-    );
-    drop(first);
-    let later = begun + Duration::from_secs(1);
-    assert_eq!(timeouts.busy_since(), Some(later));
-    pass(1).await;
-    drop(second);
-    assert_eq!(timeouts.idle_since(), Some(later + Duration::from_secs(1)));
+    assert_eq!(timeouts.waits_since(), second_later);
+    assert_eq!(timeouts.busy_since(), Some(second_later));
+    drop((first, second));
+    assert_eq!(timeouts.waits_since(), begun + Duration::from_secs(2));
+    assert_eq!(timeouts.busy_since(), None);
 }
