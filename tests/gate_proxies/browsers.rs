@@ -1,17 +1,59 @@
 //! What browsers send beside plain requests: the preflight (CORS), and the WebSocket.
 
 use super::forged;
-use super::places::{gate_and_key, replaced};
+use super::places::{gate_and_key, replaced, uncomment};
+use super::relay::Relay;
 use super::verdicts::{Keys, assert_identity, assert_refused};
 use crate::stories;
 use crate::support::client::Question;
 use crate::support::proxies::{Kind, Proxy};
 use crate::support::upstream::WEBSOCKET_KEY;
 
-stories![envoy_ends_a_websocket_after_the_maximum];
+stories![
+    preflight_without_a_key_is_refused,
+    uncommented_preflight_passes_without_a_key,
+    envoy_ends_a_websocket_after_the_maximum,
+];
 
-/// The gate is not asked, and the API hears nothing that only the gate says.
-pub(super) fn preflight_passes_without_a_key(proxy: &Proxy) {
+/// Any client can forge a preflight, and not every API looks at the method before it answers with
+/// data.
+fn preflight_without_a_key_is_refused() {
+    let (_stage, gate, key) = gate_and_key("preflight");
+    for kind in Kind::ALL {
+        let proxy = Proxy::start(kind, gate.plain_address());
+        proxy.upstream.take();
+        for path in ["/", "/orders", "/reports"] {
+            let answer = proxy.ask(preflight(path));
+            assert_refused(&proxy, &answer, 401, "MISSING");
+        }
+        let answer = proxy.ask(preflight("/orders").bearer(&key));
+        assert_eq!(answer.status, 200, "{kind}: with a key: {answer:?}");
+    }
+}
+
+fn uncommented_preflight_passes_without_a_key() {
+    let (_stage, gate, key) = gate_and_key("uncommented-preflight");
+    for kind in Kind::ALL {
+        let starts: &[&str] = match kind {
+            Kind::EnvoyGrpc | Kind::EnvoyHttp => &["- match:"],
+            Kind::Nginx => &["map \"$request_method,", "if ($claviger_preflight)"],
+            Kind::HaProxy => &["http-request set-var(txn.claviger_allows)"],
+            Kind::Caddy => &["@preflight {", "route @preflight {"],
+            Kind::Traefik => &["preflight:", "without-identity:"],
+        };
+        let relay = Relay::to(gate.plain_address());
+        let proxy = Proxy::start_edited(kind, relay.address, |text| uncomment(&text, starts));
+        proxy.upstream.take();
+        preflight_passes_without_a_key(&proxy);
+        other_options_requests_are_asked(&proxy, &key);
+        relay.cut();
+        let answer = proxy.ask(preflight("/reports"));
+        assert_eq!(answer.status, 200, "{kind}: no gate: {answer:?}");
+    }
+}
+
+/// The API hears nothing that only the gate says.
+fn preflight_passes_without_a_key(proxy: &Proxy) {
     let kind = proxy.kind;
     for path in ["/", "/orders", "/reports"] {
         let mut question = preflight(path)
@@ -49,9 +91,9 @@ pub(super) fn preflight_passes_without_a_key(proxy: &Proxy) {
 }
 
 /// What is no preflight needs a key like any request.
-pub(super) fn other_options_requests_are_asked(proxy: &Proxy, keys: &Keys) {
+fn other_options_requests_are_asked(proxy: &Proxy, key: &str) {
     let (origin, method) = ("origin", "access-control-request-method");
-    let get = || Question::get("/reports");
+    let get = || Question::get("/orders");
     let options = || get().method("OPTIONS", "");
     for question in [
         options(),
@@ -68,9 +110,11 @@ pub(super) fn other_options_requests_are_asked(proxy: &Proxy, keys: &Keys) {
         let answer = proxy.ask(question);
         assert_refused(proxy, &answer, 401, "MISSING");
     }
-    let answer = proxy.ask(options().bearer(&keys.good));
+    let answer = proxy.ask(options().bearer(key));
     assert_eq!(answer.status, 200, "{}: {answer:?}", proxy.kind);
-    assert_identity(proxy, &proxy.upstream.take()[0], keys);
+    let seen = &proxy.upstream.take()[0];
+    assert_eq!(seen.header("x-claviger-name"), Some("k"), "{}", proxy.kind);
+    assert_eq!(seen.header("authorization"), None, "{}", proxy.kind);
 }
 
 pub(super) fn websocket_passes_with_a_good_key_only(proxy: &Proxy, keys: &Keys) {
@@ -121,7 +165,7 @@ pub(super) fn no_other_upgrade_reaches_the_api(proxy: &Proxy, keys: &Keys) {
     }
 }
 
-pub(super) fn preflight(path: &str) -> Question {
+fn preflight(path: &str) -> Question {
     Question::get(path)
         .method("OPTIONS", "")
         .header("origin", "https://app.example")

@@ -2,7 +2,6 @@
 
 use std::net::{SocketAddr, TcpListener};
 
-use super::browsers;
 use crate::stories;
 use crate::support::client::Question;
 use crate::support::proxies::{Envoy, Kind, Proxy};
@@ -99,10 +98,6 @@ fn closed(kind: Kind) {
         "is silent",
         if kind == Kind::Caddy { 504 } else { status },
     );
-    // The gate is not asked.
-    let answer = proxy.ask(browsers::preflight("/reports"));
-    assert_eq!(answer.status, 200, "{kind}: a preflight: {answer:?}");
-    proxy.upstream.take();
     drop(silent);
     refuses(&proxy, "is not there", status);
 }

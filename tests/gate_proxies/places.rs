@@ -101,7 +101,7 @@ fn the_files_take_keys_out_of_queries_and_cookies() {
                     .replace("audience=invoices-api", credentials)
                     .replace("{exact: x-api-key}", "{exact: cookie}");
                 if uncommented {
-                    uncomment(kind, name, &text)
+                    uncomment(&text, lines_for_other_places(kind, name))
                 } else {
                     text
                 }
@@ -230,23 +230,40 @@ fn takes_keys_out(proxy: &Proxy, key: &str, uncommented: bool) {
     }
 }
 
-fn uncomment(kind: Kind, name: &str, text: &str) -> String {
-    let lines: &[&str] = match kind {
+/// The lines to uncomment where keys stand in queries and cookies.
+fn lines_for_other_places(kind: Kind, name: &str) -> &'static [&'static str] {
+    match kind {
         _ if name == "claviger.lua" => &[],
         _ if name == "claviger-headers.conf" => &["proxy_set_header Cookie"],
         Kind::EnvoyGrpc => &[],
-        Kind::EnvoyHttp => &[
-            "- name: envoy.filters.http.header_mutation",
-            "  typed_config:",
-            "    \"@type\": ",
-            "    mutations: {request_mut",
-        ],
+        Kind::EnvoyHttp => &["- name: envoy.filters.http.header_mutation"],
         Kind::Nginx => &["if ($args"],
         Kind::HaProxy => &["http-request del-header cookie", "http-request set-query"],
         Kind::Caddy => &["request_header -Cookie"],
         Kind::Traefik => &["Cookie: \"\""],
-    };
-    lines.iter().fold(text.to_owned(), |text, line| {
-        replaced(&text, &format!("# {line}"), line)
-    })
+    }
+}
+
+/// Uncomments each line that starts so, the lines that are indented below it, and the brace that
+/// closes it.
+pub(super) fn uncomment(text: &str, starts: &[&str]) -> String {
+    for start in starts {
+        let count = text.matches(&format!("# {start}")).count();
+        assert_eq!(count, 1, "commented lines that start with {start:?}");
+    }
+    let mut inside = false;
+    let lines = text.split('\n').map(|line| {
+        let comment = line
+            .split_once("# ")
+            .filter(|(before, _)| before.trim().is_empty());
+        inside = comment.is_some_and(|(_, rest)| {
+            starts.iter().any(|start| rest.starts_with(start))
+                || inside && rest.starts_with([' ', '\t', '}'])
+        });
+        match comment {
+            Some((indent, rest)) if inside => format!("{indent}{rest}"),
+            _ => line.to_owned(),
+        }
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }

@@ -53,8 +53,6 @@ pub(crate) fn told(kind: Kind, gate: SocketAddr, keys: &Keys) -> String {
     forged::nobody_says_who_they_are(&proxy, keys);
     spellings::report_needs_its_permission_in_every_spelling(&proxy, keys);
     spellings::only_listed_paths_need_less(&proxy, keys);
-    browsers::preflight_passes_without_a_key(&proxy);
-    browsers::other_options_requests_are_asked(&proxy, keys);
     browsers::websocket_passes_with_a_good_key_only(&proxy, keys);
     browsers::no_other_upgrade_reaches_the_api(&proxy, keys);
     much_about_a_key_fits(&proxy, keys);
