@@ -267,12 +267,16 @@ impl Proxy {
         Self::start_edited(kind, gates[0], |text| {
             // Where many stories share two processors, two seconds are not much.
             assert!(
-                text.contains("timeout: 2s"),
+                text.contains("timeout: 2s") && text.contains("{interval: 2s, timeout: 1s}"),
                 "{kind} waits for another time"
             );
             with_gates(&text, gates)
                 .replace("timeout: 2s", "timeout: 20s")
                 .replace("max_interval: 0.5s", "max_interval: 5s")
+                .replace(
+                    "{interval: 2s, timeout: 1s}",
+                    "{interval: 2s, timeout: 10s}",
+                )
         })
     }
 

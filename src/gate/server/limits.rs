@@ -160,7 +160,13 @@ fn memory_limit_of(groups: &str, mount: &Path) -> Option<u64> {
         groups
             .filter_map(|group| {
                 let limit = std::fs::read_to_string(mount.join(group).join(file));
-                limit.ok()?.trim().parse().ok()
+                // cgroup v1 writes no limit as a number near 2^63.
+                limit
+                    .ok()?
+                    .trim()
+                    .parse()
+                    .ok()
+                    .filter(|limit| *limit < 1 << 60)
             })
             .min()
     });
@@ -210,6 +216,8 @@ mod tests {
         write("memory/docker/1/memory.limit_in_bytes", "1048576\n");
         let both = "5:cpu,memory:/docker/1\n4:pids:/docker/1\n0::/pods/gate\n";
         assert_eq!(limit(both), Some(1 << 20));
+        write("memory/memory.limit_in_bytes", "9223372036854771712\n");
+        assert_eq!(limit("4:memory:/\n"), None, "no limit");
         write("memory.max", "4096\n");
         assert_eq!(
             limit("0::/of/the/host\n"),
