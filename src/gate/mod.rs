@@ -18,6 +18,7 @@ mod code;
 pub mod credential;
 mod decide;
 mod desk;
+mod error;
 pub mod feed;
 pub mod freshness;
 mod health;
@@ -39,7 +40,8 @@ pub use access_log::{AccessLog, Origin, request_id};
 pub use code::Code;
 pub use decide::{Ask, MAX_KEY, MalformedReason, Needs, Shown, Verdict, decide};
 pub use desk::{Desk, wall_clock};
-pub use run::{RunError, Settings, run};
+pub use error::RunError;
+pub use run::{Settings, run};
 
 #[cfg(test)]
 mod testing;

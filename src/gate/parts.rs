@@ -5,7 +5,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tokio_util::sync::CancellationToken;
 
-use super::run::RunError;
+use super::error::RunError;
 
 /// What runs beside the server. None of it may end before: a gate that follows nobody any more would go on to answer from what it knew,
 /// and look well.

@@ -13,8 +13,9 @@ use tokio_util::task::TaskTracker;
 use tower::util::MapResponseLayer;
 
 use super::access_log::AccessLog;
-use super::callers::{self, Callers, CallersError};
+use super::callers::{self, Callers};
 use super::desk::{Desk, wall_clock};
+use super::error::RunError;
 use super::feed::{Feed, Ledger, Timing};
 use super::freshness::{Freshness, Watched};
 use super::health::{self, State};
@@ -24,7 +25,7 @@ use super::metrics::Metrics;
 use super::parts::Parts;
 use super::report::{Identity, Reporter, Subject, Uses};
 use super::route::Routes;
-use super::server::{self, Certificates, Counters, Listener, TlsError, TlsFiles};
+use super::server::{self, Certificates, Counters, Listener, TlsFiles};
 use crate::telemetry::{self, ServerClock};
 
 /// How long the first report is waited for. A gate that cannot report serves all the same.
@@ -59,43 +60,6 @@ pub struct Settings {
     pub access_log: AccessLog,
     /// The `Gate` object to keep, if any.
     pub report: Option<Identity>,
-}
-
-/// Why the gate ended.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// The client could not be built from the configuration.
-    #[error("the connection to the API server cannot be set up: {0}")]
-    Client(#[source] Box<kube::Error>),
-    /// Nobody could ask.
-    #[error("nothing is listened on: set --listen, --listen-tls, or both")]
-    NoListener,
-    /// A client certificate is asked of somebody, and none is verified.
-    #[error("client certificates (mtls) need --listen-tls with --tls-client-ca")]
-    NoClientCa,
-    /// A watch would count as dead before it ends.
-    #[error(
-        "--max-staleness must be more than --watch-timeout and five seconds: in a quiet cluster a watch shows that it lives when it ends"
-    )]
-    Staleness,
-    /// An address cannot be had.
-    #[error(transparent)]
-    Listen(#[from] server::ServerError),
-    /// A socket failed.
-    #[error("a socket failed")]
-    Socket(#[from] std::io::Error),
-    /// The certificates cannot be used.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// The guard of the verify API cannot be set up.
-    #[error(transparent)]
-    Callers(#[from] CallersError),
-    /// The admin server failed.
-    #[error(transparent)]
-    Admin(#[from] telemetry::ServerError),
-    /// A part of the process ended that should not.
-    #[error("{0} ended unexpectedly")]
-    Ended(&'static str),
 }
 
 /// Serves until `token` is cancelled and the requests under way are answered.

@@ -18,10 +18,10 @@
 //! [SubjectAccessReview]: https://kubernetes.io/docs/reference/kubernetes-api/authorization-resources/subject-access-review-v1/
 
 mod bearer;
-mod known;
 mod portions;
 mod refusal;
 mod review;
+mod review_cache;
 #[cfg(test)]
 mod tests;
 
@@ -36,9 +36,9 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use self::bearer::Token;
-use self::known::{Answer, Known};
 pub use self::refusal::Refusal;
 use self::review::{Asker, Reviewer, User};
+use self::review_cache::{Answer, ReviewCache};
 use super::server::Peer;
 use crate::key::{MintError, OsRandom, RandomSource as _};
 
@@ -157,8 +157,8 @@ pub struct Callers {
     settings: Settings,
     reviewer: Arc<Reviewer>,
     secret: [u8; 32],
-    users: Known<Name, Option<Arc<User>>>,
-    rights: Known<(Name, Option<Box<str>>), bool>,
+    users: ReviewCache<Name, Option<Arc<User>>>,
+    rights: ReviewCache<(Name, Option<Box<str>>), bool>,
 }
 
 impl fmt::Debug for Callers {
@@ -197,8 +197,8 @@ impl Callers {
                 settings.at_once,
             )),
             secret,
-            users: Known::new(settings.remembered),
-            rights: Known::new(settings.remembered),
+            users: ReviewCache::new(settings.remembered),
+            rights: ReviewCache::new(settings.remembered),
             settings,
         })
     }

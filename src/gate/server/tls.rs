@@ -64,7 +64,7 @@ pub enum TlsError {
 /// What handshakes are answered with now.
 pub struct Certificates {
     files: TlsFiles,
-    loaded: [u8; 32],
+    pub(super) loaded: [u8; 32],
     current: ArcSwap<Current>,
 }
 
@@ -118,20 +118,8 @@ impl Certificates {
         }
     }
 
-    /// Looks at the files as if for the first time.
-    #[cfg(test)]
-    pub(super) fn look_now(&self) {
-        self.look(None);
-    }
-
-    /// Looks at the files that were loaded.
-    #[cfg(test)]
-    pub(super) fn look_again(&self) {
-        self.look(Some(self.loaded));
-    }
-
     /// Looks at the files, and takes them when they are not what was seen last and can be used.
-    fn look(&self, last: Seen) -> Seen {
+    pub(super) fn look(&self, last: Seen) -> Seen {
         let (now, built) = match Contents::read(&self.files) {
             Ok(contents) => {
                 let now = Some(contents.digest());
@@ -178,7 +166,7 @@ impl Certificates {
 }
 
 /// The hash of what the files held; `None` where they could not be read.
-type Seen = Option<[u8; 32]>;
+pub(super) type Seen = Option<[u8; 32]>;
 
 struct Contents {
     certificate: Vec<u8>,

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::super::known::Known;
 use super::super::review::Silence;
+use super::super::review_cache::ReviewCache;
 use super::super::{Refusal, Settings};
 use super::world::World;
 use super::{ALL, admit, admit_with, bearer, forbidden, pass, peer, user};
@@ -162,7 +162,7 @@ async fn identity_counts_for_the_whole_request() {
 
 #[tokio::test(start_paused = true)]
 async fn requests_that_wait_for_an_answer_keep_no_token() {
-    let known = Known::<_, ()>::new(10);
+    let known = ReviewCache::<_, ()>::new(10);
     let token = Arc::new("a token");
     let ask = || {
         let token = token.clone();

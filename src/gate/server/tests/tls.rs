@@ -122,7 +122,7 @@ async fn files_that_cannot_be_used_change_nothing_and_are_explained() {
             !error.contains("BEGIN") && !error.contains("secret"),
             "{error}"
         );
-        certificates.look_now();
+        certificates.look(None);
         assert!(
             Arc::ptr_eq(&serving, &certificates.current()),
             "{complaint}: the old certificate stays"
@@ -134,11 +134,11 @@ async fn files_that_cannot_be_used_change_nothing_and_are_explained() {
         error.starts_with("--tls-key ") && error.contains("No such file"),
         "{error}"
     );
-    certificates.look_now();
+    certificates.look(None);
     assert!(Arc::ptr_eq(&serving, &certificates.current()));
 
     write(dir.path(), (&second, &second_key), Some(&ca));
-    certificates.look_now();
+    certificates.look(None);
     assert!(
         !Arc::ptr_eq(&serving, &certificates.current()),
         "what can be used is taken"
@@ -152,7 +152,7 @@ async fn files_that_stay_the_same_are_not_taken_again() {
     let certificates =
         Arc::new(Certificates::load(write(dir.path(), (&certificate, &key), None)).unwrap());
     let serving = certificates.current();
-    certificates.look_again();
+    certificates.look(Some(certificates.loaded));
     assert!(
         Arc::ptr_eq(&serving, &certificates.current()),
         "sessions go on"
@@ -198,7 +198,7 @@ async fn a_client_may_show_a_certificate_and_it_must_be_of_the_authority() {
     let mut proxy = H2::over(proxy).await;
     let (renewed, renewed_key) = authority.sign("gate");
     write(dir.path(), (&renewed, &renewed_key), Some(&authority.pem()));
-    certificates.look_now();
+    certificates.look(None);
     assert_eq!(
         proxy.get("/").await.unwrap().2,
         "127.0.0.1 true",
@@ -210,7 +210,7 @@ async fn a_client_may_show_a_certificate_and_it_must_be_of_the_authority() {
     let waits = tokio::spawn(async move { waits.get("/wait").await });
     soon(server.waiting.acquire()).await.unwrap().forget();
     write(dir.path(), (&certificate, &key), Some(&foreign.pem()));
-    certificates.look_now();
+    certificates.look(None);
     soon(async { while proxy.get("/").await.is_ok() {} }).await;
     server.let_go.add_permits(1);
     assert_eq!(

@@ -22,13 +22,13 @@ type Asked<V> = watch::Receiver<Option<Outcome<V>>>;
 
 /// Answers by what was asked about. Bounded: what is asked for often stays. Good answers have a
 /// cache of their own, from which no number of made-up tokens can evict them.
-pub(super) struct Known<K, V> {
+pub(super) struct ReviewCache<K, V> {
     good: Cache<K, Answer<V>>,
     /// Questions under way, and their outcome.
     asked: Cache<K, Asked<V>>,
 }
 
-impl<K, V> Known<K, V>
+impl<K, V> ReviewCache<K, V>
 where
     K: Clone + Eq + Hash + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
