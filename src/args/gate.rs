@@ -75,7 +75,8 @@ pub(crate) struct GateArgs {
     /// How long a watch lasts before it is begun anew: from 1s to 5m. One that dies silently is noticed five seconds later.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     watch_timeout: Duration,
-    /// How many connections are served at once. Default: as many as half of the memory limit can hold, at most 20000.
+    /// How many connections are served at once. Default: as many as half of the memory limit can
+    /// hold, at most 20000.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_connections: Option<u32>,
     /// How long requests that are under way are waited for when the process is told to stop.
