@@ -24,6 +24,7 @@ use crate::support::wait;
 
 stories![
     a_thousand_requests_a_second_see_no_rotation,
+    gates_that_die_in_turn_cost_no_request,
     a_rotated_key_is_given_out_when_the_gates_know_it,
     a_controller_that_ends_hands_out_what_it_held_back,
     a_controller_that_ends_hands_out_what_its_watch_never_showed,
@@ -32,6 +33,8 @@ stories![
 ];
 
 const ROTATIONS: usize = 50;
+/// Gates killed one after the other, by each story of an Envoy.
+const DEATHS: usize = 40;
 /// Clients, each with a connection of its own to Envoy, which asks this often.
 const CLIENTS: usize = 50;
 const PACE: Duration = Duration::from_millis(50);
@@ -120,16 +123,46 @@ fn a_thousand_requests_a_second_see_no_rotation() {
         "they were killed"
     );
     assert!(
-        told.requests > 500 * ROTATIONS,
+        told.requests > CLIENTS * ROTATIONS,
         "there was load: {} requests",
         told.requests
     );
-    assert!(
-        told.refused.is_empty(),
-        "{:?}\n{}",
-        &told.refused[..told.refused.len().min(10)],
-        envoy.log()
+    told.assert_none_refused(&envoy);
+}
+
+/// A gate dies the moment the other one is back, which Envoy may still leave alone.
+fn gates_that_die_in_turn_cost_no_request() {
+    let stage = Stage::new("in-turn");
+    let _operator = stage.operator().start_ready();
+    stage.declare(
+        "k",
+        "{audiences: [invoices-api], permissions: ['invoices:read']}",
     );
+    stage.wait_issued("k");
+    let start = |address: &str| {
+        Gate::builder(&stage.cluster)
+            .args(&["--access-log=off", &format!("--listen={address}")])
+            .start_ready()
+    };
+    for kind in [Kind::EnvoyGrpc, Kind::EnvoyHttp] {
+        let mut gates = [start("127.0.0.1:0"), start("127.0.0.1:0")];
+        let addresses = gates.each_ref().map(Gate::plain_address);
+        let envoy = Proxy::start_before(kind, &addresses);
+        let load = Load::start(&stage, &envoy);
+        for victim in [0, 1].repeat(DEATHS / 2) {
+            gates[victim].kill();
+            gates[victim] = start(&addresses[victim].to_string());
+            envoy.upstream.take();
+        }
+        let told = load.stop();
+        println!(
+            "{kind}: {DEATHS} gates killed: {} requests, {} refused",
+            told.requests,
+            told.refused.len(),
+        );
+        assert!(told.requests > DEATHS, "there was load");
+        told.assert_none_refused(&envoy);
+    }
 }
 
 /// A key that was given out before a gate had heard of it would be refused there. Gates say in their `Gate` how far they are.
@@ -292,6 +325,17 @@ struct Told {
     rate: f64,
     keys: usize,
     refused: Vec<String>,
+}
+
+impl Told {
+    fn assert_none_refused(&self, envoy: &Proxy) {
+        assert!(
+            self.refused.is_empty(),
+            "{:?}\n{}",
+            &self.refused[..self.refused.len().min(10)],
+            envoy.log()
+        );
+    }
 }
 
 /// Clients that read the key from its Secret, at once or some time later.
