@@ -124,75 +124,24 @@ pub struct Present {
 
 /// What other parts of the gate count by themselves, read when it is asked for.
 #[derive(Debug)]
-struct CountedElsewhere {
-    counters: Arc<Counters>,
-    uses: Arc<Uses>,
-}
+struct CountedElsewhere(Arc<Uses>);
 
 impl Collector for CountedElsewhere {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let mut gauge = |name, help, count: u64| {
-            let gauge = ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
-            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
-        };
-        gauge(
-            "connections",
-            "Connections that are open",
-            self.counters.open.get(),
-        )?;
-        gauge(
+        let gauge = ConstGauge::new(i64::try_from(self.0.pending()).unwrap_or(i64::MAX));
+        let (name, help) = (
             "uses_pending",
             "ApiKeys whose last use is not in their status yet",
-            number(self.uses.pending()),
-        )?;
+        );
+        gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         let mut counter = |name, help, count: u64| {
             let counter = ConstCounter::new(count);
             counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)
         };
         counter(
-            "connections_accepted",
-            "Connections that were accepted",
-            self.counters.accepted.get(),
-        )?;
-        counter(
-            "accept_errors",
-            "Connections that could not be accepted",
-            self.counters.accept_errors.get(),
-        )?;
-        counter(
-            "refused_handshakes",
-            "TLS handshakes that failed or took too long",
-            self.counters.refused_handshakes.get(),
-        )?;
-        counter(
-            "slow_heads",
-            "Connections cut off because a request did not come to its end",
-            self.counters.slow_heads.get(),
-        )?;
-        counter(
-            "stalled_connections",
-            "Connections cut off because nothing moved",
-            self.counters.stalled.get(),
-        )?;
-        counter(
-            "waited_connections",
-            "Connections that had to wait for others to end",
-            self.counters.waited.get(),
-        )?;
-        counter(
-            "connections_evicted",
-            "Connections cut off because others needed their place",
-            self.counters.evicted.get(),
-        )?;
-        counter(
-            "refused_requests",
-            "Requests refused because too many were in flight",
-            self.counters.refused_requests.get(),
-        )?;
-        counter(
             "uses_dropped",
             "Last uses that were not kept because too many were waiting",
-            self.uses.dropped(),
+            self.0.dropped(),
         )?;
         counter(
             "log_lines_dropped",
@@ -202,8 +151,57 @@ impl Collector for CountedElsewhere {
     }
 }
 
-fn number(count: usize) -> u64 {
-    u64::try_from(count).unwrap_or(u64::MAX)
+fn register_server(registry: &mut Registry, counters: &Counters) {
+    registry.register(
+        "connections",
+        "Connections that are open",
+        counters.open.clone(),
+    );
+    let counters = [
+        (
+            "connections_accepted",
+            "Connections that were accepted",
+            &counters.accepted,
+        ),
+        (
+            "accept_errors",
+            "Connections that could not be accepted",
+            &counters.accept_errors,
+        ),
+        (
+            "refused_handshakes",
+            "TLS handshakes that failed or took too long",
+            &counters.refused_handshakes,
+        ),
+        (
+            "slow_heads",
+            "Connections cut off because a request did not come to its end",
+            &counters.slow_heads,
+        ),
+        (
+            "stalled_connections",
+            "Connections cut off because nothing moved",
+            &counters.stalled,
+        ),
+        (
+            "waited_connections",
+            "Connections that had to wait for others to end",
+            &counters.waited,
+        ),
+        (
+            "connections_evicted",
+            "Connections cut off because others needed their place",
+            &counters.evicted,
+        ),
+        (
+            "refused_requests",
+            "Requests refused because too many were in flight",
+            &counters.refused_requests,
+        ),
+    ];
+    for (name, help, counter) in counters {
+        registry.register(name, help, counter.clone());
+    }
 }
 
 impl Default for Metrics {
@@ -217,10 +215,8 @@ impl Metrics {
     #[must_use]
     pub fn new(counters: &Arc<Counters>, uses: &Arc<Uses>) -> Self {
         let mut registry = Registry::with_prefix("claviger_gate");
-        registry.register_collector(Box::new(CountedElsewhere {
-            counters: counters.clone(),
-            uses: uses.clone(),
-        }));
+        registry.register_collector(Box::new(CountedElsewhere(uses.clone())));
+        register_server(&mut registry, counters);
         let verdicts = Family::<VerdictLabels, Counter>::default();
         let took = Family::<ProtocolLabels, Histogram>::new_with_constructor(|| {
             Histogram::new([

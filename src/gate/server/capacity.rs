@@ -69,7 +69,7 @@ impl Capacity {
         if let Ok(permit) = self.connections.clone().try_acquire_owned() {
             return Some(permit);
         }
-        self.counters.waited.increment();
+        self.counters.waited.inc();
         loop {
             let long_ago = |since: &Instant| since.elapsed() >= HONEST;
             self.evict_longest(|timeouts| Some(timeouts.waits_since()).filter(long_ago));
@@ -111,7 +111,7 @@ impl Capacity {
     ) -> Option<OwnedSemaphorePermit> {
         let permit = semaphore.clone().try_acquire_many_owned(permits).ok();
         if permit.is_none() {
-            self.counters.refused_requests.increment();
+            self.counters.refused_requests.inc();
             self.evict_longest(ConnectionTimeouts::busy_since);
         }
         permit
@@ -150,7 +150,7 @@ impl Capacity {
         for (_, task) in candidates.into_iter().take(count) {
             task.abort();
             closing.push(task.clone());
-            self.counters.evicted.increment();
+            self.counters.evicted.inc();
         }
     }
 }

@@ -2,17 +2,18 @@
 
 use std::convert::Infallible;
 use std::error::Error;
-use std::future::{Future, poll_fn};
+use std::future::{Future, poll_fn, ready};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::body::Body;
+use axum::response::IntoResponse;
 use bytes::Bytes;
 use http::header::{CONNECTION, RETRY_AFTER};
-use http::{HeaderValue, Request, Response, StatusCode, Version};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -41,6 +42,10 @@ const WINDOW: u32 = 65_535;
 /// For so many bytes counts a response whose length is not known before it is sent: a verdict over
 /// gRPC, with all that is said about a key.
 const UNKNOWN_LENGTH: usize = 16 * 1024;
+
+/// The answer to what there is no room for now.
+const BUSY: (StatusCode, [(HeaderName, &str); 1]) =
+    (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")]);
 
 /// Who is at the other end of a connection: an extension of every request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,38 +118,28 @@ impl Server {
             drain,
         })
     }
-}
 
-/// A connection that is open.
-pub(super) struct Connection {
-    pub(super) server: Arc<Server>,
-    pub(super) peer: Peer,
-    pub(super) timeouts: ConnectionTimeouts,
-    /// Its requests in flight are finished, then it closes.
-    pub(super) retire: CancellationToken,
-}
-
-impl Connection {
-    /// Serves it until it ends, by whichever side.
-    pub(super) async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-        let Self {
-            server,
-            peer,
-            timeouts,
-            retire,
-        } = self;
+    /// Serves a connection until it ends, by whichever side. Once `retire` is cancelled, its requests
+    /// in flight are finished, then it closes.
+    pub(super) async fn serve(
+        self: Arc<Self>,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        peer: Peer,
+        timeouts: ConnectionTimeouts,
+        retire: CancellationToken,
+    ) {
         let requests = Requests {
-            server: server.clone(),
+            server: self.clone(),
             peer,
             timeouts: timeouts.clone(),
         };
         let mut executor = LocalExecutor::default();
-        let protocols = protocols(&server.limits, &executor);
+        let protocols = protocols(&self.limits, &executor);
         let io = CorkedIo::new(stream, timeouts.clone());
         let connection = protocols.serve_connection(TokioIo::new(io.clone()), requests);
         let mut connection = pin!(connection);
         let mut timer = Timer::new(timeouts.clone());
-        let mut close = pin!(server.drain.run_until_cancelled(retire.cancelled()));
+        let mut close = pin!(self.drain.run_until_cancelled(retire.cancelled()));
         let (mut closing, address) = (false, peer.address);
         loop {
             tokio::select! {
@@ -163,11 +158,12 @@ impl Connection {
                             connection.as_mut().graceful_shutdown();
                             continue;
                         }
-                        Expired::Head => (&server.counters.slow_heads, "a head did not come in time"),
-                        Expired::Progress => (&server.counters.stalled, "it made no progress"),
+                        Expired::Head => (&self.counters.slow_heads, "a head did not come in time"),
+                        Expired::Progress => (&self.counters.stalled, "it made no progress"),
                     };
                     tracing::debug!(%address, why, "a connection is cut off");
-                    return count.increment();
+                    count.inc();
+                    return;
                 }
                 _ = &mut close, if !closing => {
                     closing = true;
@@ -217,12 +213,12 @@ impl Service<Request<Incoming>> for Requests {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let server = self.server.clone();
         let Some(permit) = server.capacity.request() else {
-            return Box::pin(std::future::ready(Ok(busy())));
+            return Box::pin(ready(Ok(refusal(BUSY))));
         };
         let in_flight = self.timeouts.begin(permit);
         // HTTP/1 sees to it itself; over HTTP/2 one byte can stand for a header.
         if request.headers().len() > server.limits.headers.into() {
-            return Box::pin(std::future::ready(Ok(empty(
+            return Box::pin(ready(Ok(refusal(
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             ))));
         }
@@ -236,7 +232,7 @@ impl Service<Request<Incoming>> for Requests {
                 Poll::Ready(response) => response?,
                 Poll::Pending => {
                     let Some(_waiting) = server.capacity.waiting() else {
-                        return Ok(busy());
+                        return Ok(refusal(BUSY));
                     };
                     response.await?
                 }
@@ -246,7 +242,7 @@ impl Service<Request<Incoming>> for Requests {
                 None => UNKNOWN_LENGTH,
             };
             let Some(permit) = server.capacity.body_bytes(length) else {
-                return Ok(busy());
+                return Ok(refusal(BUSY));
             };
             let held = Some(Arc::new((in_flight, permit)));
             let mut response = response.map(|body| ResponseBody { body, held });
@@ -260,22 +256,12 @@ impl Service<Request<Incoming>> for Requests {
     }
 }
 
-/// Without a body: a peer that takes none cannot make the server hold it.
-fn empty(status: StatusCode) -> Response<ResponseBody> {
-    let mut response = Response::new(ResponseBody {
-        body: Body::empty(),
-        held: None,
-    });
-    *response.status_mut() = status;
+/// Answers without a body: a peer that takes none cannot make the server hold it.
+fn refusal(response: impl IntoResponse) -> Response<ResponseBody> {
+    let held = None;
     response
-}
-
-fn busy() -> Response<ResponseBody> {
-    let mut response = empty(StatusCode::SERVICE_UNAVAILABLE);
-    response
-        .headers_mut()
-        .insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    response
+        .into_response()
+        .map(|body| ResponseBody { body, held })
 }
 
 /// What a request takes of [`Capacity`] until its response has been sent.
@@ -307,14 +293,10 @@ impl hyper::body::Body for ResponseBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        let piece = |data| {
-            Bytes::from_owner(Piece {
-                data,
-                _held: self.held.clone(),
-            })
-        };
-        Poll::Ready(frame.map(|frame| Ok(frame?.map_data(piece))))
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        let held = self.held.clone();
+        let piece = |data| Bytes::from_owner(Piece { data, _held: held });
+        frame.map_ok(|frame| frame.map_data(piece))
     }
 
     fn is_end_stream(&self) -> bool {

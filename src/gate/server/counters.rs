@@ -1,52 +1,38 @@
-//! What the listeners count. Plain numbers: the gate's metrics read them.
+//! What the server counts.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A number of connections or requests.
-#[derive(Debug, Default)]
-pub struct Count(AtomicU64);
-
-impl Count {
-    /// The number now.
-    #[must_use]
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn increment(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-}
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
 
 /// Counts of a server's connections and requests. All of them only grow, except `open`.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Connections that are open now, those in a TLS handshake among them.
-    pub open: Count,
+    pub open: Gauge,
     /// Connections that were accepted.
-    pub accepted: Count,
+    pub accepted: Counter,
     /// Failures to accept a connection, such as too many open files.
-    pub accept_errors: Count,
+    pub accept_errors: Counter,
     /// TLS handshakes that failed or were not done in time.
-    pub refused_handshakes: Count,
+    pub refused_handshakes: Counter,
     /// Connections cut off because a request head did not come, or not to its end, in time.
-    pub slow_heads: Count,
+    pub slow_heads: Counter,
     /// Connections cut off because the peer did not read its response, or a request did not end.
-    pub stalled: Count,
+    pub stalled: Counter,
     /// Connections that had to wait because as many as allowed were open.
-    pub waited: Count,
+    pub waited: Counter,
     /// Connections cut off because others needed their place, or that of their requests.
-    pub evicted: Count,
+    pub evicted: Counter,
     /// Requests refused because too many were in flight, or too many bytes of their bodies.
-    pub refused_requests: Count,
+    pub refused_requests: Counter,
 }
 
 impl Counters {
     /// Counts a connection as open until the returned value is dropped.
     pub(super) fn opened(self: &Arc<Self>) -> Open {
-        self.accepted.increment();
-        self.open.increment();
+        self.accepted.inc();
+        self.open.inc();
         Open(self.clone())
     }
 }
@@ -56,6 +42,6 @@ pub(super) struct Open(Arc<Counters>);
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.open.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.open.dec();
     }
 }

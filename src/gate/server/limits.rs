@@ -159,14 +159,9 @@ fn memory_limit_of(groups: &str, mount: &Path) -> Option<u64> {
         let groups = Path::new(path.trim_start_matches('/')).ancestors();
         groups
             .filter_map(|group| {
-                let limit = std::fs::read_to_string(mount.join(group).join(file));
+                let limit = std::fs::read_to_string(mount.join(group).join(file)).ok()?;
                 // cgroup v1 writes no limit as a number near 2^63.
-                limit
-                    .ok()?
-                    .trim()
-                    .parse()
-                    .ok()
-                    .filter(|limit| *limit < 1 << 60)
+                limit.trim().parse().ok().filter(|limit| *limit < 1 << 60)
             })
             .min()
     });

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::ServerError;
-use super::connection::{Connection, Peer, Server};
+use super::connection::{Peer, Server};
 use super::counters::Counters;
 use super::limits::Limits;
 use super::timeouts::ConnectionTimeouts;
@@ -33,11 +33,7 @@ impl Listener {
     /// # Errors
     /// [`ServerError::Bind`] when it cannot be had.
     pub async fn plain(address: SocketAddr) -> Result<Self, ServerError> {
-        let socket = bind("--listen", address).await?;
-        Ok(Self {
-            socket,
-            certificates: None,
-        })
+        Self::bind("--listen", address, None).await
     }
 
     /// Binds the address of `--listen-tls`.
@@ -48,11 +44,25 @@ impl Listener {
         address: SocketAddr,
         certificates: Arc<Certificates>,
     ) -> Result<Self, ServerError> {
-        let socket = bind("--listen-tls", address).await?;
-        Ok(Self {
-            socket,
-            certificates: Some(certificates),
-        })
+        Self::bind("--listen-tls", address, Some(certificates)).await
+    }
+
+    async fn bind(
+        flag: &'static str,
+        address: SocketAddr,
+        certificates: Option<Arc<Certificates>>,
+    ) -> Result<Self, ServerError> {
+        match TcpListener::bind(address).await {
+            Ok(socket) => Ok(Self {
+                socket,
+                certificates,
+            }),
+            Err(source) => Err(ServerError::Bind {
+                flag,
+                address,
+                source,
+            }),
+        }
     }
 
     /// The address, with the port that was taken where any was asked for.
@@ -62,15 +72,6 @@ impl Listener {
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
-}
-
-async fn bind(flag: &'static str, address: SocketAddr) -> Result<TcpListener, ServerError> {
-    let bound = TcpListener::bind(address).await;
-    bound.map_err(|source| ServerError::Bind {
-        flag,
-        address,
-        source,
-    })
 }
 
 /// Serves `router` at all listeners until `token` is cancelled, then finishes the requests in
@@ -123,7 +124,7 @@ impl Server {
                 // That connection is gone already.
                 Err(error) if is_of_the_peer(&error) => continue,
                 Err(error) => {
-                    self.counters.accept_errors.increment();
+                    self.counters.accept_errors.inc();
                     if pause.is_zero() {
                         tracing::warn!(%error, "connections cannot be accepted; trying again");
                     }
@@ -160,19 +161,10 @@ impl Server {
     ) {
         // Responses are small and waited for.
         let _ = stream.set_nodelay(true);
-        let connection = |certified, retire| {
-            let peer = Peer { address, certified };
-            Connection {
-                server: self.clone(),
-                peer,
-                timeouts,
-                retire,
-            }
-        };
         let Some(certificates) = certificates else {
-            return connection(false, CancellationToken::new())
-                .serve(stream)
-                .await;
+            let (certified, retire) = (false, CancellationToken::new());
+            let peer = Peer { address, certified };
+            return self.serve(stream, peer, timeouts, retire).await;
         };
         let current = certificates.current();
         let handshake = TlsAcceptor::from(current.config.clone()).accept(stream);
@@ -185,19 +177,17 @@ impl Server {
             Ok(Ok(stream)) => {
                 let certificates = stream.get_ref().1.peer_certificates();
                 let certified = certificates.is_some_and(|chain| !chain.is_empty());
-                let retire = if certified {
-                    current.authorities.clone()
-                } else {
-                    CancellationToken::new()
-                };
+                let authorities = certified.then(|| current.authorities.clone());
+                let retire = authorities.unwrap_or_default();
                 // While it stays open it keeps nothing of a configuration that is replaced.
                 drop(current);
-                return connection(certified, retire).serve(stream).await;
+                let peer = Peer { address, certified };
+                return self.serve(stream, peer, timeouts, retire).await;
             }
             Ok(Err(error)) => error,
             Err(_) => io::ErrorKind::TimedOut.into(),
         };
-        self.counters.refused_handshakes.increment();
+        self.counters.refused_handshakes.inc();
         tracing::debug!(%address, %error, "a TLS handshake failed");
     }
 }

@@ -105,11 +105,8 @@ impl Certificates {
     /// Reads the files again every `pause` until `token` is cancelled. What cannot be used is logged, and the last that could stays.
     pub async fn keep_current(self: Arc<Self>, pause: Duration, token: CancellationToken) {
         let mut seen = Some(self.loaded);
-        while token
-            .run_until_cancelled(tokio::time::sleep(pause))
-            .await
-            .is_some()
-        {
+        let paused = || token.run_until_cancelled(tokio::time::sleep(pause));
+        while paused().await.is_some() {
             let same = self.clone();
             let Ok(now) = tokio::task::spawn_blocking(move || same.look(seen)).await else {
                 return;
@@ -120,33 +117,23 @@ impl Certificates {
 
     /// Looks at the files, and takes them when they are not what was seen last and can be used.
     pub(super) fn look(&self, last: Seen) -> Seen {
-        let (now, built) = match Contents::read(&self.files) {
-            Ok(contents) => {
-                let now = Some(contents.digest());
-                if last == now {
-                    return now;
-                }
-                (
-                    now,
-                    contents
-                        .configuration(&self.files)
-                        .map(|config| (config, contents.client_ca)),
-                )
-            }
-            Err(error) => (None, Err(error)),
+        let read = Contents::read(&self.files);
+        let now = read.as_ref().ok().map(Contents::digest);
+        if now.is_some() && last == now {
+            return now;
+        }
+        let usable = |contents: Contents| {
+            let config = contents.configuration(&self.files)?;
+            Ok((config, contents.client_ca))
         };
-        match built {
+        match read.and_then(usable) {
             Ok((config, client_ca)) => {
                 let old = self.current();
                 let same = old.client_ca == client_ca;
-                let authorities = if same {
-                    old.authorities.clone()
-                } else {
-                    CancellationToken::new()
-                };
+                let authorities = same.then(|| old.authorities.clone());
                 self.current.store(Arc::new(Current {
                     config: Arc::new(config),
-                    authorities,
+                    authorities: authorities.unwrap_or_default(),
                     client_ca,
                 }));
                 if !same {
@@ -195,14 +182,10 @@ impl Contents {
     }
 
     fn digest(&self) -> [u8; 32] {
+        let (certificate, key) = (Some(&self.certificate), Some(&*self.key));
         let mut hash = Sha256::new();
-        for part in [
-            Some(&self.certificate),
-            Some(&*self.key),
-            self.client_ca.as_ref(),
-        ] {
-            let digest = part.map(Sha256::digest).unwrap_or_default();
-            hash.update(digest);
+        for part in [certificate, key, self.client_ca.as_ref()] {
+            hash.update(part.map(Sha256::digest).unwrap_or_default());
         }
         hash.finalize().into()
     }

@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::gate::server::connection::{Connection, Server};
+use crate::gate::server::connection::Server;
 use crate::gate::server::{Counters, Limits, Peer};
 
 fn timeouts() -> ConnectionTimeouts {
@@ -118,13 +118,7 @@ async fn no_answer_leaves_in_parts_however_many_are_given_at_once() {
             certified: false,
         };
         let (timeouts, retire) = (timeouts(), CancellationToken::new());
-        let connection = Connection {
-            server,
-            peer,
-            timeouts,
-            retire,
-        };
-        connection.serve(noting).await;
+        server.serve(noting, peer, timeouts, retire).await;
     });
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
