@@ -8,6 +8,7 @@
 //!   I/O, no clock, no randomness.
 //! - [`controller`]: making it so: watching, observing, executing, events, leadership.
 //! - [`gate`]: may this key pass: index, decision, protocols. Uses [`api`] and [`key`] only.
+//! - [`watch`]: list and watch, for the controller and the gate.
 //! - [`telemetry`]: logs, metrics, health.
 //!
 //! Start with [`lifecycle::plan`]: it is the whole of what Claviger decides.
@@ -18,3 +19,4 @@ pub mod gate;
 pub mod key;
 pub mod lifecycle;
 pub mod telemetry;
+pub mod watch;

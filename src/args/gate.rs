@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args};
 use claviger::gate::callers::{self, Method};
-use claviger::gate::feed::Timing;
 use claviger::gate::report::Identity;
 use claviger::gate::server::{Limits, TlsFiles};
 use claviger::gate::{AccessLog, ProxyCallers, Settings};
+use claviger::watch::Timing;
 
 use super::{Failure, ProcessArgs, address, duration};
 

@@ -8,9 +8,9 @@ use jiff::{SignedDuration, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 use super::answer::Unable;
-use super::feed::Ledger;
 use super::freshness::{Freshness, Watched};
 use super::index::Index;
+use super::index_updater::IndexUpdater;
 use super::metrics::{Metrics, Present};
 use super::report::GateFacts;
 use crate::api::GateState;
@@ -22,7 +22,7 @@ pub(super) struct State {
     pub(super) index: Arc<ArcSwap<Index>>,
     pub(super) freshness: Arc<Freshness>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) ledger: Arc<Ledger>,
+    pub(super) updater: Arc<IndexUpdater>,
     pub(super) server_clock: ServerClock,
     pub(super) stopping: CancellationToken,
 }
@@ -35,7 +35,7 @@ impl State {
             Err(Unable::Loading) => GateState::Loading,
             Err(Unable::Stale) => GateState::Stale,
         };
-        let reached = self.ledger.reached();
+        let reached = self.updater.reached();
         let known = |version: String| Some(version).filter(|version| !version.is_empty());
         GateFacts {
             state,
@@ -133,7 +133,7 @@ impl Health for State {
         }
         self.freshness
             .check()
-            .map_err(|unable| match self.ledger.trouble() {
+            .map_err(|unable| match self.updater.trouble() {
                 Some(trouble) => format!("{unable} ({trouble})"),
                 None => unable.to_string(),
             })

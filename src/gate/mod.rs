@@ -5,7 +5,7 @@
 //! - [`permission`], [`credential`], [`route`]: what a route needs, and where a request carries its key
 //! - [`answer`]: what a verdict looks like over HTTP
 //! - `protocols`: adapters: JSON verify, Envoy's `ext_authz` over gRPC, and whatever asks over HTTP
-//! - [`feed`]: follows the API server
+//! - `index_updater`: applies what the watches read to the index
 //! - [`freshness`]: how old the index may be
 //! - [`callers`]: who may ask the verify API
 //! - [`report`]: the `Gate` object, and last uses
@@ -19,11 +19,11 @@ pub mod credential;
 mod decide;
 mod desk;
 mod error;
-pub mod feed;
 pub mod freshness;
 mod health;
 mod http;
 pub mod index;
+mod index_updater;
 pub mod metrics;
 mod parts;
 pub mod permission;

@@ -16,17 +16,18 @@ use super::access_log::AccessLog;
 use super::callers::{self, Callers};
 use super::desk::{Desk, wall_clock};
 use super::error::RunError;
-use super::feed::{Feed, Ledger, Timing};
-use super::freshness::{Freshness, Watched};
+use super::freshness::Freshness;
 use super::health::{self, State};
 use super::http::{ProxyCallers, router};
 use super::index::{Holder, Writer};
+use super::index_updater::{self, ApiKeyHandler, IndexUpdater, RoleHandler};
 use super::metrics::Metrics;
 use super::parts::Parts;
 use super::report::{Identity, Reporter, Subject, Uses};
 use super::route::Routes;
 use super::server::{self, Certificates, Counters, Listener, TlsFiles};
 use crate::telemetry::{self, ServerClock};
+use crate::watch::{GRACE, Handler, Timing, Watcher};
 
 /// How long the first report is waited for. A gate that cannot report serves all the same.
 const FIRST_REPORT: Duration = Duration::from_secs(2);
@@ -85,7 +86,7 @@ pub async fn run(
     let stopping = token.child_token();
     let writer = Writer::default();
     let index = writer.published();
-    let ledger = Arc::new(Ledger::new(
+    let updater = Arc::new(IndexUpdater::new(
         writer,
         freshness.clone(),
         metrics.clone(),
@@ -105,7 +106,7 @@ pub async fn run(
         index,
         freshness,
         metrics,
-        ledger: ledger.clone(),
+        updater: updater.clone(),
         server_clock,
         stopping: stopping.clone(),
     });
@@ -136,35 +137,22 @@ pub async fn run(
     } else {
         reported.cancel();
     }
-    let watched = if settings.cluster_objects {
-        &[Watched::ApiKeys, Watched::Roles][..]
-    } else {
-        &[Watched::ApiKeys]
-    };
-    for watched in watched {
-        let feed = Feed::new(
-            client.clone(),
-            *watched,
-            settings.namespace.as_deref(),
-            ledger.clone(),
-            settings.timing,
+    let apikeys = Watcher::new(
+        client.clone(),
+        index_updater::apikeys(settings.namespace.as_deref()),
+        Arc::new(ApiKeyHandler(updater.clone())),
+        settings.timing,
+    );
+    let apikeys = watch_after(&reported, &background, apikeys);
+    parts.spawn("the watch of ApiKeys", apikeys);
+    if settings.cluster_objects {
+        let handler = Arc::new(RoleHandler(updater));
+        let (collection, timing) = (index_updater::roles(), settings.timing);
+        let roles = Watcher::new(client.clone(), collection, handler, timing);
+        parts.spawn(
+            "the watch of ApiKeyRoles",
+            watch_after(&reported, &background, roles),
         );
-        let (reported, background) = (reported.clone(), background.clone());
-        let followed = async move {
-            // What is announced after the first list waits for a gate that the controller knows of, and what was before is in it.
-            let told = tokio::time::timeout(FIRST_REPORT, reported.cancelled());
-            if background.run_until_cancelled(told).await.is_some() {
-                feed.run(background).await;
-            }
-        };
-        let name = match watched {
-            Watched::ApiKeys => "the watch of ApiKeys",
-            Watched::Roles => "the watch of ApiKeyRoles",
-        };
-        parts.spawn(name, async {
-            followed.await;
-            Ok(())
-        });
     }
     // Anybody may ask there: what the API server said stays at the admin port.
     let (fresh, ending) = (state.freshness.clone(), stopping.clone());
@@ -188,6 +176,23 @@ pub async fn run(
         Ok(())
     } else {
         Err(RunError::Ended("the server"))
+    }
+}
+
+/// Watches once the controller knows of this gate: a version that is announced after the first list
+/// then waits for the gate, and one that was announced before is in the list.
+fn watch_after<H: Handler + 'static>(
+    reported: &CancellationToken,
+    background: &CancellationToken,
+    watcher: Watcher<H>,
+) -> impl Future<Output = Result<(), RunError>> + Send + use<H> {
+    let (reported, background) = (reported.clone(), background.clone());
+    async move {
+        let reported = tokio::time::timeout(FIRST_REPORT, reported.cancelled());
+        if background.run_until_cancelled(reported).await.is_some() {
+            watcher.run(background).await;
+        }
+        Ok(())
     }
 }
 
@@ -217,7 +222,7 @@ impl Settings {
         }
         if self
             .max_staleness
-            .is_some_and(|max| max <= self.timing.watch + super::feed::GRACE)
+            .is_some_and(|max| max <= self.timing.watch + GRACE)
         {
             return Err(RunError::Staleness);
         }
@@ -258,7 +263,7 @@ fn reporter(
     state: &Arc<State>,
     uses: &Arc<Uses>,
 ) -> Reporter {
-    let (moved, state) = (state.ledger.moved(), state.clone());
+    let (moved, state) = (state.updater.moved(), state.clone());
     Reporter::new(
         client.clone(),
         identity,
@@ -313,7 +318,7 @@ mod tests {
 
         let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut settings = settings();
-        // No clock goes so far: the feed panics.
+        // No clock goes so far: the watcher panics.
         settings.timing.watch = Duration::MAX;
         let run = run(
             settings,

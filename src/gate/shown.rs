@@ -6,30 +6,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::Deserialize;
 
 use crate::api::{ApiKeyRoleSpec, ApiKeySpec};
-
-/// What the gate reads of an object's metadata.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Meta {
-    /// The name.
-    pub name: String,
-    /// The namespace; empty for what belongs to the cluster.
-    pub namespace: String,
-    /// The UID, by which an object is known here: a name may come back as another object.
-    pub uid: String,
-    /// The resourceVersion.
-    pub resource_version: String,
-    /// When it was created. Of two with one hash the older counts.
-    pub creation_timestamp: Option<Time>,
-    /// When its deletion was asked for. From then on it counts as gone.
-    pub deletion_timestamp: Option<Time>,
-}
+use crate::watch::{Metadata, Object};
 
 /// An `ApiKey`.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct ShownApiKey {
     /// Its metadata.
-    pub metadata: Meta,
+    pub metadata: Metadata,
     /// What is asked for.
     #[serde(default)]
     pub spec: ApiKeySpec,
@@ -106,10 +89,22 @@ pub enum ShownVersionPhase {
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct ShownRole {
     /// Its metadata.
-    pub metadata: Meta,
+    pub metadata: Metadata,
     /// What it allows.
     #[serde(default)]
     pub spec: ApiKeyRoleSpec,
+}
+
+impl Object for ShownApiKey {
+    fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+}
+
+impl Object for ShownRole {
+    fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
 }
 
 /// Seconds since 1970.

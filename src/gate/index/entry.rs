@@ -1,6 +1,5 @@
 //! One ApiKey as the index keeps it: small, because there may be a million of them.
 
-use std::fmt;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -11,13 +10,10 @@ use super::profile::{Principal, Profile};
 use crate::gate::report::Noted;
 use crate::gate::shown::{ShownApiKey, ShownPhase, ShownVersion, ShownVersionPhase, seconds};
 use crate::key::Hash;
+use crate::watch::Uid;
 
 /// A moment that never comes.
 const NEVER: i64 = i64::MAX;
-
-/// What an object is known by, whatever its name: its UID.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Uid(u128);
 
 /// An ApiKey that has a key. Of two with one hash the older counts.
 ///
@@ -63,45 +59,6 @@ pub struct Listed {
     until: i64,
 }
 
-impl Uid {
-    /// Of the text that the API server gives. One that is no UUID is hashed.
-    #[must_use]
-    pub fn of(text: &str) -> Self {
-        let (mut value, mut digits) = (0_u128, 0);
-        for c in text.chars().filter(|c| *c != '-') {
-            match c.to_digit(16) {
-                Some(digit) if digits < 32 => {
-                    (value, digits) = (value << 4 | u128::from(digit), digits + 1);
-                }
-                _ => digits = 33,
-            }
-        }
-        if digits == 32 {
-            Self(value)
-        } else {
-            Self::hashed(text)
-        }
-    }
-
-    fn hashed(text: &str) -> Self {
-        let digest = Hash::of(text.as_bytes()).to_string();
-        let hex = digest.get(digest.len() - 32..).unwrap_or_default();
-        Self(u128::from_str_radix(hex, 16).unwrap_or_default())
-    }
-}
-
-/// As the API server writes it.
-impl fmt::Display for Uid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hex = format!("{:032x}", self.0);
-        let (first, rest) = hex.split_at(8);
-        let (second, rest) = rest.split_at(4);
-        let (third, rest) = rest.split_at(4);
-        let (fourth, fifth) = rest.split_at(4);
-        write!(f, "{first}-{second}-{third}-{fourth}-{fifth}")
-    }
-}
-
 impl KeyId {
     /// As text.
     #[must_use]
@@ -141,7 +98,7 @@ impl Entry {
                 .to_be_bytes(),
             name: Name::of(&meta.name),
             other_versions,
-            uid: Uid::of(&meta.uid).0.to_be_bytes(),
+            uid: Uid::of(&meta.uid).to_bytes(),
             created: meta
                 .creation_timestamp
                 .as_ref()
@@ -153,7 +110,7 @@ impl Entry {
     /// The object.
     #[must_use]
     pub fn uid(&self) -> Uid {
-        Uid(u128::from_be_bytes(self.uid))
+        Uid::from_bytes(self.uid)
     }
 
     /// The public identifier. Written without the machinery of formatting, for each request needs it.

@@ -18,13 +18,14 @@ mod writer;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-pub use entry::{End, Entry, KeyId, Listed, Uid};
+pub use entry::{End, Entry, KeyId, Listed};
 pub use profile::Profile;
 pub use texts::Texts;
 use tree::Tree;
 pub use writer::Writer;
 
 use crate::key::Hash;
+use crate::watch::Uid;
 
 /// One state of the cluster.
 #[derive(Clone, Debug, Default)]

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::gate::testing::{apikey, key, role, shown, uid, version};
+use crate::watch::Uid;
 
 fn hash(number: usize) -> Hash {
     Hash::of(key(number).as_bytes())

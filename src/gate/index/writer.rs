@@ -7,11 +7,12 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use hashbrown::HashTable;
 
-use super::entry::{Entry, Uid};
+use super::entry::Entry;
 use super::interner::Interner;
 use super::profile::Profile;
 use super::{Index, Role, Roles};
 use crate::gate::shown::{ShownApiKey, ShownRole};
+use crate::watch::Uid;
 
 /// The only one who changes the index. What is changed is seen by others when it is published.
 #[derive(Debug)]

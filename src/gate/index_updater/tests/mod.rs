@@ -51,7 +51,7 @@ impl World {
     }
 
     fn reached(&self) -> String {
-        self.ledger.reached().apikeys
+        self.updater.reached().apikeys
     }
 }
 
@@ -221,12 +221,12 @@ async fn forgotten_changes_are_made_good_by_a_list_however_that_is_told() {
     assert_eq!(world.passing(), [1, 2]);
     assert!(
         world
-            .ledger
+            .updater
             .trouble()
             .unwrap()
             .contains("since resourceVersion 11"),
         "{:?}",
-        world.ledger.trouble()
+        world.updater.trouble()
     );
     list.page(&[at(2, "11")], "20", "");
     // As a status, which aggregated API servers answer.
@@ -293,13 +293,13 @@ async fn a_watch_that_says_nothing_is_begun_anew_when_it_should_have_ended() {
     );
     assert!(silent.is_left());
     assert_eq!(
-        world.ledger.trouble().unwrap(),
+        world.updater.trouble().unwrap(),
         "apikeys: nothing was heard for 35 s"
     );
     let watch = again.stream();
     watch.modified(&revoked(1, "11"));
     world.rest().await;
-    assert_eq!((world.passing(), world.ledger.trouble()), (vec![], None));
+    assert_eq!((world.passing(), world.updater.trouble()), (vec![], None));
 }
 
 #[tokio::test(start_paused = true)]
@@ -312,7 +312,7 @@ async fn a_request_without_an_answer_is_made_again() {
             && begun.elapsed() < TIMING.request + Duration::from_secs(1)
     );
     assert_eq!(
-        world.ledger.trouble().unwrap(),
+        world.updater.trouble().unwrap(),
         "apikeys: no answer within 10 s"
     );
     drop(hanging);

@@ -17,11 +17,12 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::super::{Feed, Ledger, Timing};
+use super::super::{ApiKeyHandler, IndexUpdater, RoleHandler, apikeys, roles};
 use crate::gate::freshness::{Freshness, Watched};
 use crate::gate::index::{Index, Writer};
 use crate::gate::metrics::{Metrics, Present};
 use crate::gate::report::Uses;
+use crate::watch::{Timing, Watcher};
 
 pub(super) const TIMING: Timing = Timing {
     watch: Duration::from_secs(30),
@@ -33,7 +34,7 @@ type Answer = UnsyncBoxBody<Bytes, std::io::Error>;
 /// A feed, what it has taken down, and the API server it asks.
 pub(super) struct World {
     asked: mpsc::UnboundedReceiver<Call>,
-    pub(super) ledger: Arc<Ledger>,
+    pub(super) updater: Arc<IndexUpdater>,
     pub(super) freshness: Arc<Freshness>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) uses: Arc<Uses>,
@@ -92,19 +93,28 @@ impl World {
         let freshness = Arc::new(Freshness::new(watched == Watched::Roles, max_staleness));
         let writer = Writer::default();
         let index = writer.published();
-        let ledger = Arc::new(Ledger::new(
+        let updater = Arc::new(IndexUpdater::new(
             writer,
             freshness.clone(),
             metrics.clone(),
             uses.clone(),
         ));
         let stop = CancellationToken::new();
-        tokio::spawn(
-            Feed::new(client, watched, namespace, ledger.clone(), TIMING).run(stop.clone()),
-        );
+        match watched {
+            Watched::ApiKeys => {
+                let handler = Arc::new(ApiKeyHandler(updater.clone()));
+                let apikeys = Watcher::new(client, apikeys(namespace), handler, TIMING);
+                tokio::spawn(apikeys.run(stop.clone()));
+            }
+            Watched::Roles => {
+                let handler = Arc::new(RoleHandler(updater.clone()));
+                let roles = Watcher::new(client, roles(), handler, TIMING);
+                tokio::spawn(roles.run(stop.clone()));
+            }
+        }
         Self {
             asked,
-            ledger,
+            updater,
             freshness,
             metrics,
             uses,

@@ -34,7 +34,7 @@ async fn a_connection_that_was_cut_is_no_end_in_order_whatever_was_shown() {
         tokio::time::advance(Duration::from_secs(27)).await;
         watch.cut_quietly();
         let place = world.place().await;
-        let told = world.ledger.trouble().unwrap();
+        let told = world.updater.trouble().unwrap();
         assert!(told.contains("has ended before its time"), "{told}");
         place.page(&[], "5", "");
         world.list().await.page(&[revoked(1, "4")], "5", "");
@@ -55,7 +55,7 @@ async fn a_watch_that_ends_at_its_time_is_begun_anew_without_a_question_or_a_pau
     let begun = Instant::now();
     world.watch("20").await;
     assert_eq!(
-        (begun.elapsed(), world.ledger.trouble()),
+        (begun.elapsed(), world.updater.trouble()),
         (Duration::ZERO, None)
     );
 }
@@ -88,7 +88,7 @@ async fn a_watch_that_begins_is_a_sign_after_one_that_broke_and_a_place_that_was
     assert!(world.freshness.age(Watched::ApiKeys) < Some(Duration::from_secs(1)));
     tokio::time::advance(TIMING.watch).await;
     assert_eq!(
-        (world.freshness.check(), world.ledger.trouble()),
+        (world.freshness.check(), world.updater.trouble()),
         (Ok(()), None)
     );
     drop(watch);
@@ -117,7 +117,7 @@ async fn watches_that_show_nothing_and_break_again_and_again_are_made_good_by_a_
     );
     assert!(watch.is_left());
     assert_eq!(world.freshness.check(), Ok(()));
-    let told = world.ledger.trouble().unwrap();
+    let told = world.updater.trouble().unwrap();
     assert!(told.contains("for almost --max-staleness"), "{told}");
     list.page(&[revoked(1, "5"), at(2, "2")], "12", "");
     let _watch = world.watch("12").await.stream();

@@ -32,7 +32,7 @@ async fn an_api_server_that_was_restored_is_found_out_when_a_watch_has_shown_not
     );
     place.page(&[at(1, "1")], "9", "more");
     let list = world.list().await;
-    let told = world.ledger.trouble().unwrap();
+    let told = world.updater.trouble().unwrap();
     assert!(
         told.contains("stands at resourceVersion 9, before 10, as after a restore"),
         "{told}"
@@ -84,7 +84,7 @@ async fn a_quiet_cluster_without_bookmarks_is_not_listed_again_and_again() {
         world.place().await.page(&[at(1, "1")], "12", "");
         watch = world.watch("10").await.stream();
         assert_eq!(
-            (world.freshness.check(), world.ledger.trouble()),
+            (world.freshness.check(), world.updater.trouble()),
             (Ok(()), None)
         );
     }
@@ -110,9 +110,9 @@ async fn nothing_is_watched_before_the_api_server_has_said_where_it_stands() {
         "{waited:?} for 8 tries"
     );
     assert!(
-        world.ledger.trouble().unwrap().contains("etcd is away"),
+        world.updater.trouble().unwrap().contains("etcd is away"),
         "{:?}",
-        world.ledger.trouble()
+        world.updater.trouble()
     );
     world.place().await.page(&[], "5", "");
     world.list().await.page(&[revoked(1, "4")], "5", "");
@@ -147,7 +147,7 @@ async fn what_stands_before_what_came_before_makes_it_list_everything() {
     let watch = world.begin(&[at(1, "1")]).await;
     watch.bookmark("20").bookmark("20").bookmark("9");
     let list = world.list().await;
-    let told = world.ledger.trouble().unwrap();
+    let told = world.updater.trouble().unwrap();
     assert!(
         told.contains("stands at resourceVersion 9, before 20, as after a restore"),
         "{told}"
