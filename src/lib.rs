@@ -7,8 +7,8 @@
 //! - [`lifecycle`]: what should happen: a [`lifecycle::World`] is looked at, [`lifecycle::plan`] says the next step. Pure: no
 //!   I/O, no clock, no randomness.
 //! - [`controller`]: making it so: watching, observing, executing, events, leadership.
-//! - [`gate`]: may this key pass: index, decision, protocols. Uses [`api`] and [`key`] only.
-//! - [`watch`]: list and watch, for the controller and the gate.
+//! - [`gate`]: may this key pass: index, decision, protocols. Uses [`api`], [`key`], [`watch`] and [`telemetry`].
+//! - [`watch`]: list and watch.
 //! - [`telemetry`]: logs, metrics, health.
 //!
 //! Start with [`lifecycle::plan`]: it is the whole of what Claviger decides.

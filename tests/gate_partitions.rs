@@ -146,7 +146,8 @@ fn a_gate_that_is_cut_off_goes_by_its_own_clock() {
     );
     room.proxy.set_upstream_down(true);
     wait::until_true("it knows that it is cut off", || {
-        gate.logs().contains("the watch is begun anew")
+        gate.logs()
+            .contains("the list or watch has failed and is retried")
     });
     assert_eq!(gate.ask(ROUTE, &lasting), (200, "VALID".to_owned()));
     wait_code(&gate, &short, "EXPIRED");
@@ -319,7 +320,11 @@ fn an_api_server_that_crashes_is_waited_for() {
     let gate = Gate::builder(&cluster).start_ready();
     assert_eq!(gate.ask(ROUTE, &key), (200, "VALID".to_owned()));
     for _ in 0..2 {
-        let noticed = || gate.logs().matches("the watch is begun anew").count();
+        let noticed = || {
+            gate.logs()
+                .matches("the list or watch has failed and is retried")
+                .count()
+        };
         let before = noticed();
         cluster.control_plane.kill_api_server().unwrap();
         wait::until_true("it has noticed", || noticed() > before);

@@ -20,12 +20,13 @@ use super::freshness::Freshness;
 use super::health::{self, State};
 use super::http::{ProxyCallers, router};
 use super::index::{Holder, Writer};
-use super::index_updater::{self, ApiKeyHandler, IndexUpdater, RoleHandler};
+use super::index_updater::{self, IndexHandler, IndexUpdater};
 use super::metrics::Metrics;
 use super::parts::Parts;
 use super::report::{Identity, Reporter, Subject, Uses};
 use super::route::Routes;
 use super::server::{self, Certificates, Counters, Listener, TlsFiles};
+use super::shown::{ShownApiKey, ShownRole};
 use crate::telemetry::{self, ServerClock};
 use crate::watch::{GRACE, Handler, Timing, Watcher};
 
@@ -140,13 +141,13 @@ pub async fn run(
     let apikeys = Watcher::new(
         client.clone(),
         index_updater::apikeys(settings.namespace.as_deref()),
-        Arc::new(ApiKeyHandler(updater.clone())),
+        IndexHandler::<ShownApiKey>::new(updater.clone()),
         settings.timing,
     );
     let apikeys = watch_after(&reported, &background, apikeys);
     parts.spawn("the watch of ApiKeys", apikeys);
     if settings.cluster_objects {
-        let handler = Arc::new(RoleHandler(updater));
+        let handler = IndexHandler::<ShownRole>::new(updater);
         let (collection, timing) = (index_updater::roles(), settings.timing);
         let roles = Watcher::new(client.clone(), collection, handler, timing);
         parts.spawn(

@@ -15,26 +15,26 @@ const WORKED: Duration = Duration::from_secs(5);
 const LONGEST_ASKED: Duration = Duration::from_secs(30);
 /// After so many failures the pauses are the longest.
 const LONG: u32 = 6;
-/// How often one trouble is told.
-const TELL: Duration = Duration::from_secs(60);
+/// How often one trouble is logged.
+const LOG_AGAIN: Duration = Duration::from_secs(60);
 
-/// How long to wait, and whether to tell people.
+/// How long to wait, and whether to log an error.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     failures: u32,
-    told: Option<(Instant, String)>,
+    logged: Option<(Instant, String)>,
 }
 
 impl Backoff {
     /// It works: the next failure is the first.
-    pub(super) fn worked(&mut self) {
+    pub(super) fn reset(&mut self) {
         self.failures = 0;
     }
 
     /// A try has failed, after a watch that ran for this long: the pause before the next. How long a list took says nothing.
     pub(super) fn failed(&mut self, ran: Duration) -> Duration {
         if ran >= WORKED {
-            self.worked();
+            self.reset();
         }
         let longest = FIRST
             .saturating_mul(1 << self.failures.min(16))
@@ -55,17 +55,17 @@ impl Backoff {
             .mul_f64(rand::rng().random_range(1.0..1.5))
     }
 
-    /// Whether a trouble should be told: when it is another one, and now and then.
-    pub(super) fn tells(&mut self, trouble: &impl ToString) -> bool {
+    /// Whether a trouble should be logged: when it is another one, and now and then.
+    pub(super) fn should_log(&mut self, trouble: &impl ToString) -> bool {
         let trouble = trouble.to_string();
         if self
-            .told
+            .logged
             .as_ref()
-            .is_some_and(|(then, told)| then.elapsed() < TELL && *told == trouble)
+            .is_some_and(|(then, logged)| then.elapsed() < LOG_AGAIN && *logged == trouble)
         {
             return false;
         }
-        self.told = Some((Instant::now(), trouble));
+        self.logged = Some((Instant::now(), trouble));
         true
     }
 }
@@ -88,7 +88,7 @@ mod tests {
         );
         assert!(backoff.failed(WORKED) < FIRST, "it had worked in between");
         backoff.failed(Duration::ZERO);
-        backoff.worked();
+        backoff.reset();
         assert!(backoff.failed(Duration::ZERO) < FIRST, "it has worked");
     }
 
@@ -116,11 +116,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_trouble_is_told_when_it_is_new_and_once_a_minute() {
         let mut backoff = Backoff::default();
-        assert!(backoff.tells(&"no answer"));
-        assert!(!backoff.tells(&"no answer"));
-        assert!(backoff.tells(&"a right is missing"), "another one");
-        assert!(!backoff.tells(&"a right is missing"));
-        tokio::time::advance(TELL).await;
-        assert!(backoff.tells(&"a right is missing"), "still in trouble");
+        assert!(backoff.should_log(&"no answer"));
+        assert!(!backoff.should_log(&"no answer"));
+        assert!(backoff.should_log(&"a right is missing"), "another one");
+        assert!(!backoff.should_log(&"a right is missing"));
+        tokio::time::advance(LOG_AGAIN).await;
+        assert!(
+            backoff.should_log(&"a right is missing"),
+            "still in trouble"
+        );
     }
 }

@@ -11,8 +11,6 @@ pub struct Collection {
     pub(super) name: &'static str,
     /// The group, behind a dot; empty for the core group.
     pub(super) group: String,
-    /// Only objects with this label.
-    pub(super) label: Option<&'static str>,
     /// What else helps where the right to list or watch is missing. Follows the message about it.
     pub(super) without_right: &'static str,
 }
@@ -34,16 +32,8 @@ impl Collection {
             } else {
                 format!(".{group}")
             },
-            label: None,
             without_right: "",
         }
-    }
-
-    /// Only objects that have this label.
-    #[must_use]
-    pub fn with_label(mut self, label: &'static str) -> Self {
-        self.label = Some(label);
-        self
     }
 
     /// What else a person can do where the right to list or watch is missing, such as

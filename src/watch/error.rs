@@ -13,11 +13,11 @@ pub(super) enum Error {
     #[error("the API server has forgotten the changes since resourceVersion {0}")]
     Expired(String),
     /// A change may have been lost. Only a list shows it.
-    #[error("an answer of the API server cannot be read: everything is listed anew")]
+    #[error("an answer of the API server cannot be decoded: relisting")]
     Unreadable,
     /// The API server counts from lower again, or in a way that does not compare.
     #[error(
-        "the API server stands at resourceVersion {now}, before {since}, as after a restore: everything is listed anew"
+        "the API server stands at resourceVersion {now}, before {since}, as after a restore: relisting"
     )]
     Restored {
         /// Its resourceVersion.
@@ -32,10 +32,10 @@ pub(super) enum Error {
         progress: bool,
     },
     /// Watches are answered and send nothing, and the handler's limit is near.
-    #[error("no watch has given a sign for almost --max-staleness: everything is listed anew")]
+    #[error("no watch has sent anything for almost --max-staleness: relisting")]
     Due,
     /// An event that came after the handler's limit does not say what happened before it.
-    #[error("the API server was silent for longer than --max-staleness: everything is listed anew")]
+    #[error("the API server was silent for longer than --max-staleness: relisting")]
     Overdue,
     /// The CustomResourceDefinition is missing.
     #[error(

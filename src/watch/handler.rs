@@ -10,9 +10,6 @@ pub trait Handler: Send + Sync {
     /// What is decoded of an object.
     type Object: Object + Send;
 
-    /// A list begins. Its pages come next.
-    fn list_begins(&self) {}
-
     /// A page of a list: none of its changes is a [`Change::Deleted`].
     fn page(&self, changes: Vec<Change<Self::Object>>);
 

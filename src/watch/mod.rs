@@ -4,8 +4,9 @@
 //! - [`Handler`]: takes the changes that a [`Watcher`] reads
 //! - [`Change`], [`Object`], [`Metadata`]: objects, decoded one by one
 //!
-//! The gate and the controller use the same loop. kube-runtime's `watcher` is not enough for either:
-//! ARCHITECTURE.md says why.
+//! A loop of our own: kube-runtime's `watcher` hides bookmarks and where a list stands, by which the
+//! gate knows that its index is complete; the number of objects of its pages is fixed, so that large
+//! ones fill the memory; and the beginning of a list resets its back-off.
 
 mod backoff;
 mod collection;

@@ -45,12 +45,10 @@ pub enum Change<T> {
     Applied(T),
     /// It is there, and cannot be decoded.
     Broken {
-        /// What identifies it.
+        /// What identifies it; empty where not even that can be decoded.
         metadata: Metadata,
         /// The field and the kind of error. Quotes no value.
         reason: String,
-        /// The object as it was sent.
-        object: Box<RawValue>,
     },
     /// It is gone.
     Deleted(Metadata),
@@ -65,30 +63,26 @@ impl<T: Object> Change<T> {
         }
     }
 
-    /// Decodes an object that is there. `None` where not even its UID can be decoded.
-    pub(super) fn applied(object: &RawValue) -> Option<Self> {
+    /// Decodes an object that is there.
+    pub(super) fn applied(object: &RawValue) -> Self {
         match serde_json::from_str::<T>(object.get()) {
-            Ok(object) => Some(Self::Applied(object)).filter(Self::is_identified),
-            Err(error) => Some(Self::Broken {
-                metadata: identity(object)?,
-                reason: reason::<T>(object).unwrap_or_else(|| format!("{:?}", error.classify())),
-                object: object.to_owned(),
-            }),
+            Ok(object) if !object.metadata().uid.is_empty() => Self::Applied(object),
+            _ => Self::Broken {
+                metadata: identity(object),
+                reason: reason::<T>(object),
+            },
         }
     }
 
-    /// Decodes an object that is gone. `None` where not even its UID can be decoded.
-    pub(super) fn deleted(object: &RawValue) -> Option<Self> {
-        Some(Self::Deleted(identity(object)?))
-    }
-
-    fn is_identified(&self) -> bool {
-        !self.metadata().uid.is_empty()
+    /// Decodes an object that is gone.
+    pub(super) fn deleted(object: &RawValue) -> Self {
+        Self::Deleted(identity(object))
     }
 }
 
-/// Decodes what identifies an object, and nothing that a person can write into it.
-fn identity(object: &RawValue) -> Option<Metadata> {
+/// Decodes what identifies an object, and nothing that a person can write into it. Empty where that
+/// cannot be decoded, either.
+fn identity(object: &RawValue) -> Metadata {
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "camelCase", default)]
     struct Identity {
@@ -97,28 +91,30 @@ fn identity(object: &RawValue) -> Option<Metadata> {
         uid: String,
         resource_version: String,
     }
-    #[derive(Deserialize)]
+    #[derive(Default, Deserialize)]
     struct Identified {
         metadata: Identity,
     }
-    let Identified { metadata } = serde_json::from_str(object.get()).ok()?;
-    (!metadata.uid.is_empty()).then(|| Metadata {
+    let Identified { metadata } = serde_json::from_str(object.get()).unwrap_or_default();
+    Metadata {
         name: metadata.name,
         namespace: metadata.namespace,
         uid: metadata.uid,
         resource_version: metadata.resource_version,
         ..Metadata::default()
-    })
+    }
 }
 
 /// The field that cannot be decoded, and what kind of error it is.
-fn reason<T: DeserializeOwned>(object: &RawValue) -> Option<String> {
+fn reason<T: DeserializeOwned>(object: &RawValue) -> String {
     let mut json = serde_json::Deserializer::from_str(object.get());
-    let error = serde_path_to_error::deserialize::<_, T>(&mut json).err()?;
+    let Err(error) = serde_path_to_error::deserialize::<_, T>(&mut json) else {
+        return "metadata.uid: it is empty".to_owned();
+    };
     let category = format!("{:?}", error.inner().classify()).to_lowercase();
     // A path holds names that people choose, such as that of an annotation.
     let path: String = error.path().to_string().chars().take(MAX_PATH).collect();
-    Some(format!("{path}: {category} error"))
+    format!("{path}: {category} error")
 }
 
 /// A UID in 16 bytes.
@@ -184,7 +180,7 @@ mod tests {
     use super::*;
     use crate::gate::shown::ShownApiKey;
 
-    fn applied(object: &serde_json::Value) -> Option<Change<ShownApiKey>> {
+    fn applied(object: &serde_json::Value) -> Change<ShownApiKey> {
         Change::applied(&to_raw_value(object).unwrap())
     }
 
@@ -194,10 +190,7 @@ mod tests {
             "annotations": { "note": "s3cret" } });
         let object =
             json!({ "metadata": metadata, "spec": { "permissions": ["a", { "s3cret": 1 }] } });
-        let Some(Change::Broken {
-            metadata, reason, ..
-        }) = applied(&object)
-        else {
+        let Change::Broken { metadata, reason } = applied(&object) else {
             panic!("it can be decoded")
         };
         assert_eq!(metadata.name + "/" + &metadata.resource_version, "k/7");
@@ -214,14 +207,15 @@ mod tests {
         for managed_fields in [far, json!(7), json!("x")] {
             let metadata = json!({ "name": "k", "uid": "u", "managedFields": managed_fields });
             let change = applied(&json!({ "metadata": metadata }));
-            assert!(matches!(change, Some(Change::Applied(_))));
+            assert!(matches!(change, Change::Applied(_)));
         }
     }
 
     #[test]
-    fn object_without_uid_is_no_object() {
+    fn object_without_uid_is_broken() {
         for metadata in [json!({ "name": "k" }), json!({ "uid": 7 }), json!(null)] {
-            assert!(applied(&json!({ "metadata": metadata })).is_none());
+            let change = applied(&json!({ "metadata": metadata }));
+            assert!(matches!(change, Change::Broken { .. }) && change.metadata().uid.is_empty());
         }
     }
 }

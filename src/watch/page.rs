@@ -16,8 +16,8 @@ use super::error::Error;
 /// Objects of a page, where they are small.
 pub(super) const MOST_OBJECTS: u32 = 500;
 
-/// Bytes of a page. One object of 1.5 MiB, the most that etcd stores, fits six times: in JSON a byte
-/// of it takes up to six.
+/// Bytes of a page. One object always fits: etcd stores at most 1.5 MiB of it, of which a byte takes at
+/// most six in JSON.
 const MOST_BYTES: usize = 16 << 20;
 
 /// A page of a list.

@@ -28,7 +28,7 @@ use super::backoff::Backoff;
 use super::collection::Collection;
 use super::error::Error;
 use super::handler::Handler;
-use super::object::{Change, Object, Uid};
+use super::object::{Change, Metadata, Object, Uid};
 use super::page::{Page, PageSize};
 use crate::api::resource_version_number;
 
@@ -136,7 +136,7 @@ impl<H: Handler> Watcher<H> {
                 Ok(()) => {
                     // That a list works does not mean that a watch does.
                     if watching {
-                        backoff.worked();
+                        backoff.reset();
                     }
                     continue;
                 }
@@ -148,13 +148,13 @@ impl<H: Handler> Watcher<H> {
             }
             // A watch that has sent something is progress, and there is no time to lose before the limit.
             if matches!(error, Error::Early { progress: true } | Error::Due) {
-                backoff.worked();
+                backoff.reset();
             }
             let path = &self.collection.path;
-            if backoff.tells(&error) {
-                tracing::warn!(path, %error, "the watch is begun anew");
+            if backoff.should_log(&error) {
+                tracing::warn!(path, %error, "the list or watch has failed and is retried");
             } else {
-                tracing::debug!(path, %error, "the watch is begun anew");
+                tracing::debug!(path, %error, "the list or watch has failed and is retried");
             }
             let pause = match error.retry_after() {
                 Some(after) => backoff.throttled(after),
@@ -168,7 +168,6 @@ impl<H: Handler> Watcher<H> {
     async fn list(&self, state: &mut WatchState) -> Result<(), Error> {
         let mut listed: HashSet<Uid> = HashSet::new();
         let (mut size, mut next) = (PageSize::default(), None);
-        self.handler.list_begins();
         loop {
             let Some(page) = self
                 .page(size.objects(), next.clone(), self.timing.request)
@@ -182,12 +181,8 @@ impl<H: Handler> Watcher<H> {
             let changes: Vec<_> = content
                 .items
                 .iter()
-                .filter_map(|item| Change::applied(item))
+                .map(|item| Change::applied(item))
                 .collect();
-            if changes.len() < content.items.len() {
-                // The API server gives each object its UID, so this is another server's answer.
-                return Err(Error::Unreadable);
-            }
             listed.extend(changes.iter().map(|change| Uid::of(&change.metadata().uid)));
             self.handler.page(changes);
             let metadata = content.metadata;
@@ -222,7 +217,6 @@ impl<H: Handler> Watcher<H> {
         let params = ListParams {
             limit: Some(objects),
             continue_token: next,
-            label_selector: self.collection.label.map(ToOwned::to_owned),
             ..ListParams::default()
         };
         let request = Request::new(self.collection.path.clone()).list(&params);
@@ -270,7 +264,6 @@ impl<H: Handler> Watcher<H> {
         let params = WatchParams {
             timeout: Some(seconds),
             bookmarks: true,
-            label_selector: self.collection.label.map(ToOwned::to_owned),
             ..WatchParams::default()
         };
         let request = Request::new(self.collection.path.clone()).watch(&params, &since);
@@ -419,9 +412,16 @@ impl<T: Object> Batch<T> {
         };
         self.events += 1;
         self.bytes += object.get().len();
-        let change = change.ok_or(EventError::Unreadable)?;
-        let resource_version = change.metadata().resource_version.clone();
+        let Metadata {
+            uid,
+            resource_version,
+            ..
+        } = change.metadata().clone();
         self.changes.push(change);
+        if uid.is_empty() {
+            // Which object has changed cannot be logged, and so not which one in the index is wrong.
+            return Err(EventError::Unreadable);
+        }
         self.reach(&resource_version)
     }
 

@@ -2,6 +2,7 @@
 //! be current.
 
 use std::collections::HashSet;
+use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use super::metrics::Metrics;
 use super::report::Uses;
 use super::shown::{ShownApiKey, ShownRole, seconds};
 use crate::api::{ApiKey, ApiKeyRole};
-use crate::watch::{Change, Collection, Handler, Metadata, Uid};
+use crate::watch::{Change, Collection, Handler, Metadata, Object, Uid};
 
 /// Applies changes to the index.
 pub struct IndexUpdater {
@@ -99,55 +100,14 @@ impl IndexUpdater {
         );
     }
 
-    fn apply_apikey(&self, change: Change<ShownApiKey>, writer: &mut Writer) {
-        match change {
-            Change::Applied(apikey) => {
-                writer.apply(&apikey);
-                let uid = &apikey.metadata.uid;
-                if apikey.metadata.deletion_timestamp.is_some() {
-                    // The controller writes its uses down no more, however long a finalizer holds it.
-                    self.uses.gone(uid);
-                } else {
-                    self.uses
-                        .seen(uid, apikey.status.last_used_at.as_ref().map(seconds));
-                }
-            }
-            Change::Broken {
-                metadata, reason, ..
-            } => {
-                // Whether it was revoked cannot be told.
-                writer.remove(Uid::of(&metadata.uid));
-                self.uses.gone(&metadata.uid);
-                self.decode_error(Watched::ApiKeys, &metadata, &reason);
-            }
-            Change::Deleted(metadata) => {
-                writer.remove(Uid::of(&metadata.uid));
-                self.uses.gone(&metadata.uid);
-            }
-        }
-    }
-
-    fn apply_role(&self, change: Change<ShownRole>, writer: &mut Writer) {
-        match change {
-            Change::Applied(role) => writer.apply_role(&role),
-            Change::Broken {
-                metadata, reason, ..
-            } => {
-                writer.remove_role(Uid::of(&metadata.uid));
-                self.decode_error(Watched::Roles, &metadata, &reason);
-            }
-            Change::Deleted(metadata) => writer.remove_role(Uid::of(&metadata.uid)),
-        }
-    }
-
     /// Applies changes, and publishes the index once for all of them.
-    fn apply<T>(&self, changes: Vec<Change<T>>, apply: impl Fn(&Self, Change<T>, &mut Writer)) {
+    fn apply<T: Indexed>(&self, changes: Vec<Change<T>>) {
         if changes.is_empty() {
             return;
         }
         let mut writer = self.writer();
         for change in changes {
-            apply(self, change, &mut writer);
+            T::apply(self, change, &mut writer);
         }
         writer.publish();
     }
@@ -214,89 +174,124 @@ impl Trouble {
     }
 }
 
-/// Takes the changes of ApiKeys.
-pub struct ApiKeyHandler(pub Arc<IndexUpdater>);
+/// A kind of object that the index is made from.
+pub trait Indexed: Object + Send {
+    /// Its watch.
+    const WATCHED: Watched;
 
-/// Takes the changes of ApiKeyRoles.
-pub struct RoleHandler(pub Arc<IndexUpdater>);
+    /// Applies a change.
+    fn apply(updater: &IndexUpdater, change: Change<Self>, writer: &mut Writer);
 
-impl Handler for ApiKeyHandler {
-    type Object = ShownApiKey;
+    /// Removes what a complete list does not show.
+    fn keep_only(updater: &IndexUpdater, listed: &HashSet<Uid>, writer: &mut Writer);
+}
 
-    fn page(&self, changes: Vec<Change<ShownApiKey>>) {
-        self.0.apply(changes, IndexUpdater::apply_apikey);
-    }
+impl Indexed for ShownApiKey {
+    const WATCHED: Watched = Watched::ApiKeys;
 
-    fn list_ends(&self, listed: &HashSet<Uid>, resource_version: &str) {
-        let mut writer = self.0.writer();
-        for gone in writer.keep_only(listed) {
-            self.0.uses.gone(&gone.to_string());
+    fn apply(updater: &IndexUpdater, change: Change<Self>, writer: &mut Writer) {
+        match change {
+            Change::Applied(apikey) => {
+                writer.apply(&apikey);
+                let uid = &apikey.metadata.uid;
+                if apikey.metadata.deletion_timestamp.is_some() {
+                    // The controller writes its uses down no more, however long a finalizer keeps it.
+                    updater.uses.gone(uid);
+                } else {
+                    let used = apikey.status.last_used_at.as_ref().map(seconds);
+                    updater.uses.seen(uid, used);
+                }
+            }
+            Change::Broken { metadata, reason } => {
+                // Whether it was revoked cannot be told.
+                writer.remove(Uid::of(&metadata.uid));
+                updater.uses.gone(&metadata.uid);
+                updater.decode_error(Self::WATCHED, &metadata, &reason);
+            }
+            Change::Deleted(metadata) => {
+                writer.remove(Uid::of(&metadata.uid));
+                updater.uses.gone(&metadata.uid);
+            }
         }
-        writer.publish();
-        drop(writer);
-        self.0.list_ended(Watched::ApiKeys, resource_version);
     }
 
-    fn events(&self, changes: Vec<Change<ShownApiKey>>, reached: Option<&str>, arrived: Instant) {
-        let count = changes.len();
-        self.0.apply(changes, IndexUpdater::apply_apikey);
-        self.0
-            .events_applied(Watched::ApiKeys, count, reached, arrived);
-    }
-
-    fn alive(&self) -> bool {
-        self.0.alive(Watched::ApiKeys)
-    }
-
-    fn interrupted(&self, why: &str) {
-        self.0.interrupted(Watched::ApiKeys, why);
-    }
-
-    fn needs_list(&self) -> bool {
-        self.0.freshness.is_overdue(Watched::ApiKeys)
-    }
-
-    fn time_left(&self) -> Option<Duration> {
-        self.0.freshness.left(Watched::ApiKeys)
+    fn keep_only(updater: &IndexUpdater, listed: &HashSet<Uid>, writer: &mut Writer) {
+        for gone in writer.keep_only(listed) {
+            updater.uses.gone(&gone.to_string());
+        }
     }
 }
 
-impl Handler for RoleHandler {
-    type Object = ShownRole;
+impl Indexed for ShownRole {
+    const WATCHED: Watched = Watched::Roles;
 
-    fn page(&self, changes: Vec<Change<ShownRole>>) {
-        self.0.apply(changes, IndexUpdater::apply_role);
+    fn apply(updater: &IndexUpdater, change: Change<Self>, writer: &mut Writer) {
+        match change {
+            Change::Applied(role) => writer.apply_role(&role),
+            Change::Broken { metadata, reason } => {
+                writer.remove_role(Uid::of(&metadata.uid));
+                updater.decode_error(Self::WATCHED, &metadata, &reason);
+            }
+            Change::Deleted(metadata) => writer.remove_role(Uid::of(&metadata.uid)),
+        }
+    }
+
+    fn keep_only(_: &IndexUpdater, listed: &HashSet<Uid>, writer: &mut Writer) {
+        writer.keep_only_roles(listed);
+    }
+}
+
+/// Applies the changes of one kind of object.
+pub struct IndexHandler<T> {
+    updater: Arc<IndexUpdater>,
+    kind: PhantomData<fn() -> T>,
+}
+
+impl<T> IndexHandler<T> {
+    /// Applies changes by `updater`.
+    #[must_use]
+    pub fn new(updater: Arc<IndexUpdater>) -> Arc<Self> {
+        let kind = PhantomData;
+        Arc::new(Self { updater, kind })
+    }
+}
+
+impl<T: Indexed> Handler for IndexHandler<T> {
+    type Object = T;
+
+    fn page(&self, changes: Vec<Change<T>>) {
+        self.updater.apply(changes);
     }
 
     fn list_ends(&self, listed: &HashSet<Uid>, resource_version: &str) {
-        let mut writer = self.0.writer();
-        writer.keep_only_roles(listed);
+        let mut writer = self.updater.writer();
+        T::keep_only(&self.updater, listed, &mut writer);
         writer.publish();
         drop(writer);
-        self.0.list_ended(Watched::Roles, resource_version);
+        self.updater.list_ended(T::WATCHED, resource_version);
     }
 
-    fn events(&self, changes: Vec<Change<ShownRole>>, reached: Option<&str>, arrived: Instant) {
+    fn events(&self, changes: Vec<Change<T>>, reached: Option<&str>, arrived: Instant) {
         let count = changes.len();
-        self.0.apply(changes, IndexUpdater::apply_role);
-        self.0
-            .events_applied(Watched::Roles, count, reached, arrived);
+        self.updater.apply(changes);
+        self.updater
+            .events_applied(T::WATCHED, count, reached, arrived);
     }
 
     fn alive(&self) -> bool {
-        self.0.alive(Watched::Roles)
+        self.updater.alive(T::WATCHED)
     }
 
     fn interrupted(&self, why: &str) {
-        self.0.interrupted(Watched::Roles, why);
+        self.updater.interrupted(T::WATCHED, why);
     }
 
     fn needs_list(&self) -> bool {
-        self.0.freshness.is_overdue(Watched::Roles)
+        self.updater.freshness.is_overdue(T::WATCHED)
     }
 
     fn time_left(&self) -> Option<Duration> {
-        self.0.freshness.left(Watched::Roles)
+        self.updater.freshness.left(T::WATCHED)
     }
 }
 

@@ -17,11 +17,12 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::super::{ApiKeyHandler, IndexUpdater, RoleHandler, apikeys, roles};
+use super::super::{IndexHandler, IndexUpdater, apikeys, roles};
 use crate::gate::freshness::{Freshness, Watched};
 use crate::gate::index::{Index, Writer};
 use crate::gate::metrics::{Metrics, Present};
 use crate::gate::report::Uses;
+use crate::gate::shown::{ShownApiKey, ShownRole};
 use crate::watch::{Timing, Watcher};
 
 pub(super) const TIMING: Timing = Timing {
@@ -102,12 +103,12 @@ impl World {
         let stop = CancellationToken::new();
         match watched {
             Watched::ApiKeys => {
-                let handler = Arc::new(ApiKeyHandler(updater.clone()));
+                let handler = IndexHandler::<ShownApiKey>::new(updater.clone());
                 let apikeys = Watcher::new(client, apikeys(namespace), handler, TIMING);
                 tokio::spawn(apikeys.run(stop.clone()));
             }
             Watched::Roles => {
-                let handler = Arc::new(RoleHandler(updater.clone()));
+                let handler = IndexHandler::<ShownRole>::new(updater.clone());
                 let roles = Watcher::new(client, roles(), handler, TIMING);
                 tokio::spawn(roles.run(stop.clone()));
             }

@@ -53,6 +53,32 @@ async fn an_object_that_cannot_be_read_counts_for_nothing_and_hides_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn object_without_uid_in_a_list_hides_no_other() {
+    let mut world = World::new(Watched::ApiKeys);
+    let unknown = json!({ "metadata": { "name": 5 } });
+    let _watch = world.begin(&[at(1, "1"), unknown, at(2, "2")]).await;
+    assert_eq!(world.passing(), [1, 2]);
+    assert_eq!(world.freshness.check(), Ok(()));
+    assert_eq!(world.metric("claviger_gate_undecodable_objects_total"), "1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn page_that_is_too_large_is_asked_for_with_fewer_objects() {
+    let mut world = World::new(Watched::ApiKeys);
+    world.list().await.page(&[at(1, "1")], "10", "second");
+    let large = " ".repeat(17 << 20);
+    world.page("second").await.text(StatusCode::OK, &large);
+    let smaller = world.page("second").await;
+    assert_eq!(smaller.query["limit"], "62");
+    smaller.page(&[at(2, "2")], "10", "third");
+    let next = world.page("third").await;
+    assert_eq!(next.query["limit"], "124", "and grows again");
+    next.page(&[], "10", "");
+    world.watch("10").await;
+    assert_eq!(world.passing(), [1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_role_that_cannot_be_read_grants_nothing() {
     let mut world = World::new(Watched::Roles);
     let watch = world
